@@ -1,0 +1,39 @@
+# `make help` lists the targets. Each one makes the virtual environment it needs.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PYTEST ?= -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: demo test test-slow lint bench clean help
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the toolkit into $(VENV) (a few minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed ## the whole way on emoji with Chinese names: graph, lattice, training, gallery
+	@$(BIN)/python cli.py demo --out runs/demo
+
+test: $(VENV)/.installed ## the tests: a few minutes, no GPU, no network
+	$(BIN)/python -m pytest $(PYTEST)
+
+test-slow: $(VENV)/.installed ## the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed ## the benchmarks that fit a laptop; each prints a ratio to a named baseline
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## remove the environment, the runs and the caches
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,0 +1,1 @@
+"""What every stage shares: schemas, files, images, tokens, errors. Imports no torch."""

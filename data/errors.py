@@ -1,0 +1,30 @@
+"""The errors a user can cause, and can mend. Everything else is a bug and keeps its traceback."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ToolkitError(Exception):
+    """Something in the user's world is wrong: `cli.main` prints the one line and exits 2."""
+
+
+class ConfigError(ToolkitError):
+    """An option or a configuration value cannot be used."""
+
+
+class InputError(ToolkitError):
+    """A file or folder that was given cannot be read, or does not hold what it should."""
+
+
+class SchemaError(InputError):
+    """A table has other columns, types or versions than its reader expects."""
+
+
+class ArtefactError(ToolkitError):
+    """An output is in the way, is damaged, or belongs to another run."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A clause such as `; did you mean "lattice"?`, or nothing when no known word is near."""
+    near = get_close_matches(word, list(known), n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""

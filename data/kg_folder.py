@@ -1,0 +1,145 @@
+"""Reading a KG folder: entity names and their vectors. `kg` writes it; every stage may read it.
+
+A KG folder holds `entity2id.txt` (OpenKE: first line the count, then `name<TAB>id`) and
+`entity_vectors.safetensors`, float32 `[num_entities, dim]`. EasyNLP's pair of `entity2id.txt` and
+`entity2vec.pt` is read as well.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.artefact import fingerprint, manifest_path, read_manifest
+from data.errors import InputError
+from data.tsv import open_bytes
+
+VECTORS = "entity_vectors.safetensors"
+VECTORS_KEY = "entity_vectors"
+EASYNLP_VECTORS = "entity2vec.pt"
+ENTITY_NAMES = "entity2id.txt"
+RELATION_NAMES = "relation2id.txt"
+
+
+def write_names(path: Path, names: list[str]) -> None:
+    """Write an OpenKE id file: the count, then `name<TAB>id` for ids 0..n-1."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(f"{len(names)}\n")
+        file.writelines(f"{name}\t{i}\n" for i, name in enumerate(names))
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of an OpenKE id file, in the order of their ids.
+
+    The first line is the count; a file without it, beginning with `name<TAB>id`, is read as well.
+
+    Raises:
+        InputError: A line is not `name<TAB>id`, or the ids are not 0..n-1 each once, or the count is
+            wrong.
+    """
+    names: dict[int, str] = {}
+    count: int | None = None
+    with open_bytes(path) as file:
+        for line, raw in enumerate(file, 1):
+            try:
+                text = raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
+            except UnicodeDecodeError:
+                raise InputError(f"{path}:{line}: not UTF-8.") from None
+            text = text.removeprefix("\ufeff") if line == 1 else text
+            if line == 1 and text.strip().isdigit():
+                count = int(text)
+                continue
+            # OpenKE's own files separate by a tab or a blank; names may hold blanks.
+            name, tab, number = text.rpartition("\t")
+            if not tab:
+                name, tab, number = text.rpartition(" ")
+            if not tab or not number.strip().isdigit():
+                if not text.strip():
+                    continue
+                raise InputError(f"{path}:{line}: expected `name<TAB>id`, found {text[:60]!r}.")
+            if int(number) in names:
+                raise InputError(
+                    f"{path}:{line}: id {int(number)} is given twice "
+                    f"({names[int(number)]!r} and {name!r})."
+                )
+            names[int(number)] = name
+    if not names:
+        raise InputError(f"{path} holds no names.")
+    if count is not None and count != len(names):
+        raise InputError(
+            f"{path} announces {count} names on its first line but holds {len(names)}."
+        )
+    if max(names) != len(names) - 1:
+        raise InputError(
+            f"{path}: ids must be 0..{len(names) - 1}, each once; the largest is {max(names)}."
+        )
+    return [names[i] for i in range(len(names))]
+
+
+def read_vectors(folder: Path) -> NDArray[np.float32]:
+    """Entity vectors `[num_entities, dim]`, float32; memory-mapped where the format allows.
+
+    Raises:
+        InputError: No vectors are there, their shape is wrong, or some are not finite.
+    """
+    if (folder / VECTORS).exists():
+        vectors = _map_safetensors(folder / VECTORS)
+    elif (folder / EASYNLP_VECTORS).exists():
+        vectors = _read_easynlp(folder / EASYNLP_VECTORS)
+    else:
+        raise InputError(
+            f"{folder} is not a KG folder: it holds neither {VECTORS} nor "
+            f"{EASYNLP_VECTORS}. Make one with `cli.py kg train`."
+        )
+    for begin in range(0, len(vectors), 1 << 18):
+        if not np.isfinite(vectors[begin : begin + (1 << 18)]).all():
+            raise InputError(
+                f"{folder}: entity vectors hold NaN or infinite values. Train them "
+                "again with a lower --learning-rate."
+            )
+    return vectors
+
+
+def kg_fingerprint(folder: Path) -> str:
+    """A name for the names and vectors of a KG folder, EasyNLP's included."""
+    if manifest_path(folder).exists():
+        return read_manifest(folder).fingerprint
+    return fingerprint(folder)
+
+
+def _map_safetensors(path: Path) -> NDArray[np.float32]:
+    """The one tensor of a safetensors file as a read-only memory map."""
+    import json
+    import struct
+
+    with path.open("rb") as file:
+        try:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(path.stat().st_size, 1 << 20):
+                raise ValueError("header length")
+            header = json.loads(file.read(length))
+            entry = header[VECTORS_KEY]
+            shape = tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
+            if entry["dtype"] != "F32" or len(shape) != 2 or end - begin != 4 * shape[0] * shape[1]:
+                raise ValueError("expected float32 of two dimensions")
+            if path.stat().st_size < 8 + length + end:
+                raise ValueError("the file is truncated")
+        except (struct.error, ValueError, KeyError) as error:
+            raise InputError(f"{path} is not a file of entity vectors: {error}.") from None
+    return np.memmap(path, dtype=np.float32, mode="r", offset=8 + length + begin, shape=shape)
+
+
+def _read_easynlp(path: Path) -> NDArray[np.float32]:
+    import torch
+
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds here, all meaning the same to the user
+        raise InputError(f"{path} cannot be loaded as a tensor: {type(error).__name__}.") from None
+    if isinstance(value, dict) and len(value) == 1:
+        value = next(iter(value.values()))
+    if not isinstance(value, torch.Tensor) or value.ndim != 2:
+        raise InputError(f"{path}: expected one tensor [num_entities, dim].")
+    array: NDArray[np.float32] = value.float().numpy()
+    return array

@@ -1,0 +1,120 @@
+"""The tables between stages: columns, types, versions; how they are written and checked.
+
+`lex_ids`, `pos_s` and `pos_e` keep EasyNLP's meaning exactly (see `LATTICE`), so a row can be
+compared with its output. Code works with half-open token spans and converts here, once.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import SchemaError, did_you_mean
+
+TRIPLES = pa.schema(
+    [("head_id", pa.int32()), ("relation_id", pa.int32()), ("tail_id", pa.int32())],
+    metadata={"table": "triples", "version": "1"},
+)
+
+IMAGE = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+CODES = pa.field("codes", pa.list_(pa.uint16()))
+
+# lex_ids: entity ids ordered by start, then end, then id. pos_s, pos_e: the token positions
+# 0..seq_len-1, then for each entity its first and its last token (inclusive).
+LATTICE = pa.schema(
+    [
+        ("idx", pa.string()),
+        ("text", pa.string()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("seq_len", pa.int32()),
+        ("lex_ids", pa.list_(pa.int32())),
+        ("pos_s", pa.list_(pa.int32())),
+        ("pos_e", pa.list_(pa.int32())),
+    ],
+    metadata={"table": "lattice", "version": "1"},
+)
+
+_MAKERS = {"lattice": "cli.py lattice build", "triples": "cli.py kg train"}
+
+
+def open_table(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ()) -> pq.ParquetFile:
+    """An open Parquet file whose columns, types, name and version are those of `schema`.
+
+    Args:
+        path: The file.
+        schema: What must be there.
+        optional: Columns that may be there, with the type they must then have.
+
+    Raises:
+        SchemaError: It is not such a table; the message says what to do.
+    """
+    name = schema.metadata[b"table"].decode()
+    advice = f"Write one with `{_MAKERS[name]}`."
+    if not path.is_file():
+        raise SchemaError(f"{path} does not exist. {advice}")
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise SchemaError(f"{path} is not a readable Parquet file: {reason} {advice}") from None
+    found = file.schema_arrow
+    for field in schema:
+        if field.name not in found.names:
+            near = did_you_mean(field.name, found.names)
+            raise SchemaError(
+                f"{path} is not a {name} table: column {field.name} is missing "
+                f"(found {', '.join(found.names)}){near}. {advice}"
+            )
+    for field in (*schema, *optional):
+        if field.name in found.names and found.field(field.name).type != field.type:
+            raise SchemaError(
+                f"{path}: column {field.name} is {found.field(field.name).type}, "
+                f"expected {field.type}. {advice}"
+            )
+    version = table_metadata(found).get("version")
+    want = schema.metadata[b"version"].decode()
+    if version != want:
+        raise SchemaError(
+            f"{path} is a {name} table of version {version}; this toolkit reads "
+            f"version {want}. {advice}"
+        )
+    return file
+
+
+def table_metadata(schema: pa.Schema) -> dict[str, str]:
+    """The schema's own key-value pairs, as text."""
+    pairs = schema.metadata or {}
+    return {k.decode(): v.decode() for k, v in pairs.items() if not k.startswith(b"ARROW:")}
+
+
+def with_metadata(schema: pa.Schema, more: Mapping[str, Any]) -> pa.Schema:
+    """The schema with further pairs; values that are not text are stored as JSON."""
+    pairs = dict(schema.metadata or {})
+    for key, value in more.items():
+        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        pairs[key.encode()] = text.encode()
+    return schema.with_metadata(pairs)
+
+
+def table_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer with page checksums that leaves already compressed columns (images) as they are."""
+    plain = {f"{f.name}.bytes": "NONE" for f in schema if f.name == IMAGE.name}
+    others = [c for f in schema if f.name != IMAGE.name for c in _leaves(f)]
+    return pq.ParquetWriter(
+        path,
+        schema,
+        write_page_checksum=True,
+        compression={
+            **dict.fromkeys(others, "ZSTD"),
+            **plain,
+            **({f"{IMAGE.name}.path": "ZSTD"} if plain else {}),
+        },
+        use_dictionary=[c for c in others if c.count(".") == 0],
+    )
+
+
+def _leaves(field: pa.Field) -> list[str]:
+    return [f"{field.name}.list.element"] if pa.types.is_list(field.type) else [field.name]

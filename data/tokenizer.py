@@ -1,0 +1,168 @@
+"""The BERT tokenizer with its guards: it is what it says, and it knows the surface of each token.
+
+A token's *surface* is the normalised text that it stands for: `##` removed, [UNK] replaced by what it
+hides. Joined, the surfaces of a caption are its normalised text without white space, and token edges
+are positions in that text; this is what lattice matching aligns to.
+"""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data.artefact import atomic
+from data.errors import InputError
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class Tokens(NamedTuple):
+    """One tokenised text: BERT ids without special tokens, and the surface of each."""
+
+    ids: list[int]
+    surfaces: list[str]
+
+
+class Tokenizer:
+    """A BERT WordPiece tokenizer. Make one with `Tokenizer.load`."""
+
+    def __init__(self, fast: Any, vocab: dict[str, int], settings: dict[str, Any]) -> None:
+        self._fast = fast
+        self._unk_id = vocab["[UNK]"]
+        self._pieces = {i: t.removeprefix("##") for t, i in vocab.items()}
+        self.vocab = vocab
+        self.settings = settings
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        """Load a vocabulary file, or a folder that holds `vocab.txt` (and, perhaps, its settings).
+
+        Of `tokenizer_config.json` only `do_lower_case` is obeyed (default: true, as in BERT-Chinese).
+
+        Raises:
+            InputError: It is missing, lacks special tokens, or the library read another vocabulary.
+        """
+        path = Path(path)
+        vocab_file = path / "vocab.txt" if path.is_dir() else path
+        if not vocab_file.is_file():
+            raise InputError(
+                f"{vocab_file} does not exist. Give a vocab.txt or a folder with one, or "
+                "leave --tokenizer out to have one made."
+            )
+        try:
+            lines = vocab_file.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError:
+            raise InputError(f"{vocab_file} is not UTF-8.") from None
+        tokens = [line.removesuffix("\r") for line in lines]
+        while tokens and not tokens[-1]:
+            tokens.pop()
+        vocab = {token: i for i, token in enumerate(tokens)}
+        missing = [t for t in SPECIAL_TOKENS[:2] if t not in vocab]
+        if missing:
+            raise InputError(
+                f"{vocab_file} is not a BERT vocabulary: {', '.join(missing)} not in its "
+                f"{len(vocab)} lines."
+            )
+        lowercase = True
+        config = vocab_file.with_name("tokenizer_config.json")
+        if path.is_dir() and config.exists():
+            try:
+                lowercase = bool(json.loads(config.read_text("utf-8")).get("do_lower_case", True))
+            except ValueError as error:
+                raise InputError(f"{config} is not JSON: {error}.") from None
+        return cls(_backend(vocab, lowercase), vocab, {"lowercase": lowercase})
+
+    @property
+    def fingerprint(self) -> str:
+        """A name for vocabulary and settings: equal exactly where all texts get equal ids."""
+        content = json.dumps([list(self.vocab.items()), self.settings], ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return max(self.vocab.values()) + 1
+
+    @property
+    def pad_id(self) -> int:
+        """The id of [PAD]."""
+        return self.vocab["[PAD]"]
+
+    def normalise(self, text: str) -> str:
+        """The text as the tokenizer folds it (case, width, accents), without white space."""
+        return "".join(self._fast.normalizer.normalize_str(text).split())
+
+    def encode(self, texts: Sequence[str]) -> Iterator[Tokens]:
+        """Ids and surfaces of each text, in order."""
+        for text, encoding in zip(
+            texts, self._fast.encode_batch(list(texts), add_special_tokens=False), strict=True
+        ):
+            ids = encoding.ids
+            surfaces = [self._pieces[i] for i in ids]
+            if self._unk_id in ids:
+                for n, (i, (start, end)) in enumerate(zip(ids, encoding.offsets, strict=True)):
+                    if i == self._unk_id:
+                        surfaces[n] = self.normalise(text[start:end])
+            yield Tokens(ids, surfaces)
+
+    def save(self, folder: Path) -> None:
+        """Write `vocab.txt` and `tokenizer_config.json`, from which `load` gives the same again."""
+        with atomic(folder / "vocab.txt") as file:
+            file.writelines(f"{token}\n" for token in self.vocab)
+        with atomic(folder / "tokenizer_config.json") as file:
+            config = {
+                "tokenizer_class": "BertTokenizer",
+                "do_lower_case": self.settings["lowercase"],
+            }
+            file.write(json.dumps(config) + "\n")
+
+
+def _backend(vocab: dict[str, int], lowercase: bool) -> Any:
+    """Transformers' BERT tokenizer, checked to hold the vocabulary it was given."""
+    # `vocab_file=` builds an empty vocabulary without a word in transformers 5; `vocab=` does not.
+    from transformers import BertTokenizer
+
+    fast = BertTokenizer(vocab=vocab, do_lower_case=lowercase).backend_tokenizer
+    if fast.get_vocab() != vocab:
+        raise InputError(
+            f"the tokenizer library kept {fast.get_vocab_size()} of {len(vocab)} tokens; "
+            "is a token listed twice, or [CLS], [SEP] or [MASK] missing?"
+        )
+    return fast
+
+
+def character_vocabulary() -> list[str]:
+    """A character-level BERT vocabulary for those who have none, lower case only.
+
+    Special tokens, then ASCII, accented Latin, Greek, Cyrillic, punctuation, kana, full-width forms
+    and the 20,992 ideographs of the CJK block; letters and digits also as `##` continuations.
+    """
+    ranges = [
+        (0x21, 0x7F),
+        (0xA1, 0x180),
+        (0x370, 0x460),
+        (0x2010, 0x2040),
+        (0x2100, 0x2200),
+        (0x2460, 0x24C0),
+        (0x3001, 0x3100),
+        (0xFF01, 0xFF66),
+        (0x4E00, 0xA000),
+    ]
+    kept = [
+        c
+        for a, b in ranges
+        for c in map(chr, range(a, b))
+        if unicodedata.category(c)[0] in "LNPS" and c == c.lower()
+    ]
+    following = [c for c in kept if not "一" <= c <= "\u9fff"]
+    return [*SPECIAL_TOKENS, *kept, *("##" + c for c in following)]
+
+
+def write_character_vocabulary(folder: Path) -> Path:
+    """Write `character_vocabulary` as `vocab.txt` into a new folder and return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(folder / "vocab.txt") as file:
+        file.writelines(f"{token}\n" for token in character_vocabulary())
+    return folder

@@ -1,0 +1,120 @@
+"""Rows of tab-separated text, strictly: nothing is quoted, guessed or changed in silence.
+
+A row ends at `\\n` (or `\\r\\n`) and a field at `\\t`; every other character belongs to the text. Rows
+that cannot be used are handed to `Rejects`, which counts them by reason and keeps them in a file.
+"""
+
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+from data.errors import InputError
+
+_BOM = b"\xef\xbb\xbf"
+_ALL_BAD = 20  # this many undecodable rows and not one good: the whole file has another encoding
+
+
+class Row(NamedTuple):
+    """One line of a file: its number, counted from 1, and its fields."""
+
+    line: int
+    fields: list[str]
+
+
+class Rejects:
+    """Rows set aside: counted by reason, and kept in `path` (`line<TAB>reason<TAB>row`) if given.
+
+    The file is only made when there is something to keep, and each row is cut to 200 characters.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.reasons: Counter[str] = Counter()
+        self.first = ""
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    @property
+    def count(self) -> int:
+        """How many rows were set aside."""
+        return self.reasons.total()
+
+    def add(self, line: int, reason: str, row: str, detail: str = "") -> None:
+        """Set a row aside; `reason` is counted, `detail` only kept in the file."""
+        said = f"{reason}: {detail}" if detail else reason
+        self.reasons[reason] += 1
+        self.first = self.first or f"line {line}: {said}"
+        if self.path is not None:
+            row = row[:200].replace("\t", "\\t").replace("\r", "\\r").replace("\n", "\\n")
+            with self.path.open("a", encoding="utf-8", newline="\n") as file:
+                file.write(f"{line}\t{said}\t{row}\n")
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """A file's bytes, unpacked if it is gzip (told by its first bytes, not by its name).
+
+    Raises:
+        InputError: It does not exist, is a folder, or cannot be read.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; a file is expected.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    packed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
+
+
+def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterator[Row]:
+    """Stream the rows of a TSV file that have one of the given numbers of columns.
+
+    A byte-order mark at the start and a carriage return at the end of a line are dropped. Rows with
+    another number of columns, invalid UTF-8 or a NUL are rejected; blank lines too.
+
+    Raises:
+        InputError: The file is missing, empty, not UTF-8 at all, or a damaged gzip.
+    """
+    want = " or ".join(str(n) for n in sorted(columns))
+    line = good = undecodable = 0
+    with open_bytes(path) as file:
+        try:
+            for line, raw in enumerate(file, 1):
+                raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+                if line == 1:
+                    raw = raw.removeprefix(_BOM)
+                try:
+                    text = raw.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    undecodable += 1
+                    if not good and undecodable == _ALL_BAD:
+                        raise InputError(
+                            f"{path} is not UTF-8 (line {line}: {error.reason} at byte "
+                            f"{error.start}). If it is GBK: iconv -f GB18030 -t UTF-8 {path}."
+                        ) from None
+                    rejects.add(line, "not UTF-8", raw.decode("utf-8", "replace"))
+                    continue
+                fields = text.split("\t")
+                if not text.strip():
+                    rejects.add(line, "blank line", text)
+                elif "\0" in text:
+                    rejects.add(line, "NUL character", text)
+                elif len(fields) not in columns:
+                    rejects.add(line, "wrong column count", text, f"{len(fields)}, expected {want}")
+                else:
+                    good += 1
+                    yield Row(line, fields)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(
+                f"{path} is a damaged gzip file after line {line}: {error}. Fetch it again."
+            ) from None
+    if line == 0:
+        raise InputError(f"{path} is empty.")
+    if not good and undecodable == line:
+        raise InputError(f"{path} is not UTF-8. If it is GBK: iconv -f GB18030 -t UTF-8 {path}.")

@@ -1,0 +1,1 @@
+"""The embedded default: emoji, their Chinese names and a small knowledge graph."""

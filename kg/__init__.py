@@ -1,0 +1,1 @@
+"""Stage 1: a dump of triples becomes one vector for each entity (TransE)."""

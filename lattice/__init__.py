@@ -1,0 +1,1 @@
+"""Stage 2: captions and entity names become a lattice table."""
