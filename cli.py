@@ -1,0 +1,95 @@
+"""The command line: each command parses, calls one function, prints its report.
+
+The only file that prints. A stage is imported inside its command, so that `--help` is quick and needs
+neither torch nor pykeen.
+"""
+
+import logging
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data.errors import ToolkitError
+
+app = typer.Typer(
+    name="artist-toolkit",
+    help="Knowledge graphs, lattices and ARTIST: pictures from Chinese sentences.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+kg_app = typer.Typer(help="Stage 1: triples to entity vectors.", no_args_is_help=True)
+lattice_app = typer.Typer(help="Stage 2: captions to lattice tables.", no_args_is_help=True)
+artist_app = typer.Typer(help="Stages 3 and 4: train the model, draw.", no_args_is_help=True)
+vqgan_app = typer.Typer(help="The image tokenizer (VQGAN).", no_args_is_help=True)
+app.add_typer(kg_app, name="kg")
+app.add_typer(lattice_app, name="lattice")
+app.add_typer(artist_app, name="artist")
+artist_app.add_typer(vqgan_app, name="vqgan")
+
+
+class DeviceName(StrEnum):
+    """Where tensors live."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+# --- options that several commands share ---------------------------------------------------------
+Out = Annotated[Path, typer.Option(help="Where the result is written.", show_default=False)]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what another run left at --out.")
+]
+Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto takes a GPU if there is.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result on one machine.")]
+KG = Annotated[
+    Path,
+    typer.Option("--kg", help="KG folder, from `kg train` or EasyNLP's pair.", show_default=False),
+]
+TokenizerPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokenizer",
+        help="A BERT vocab.txt or a folder with one; without it a character vocabulary is made.",
+        show_default=False,
+    ),
+]
+
+
+# --- kg ------------------------------------------------------------------------------------------
+
+
+# --- lattice -------------------------------------------------------------------------------------
+
+
+# --- artist vqgan, artist encode -----------------------------------------------------------------
+
+
+# --- artist --------------------------------------------------------------------------------------
+
+
+# --- demo, doctor --------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Run a command; one line and exit code 2 for what the user can mend."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app()
+    except ToolkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes what was unfinished.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
