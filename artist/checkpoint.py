@@ -1,0 +1,75 @@
+"""Names and shapes of released checkpoints, translated to ours and back.
+
+EasyNLP keeps three attention projections where we have one fused; all other tensors are the same.
+Nothing is loaded loosely: a tensor that is missing, left over or of another shape is an error.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from data.errors import InputError
+
+_QKV = ("query", "key", "value")  # the order of our fused projection
+
+
+def from_easynlp(state: Mapping[str, Tensor], n_layer: int) -> dict[str, Tensor]:
+    """EasyNLP's GPT tensors (without the `transformer.` prefix) under our names.
+
+    Args:
+        state: `tok_emb.weight`, `blocks.0.attn.query.weight` and so on; the causal `attn.mask`
+            buffers are dropped, since nothing in them is learned.
+        n_layer: Number of blocks.
+
+    Raises:
+        InputError: A projection is missing.
+    """
+    left = {k: v for k, v in state.items() if not k.endswith("attn.mask")}
+    ours: dict[str, Tensor] = {}
+    for n in range(n_layer):
+        for leaf in ("weight", "bias"):
+            names = [f"blocks.{n}.attn.{part}.{leaf}" for part in _QKV]
+            missing = [name for name in names if name not in left]
+            if missing:
+                raise InputError(f"the checkpoint lacks {', '.join(missing)}.")
+            ours[f"blocks.{n}.attn.qkv.{leaf}"] = torch.cat([left.pop(name) for name in names])
+    for name, tensor in left.items():
+        ours[name.replace("ent_emb.", "fusion.project.")] = tensor
+    return ours
+
+
+def to_easynlp(state: Mapping[str, Tensor], block_size: int) -> dict[str, Tensor]:
+    """The inverse of `from_easynlp`, with the mask buffers that EasyNLP expects."""
+    theirs: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if ".attn.qkv." in name:
+            for part, chunk in zip(_QKV, tensor.chunk(3), strict=True):
+                theirs[name.replace("qkv", part)] = chunk.clone()
+            if name.endswith("weight"):
+                mask = torch.tril(torch.ones(block_size, block_size))[None, None]
+                theirs[name.replace("qkv.weight", "mask")] = mask
+        else:
+            theirs[name.replace("fusion.project.", "ent_emb.")] = tensor
+    return theirs
+
+
+def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict, naming what does not fit.
+
+    Raises:
+        InputError: Tensors are missing, unexpected or of another shape.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    unexpected = sorted(state.keys() - own.keys())
+    reshaped = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
+    problems = [
+        *(f"missing {k}" for k in missing),
+        *(f"unexpected {k}" for k in unexpected),
+        *(f"{k} is {tuple(state[k].shape)}, expected {tuple(own[k].shape)}" for k in reshaped),
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise InputError(f"{source} does not fit the model: {'; '.join(problems[:3])}{more}.")
+    module.load_state_dict(dict(state))

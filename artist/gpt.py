@@ -1,0 +1,330 @@
+"""The GPT of ARTIST and its three ways to use knowledge. Tensors only: it opens no file.
+
+    B captions   T text tokens (text_len)   L image codes (image_len)   S positions
+    K entities per caption   D entity_dim   C n_embd   V image_vocab_size   H heads
+
+A sequence is a caption's T text tokens, padded with [PAD], followed by its L image codes. One
+embedding table serves both: codes are ids 0..V-1, and text ids are shifted by V. The arithmetic is
+minGPT's: pre-LN blocks, learned positions, exact GELU, a separate head without bias that predicts
+image codes only.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.errors import ConfigError
+
+FUSIONS = ("lattice", "easynlp", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTConfig:
+    """Sizes of the model. Everything else follows from them.
+
+    Attributes:
+        text_vocab_size: Size of the BERT vocabulary (21,128 for BERT-Chinese).
+        image_vocab_size: The frozen VQGAN's codebook_size.
+        text_len: Text tokens per sequence, [PAD] included.
+        image_len: Codes per image, 256 for 256x256 pictures at f16.
+        fusion: `lattice` (the paper's idea, at the input), `easynlp` (the released code, to the
+            letter) or `none`.
+        entity_dim: Width of the KG's entity vectors.
+        max_entities: Entities a caption may bring, first by start and end; `easynlp` always has
+            exactly this many slots.
+    """
+
+    text_vocab_size: int = 21_128
+    image_vocab_size: int = 16_384
+    text_len: int = 32
+    image_len: int = 256
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    embd_pdrop: float = 0.0
+    resid_pdrop: float = 0.0
+    attn_pdrop: float = 0.0
+    fusion: str = "lattice"
+    entity_dim: int = 100
+    max_entities: int = 32
+
+    def __post_init__(self) -> None:
+        if self.n_embd % self.n_head:
+            near = self.n_embd // self.n_head * self.n_head
+            raise ConfigError(
+                f"n_embd={self.n_embd} cannot be split over n_head={self.n_head} heads; "
+                f"the nearest width below is {near}."
+            )
+        if self.fusion not in FUSIONS:
+            raise ConfigError(
+                f"fusion={self.fusion!r} is unknown; use one of {', '.join(FUSIONS)}."
+            )
+        for name in ("text_vocab_size", "image_vocab_size", "text_len", "image_len", "n_layer"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        for name in ("embd_pdrop", "resid_pdrop", "attn_pdrop"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must lie in [0, 1).")
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding table: image codes first, then text tokens."""
+        return self.image_vocab_size + self.text_vocab_size
+
+    @property
+    def block_size(self) -> int:
+        """Positions of a whole sequence."""
+        return self.text_len + self.image_len
+
+
+class Entities(NamedTuple):
+    """What the lattice knows of a batch of captions.
+
+    Attributes:
+        vectors: `(B, K, D)`; the values of padding slots are never used.
+        covers: `(B, K, T)` bool, whether the entity's span holds the token. A slot that covers
+            nothing is padding.
+        filler: `(D,)`, the vector of entity 0, which `easynlp` puts wherever no entity is.
+    """
+
+    vectors: Tensor
+    covers: Tensor
+    filler: Tensor
+
+    def to(self, device: torch.device) -> "Entities":
+        """The same on another device."""
+        return Entities(*(t.to(device, non_blocking=True) for t in self))
+
+
+class KVCache:
+    """Keys and values of all layers for up to S positions; filled from the left.
+
+    Each layer holds two tensors `(B, H, S, C/H)`.
+    """
+
+    def __init__(
+        self, config: GPTConfig, batch: int, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        # The last code is predicted from the position before it, so it is never an input.
+        shape = (batch, config.n_head, config.block_size - 1, config.n_embd // config.n_head)
+        self.layers = [
+            (
+                torch.empty(shape, device=device, dtype=dtype),
+                torch.empty(shape, device=device, dtype=dtype),
+            )
+            for _ in range(config.n_layer)
+        ]
+        self.length = 0
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention with one fused projection."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.attn_pdrop = config.attn_pdrop
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.proj = nn.Linear(config.n_embd, config.n_embd)
+        self.drop = nn.Dropout(config.resid_pdrop)
+
+    def forward(
+        self, x: Tensor, cache: tuple[Tensor, Tensor] | None = None, past: int = 0
+    ) -> Tensor:
+        """Attend over `x` and, with a cache, over the `past` positions it holds."""
+        B, S, C = x.shape
+        q, k, v = self.qkv(x).view(B, S, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            keys, values = cache
+            keys[:, :, past : past + S] = k
+            values[:, :, past : past + S] = v
+            k, v = keys[:, :, : past + S].to(q.dtype), values[:, :, : past + S].to(q.dtype)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            is_causal=S > 1,  # one new token may see everything before it
+            dropout_p=self.attn_pdrop if self.training else 0.0,
+        )  # (B, H, S, C/H)
+        out: Tensor = self.drop(self.proj(y.transpose(1, 2).reshape(B, S, C)))
+        return out
+
+
+class Block(nn.Module):
+    """Pre-LN transformer block."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.ln1 = nn.LayerNorm(config.n_embd)
+        self.ln2 = nn.LayerNorm(config.n_embd)
+        self.attn = Attention(config)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.n_embd, 4 * config.n_embd),
+            nn.GELU(),
+            nn.Linear(4 * config.n_embd, config.n_embd),
+            nn.Dropout(config.resid_pdrop),
+        )
+
+    def forward(
+        self, x: Tensor, cache: tuple[Tensor, Tensor] | None = None, past: int = 0
+    ) -> Tensor:
+        """(B, S, C) -> (B, S, C)."""
+        x = x + self.attn(self.ln1(x), cache, past)
+        out: Tensor = x + self.mlp(self.ln2(x))
+        return out
+
+
+class LatticeFusion(nn.Module):
+    """Word Lattice Fusion at the input: each text token hears the entities that cover it.
+
+    e_k = W v_k;  a_tk = softmax over the entities that cover t of x_t . e_k / sqrt(C);
+    x_t <- x_t + sum_k a_tk e_k.  Where no entity covers t, nothing is added. (Liu et al. 2022,
+    section 3.2, applied to the embeddings so that every image position can depend on it.)
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.project = nn.Linear(config.entity_dim, config.n_embd, bias=False)
+        self.scale = config.n_embd**-0.5
+
+    def forward(self, text: Tensor, entities: Entities) -> Tensor:
+        """Text embeddings (B, T, C) -> the same, with knowledge."""
+        covers = entities.covers.transpose(1, 2)  # (B, T, K)
+        if covers.shape[-1] == 0:
+            return text
+        # A padding slot may hold anything, even NaN; zero times NaN would still be NaN.
+        vectors = entities.vectors.masked_fill(~entities.covers.any(-1, keepdim=True), 0.0)
+        word = self.project(vectors)  # (B, K, D) -> (B, K, C)
+        score = torch.einsum("btc,bkc->btk", text, word.to(text.dtype)) * self.scale  # (B, T, K)
+        score = score.float().masked_fill(~covers, torch.finfo(torch.float32).min)
+        weight = score.softmax(-1) * covers  # all zero where no entity covers the token
+        return text + torch.einsum("btk,bkc->btc", weight.to(word.dtype), word).to(text.dtype)
+
+
+class EasyNLPFusion(nn.Module):
+    """The released code's fusion, to the letter, for the released checkpoints only.
+
+    It runs after the blocks, on the hidden states h of the text positions. Entity k becomes a
+    matrix: m_k(t) = W v_k + b where k covers t, W v_0 + b elsewhere. One score for the caption,
+    s_k = sum_t h_t . m_k(t), unscaled; h_t <- h_t + sum_k softmax(s)_k m_k(t). Padding slots take
+    part. Of the L predicted codes only the first can see it, and for captions shorter than T
+    tokens it says the same whatever the entity is.
+
+    Computed without the released code's [B, K, T, C] tensor.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.project = nn.Linear(config.entity_dim, config.n_embd)
+
+    def scores(self, hidden: Tensor, entities: Entities) -> Tensor:
+        """One score for each slot: (B, T, C) -> (B, K)."""
+        covers = entities.covers.to(hidden.dtype)  # (B, K, T)
+        inside = torch.einsum("bkt,btc->bkc", covers, hidden)  # sum over covered tokens
+        total = hidden.sum(1, keepdim=True)  # (B, 1, C)
+        word = F.linear(entities.vectors, self.project.weight)  # (B, K, C)
+        filler = F.linear(entities.filler, self.project.weight)  # (C,)
+        score = (inside * word).sum(-1) + (total - inside) @ filler  # (B, K)
+        score = score + total.squeeze(1) @ self.project.bias[:, None]
+        # The released mask: it tests for an exact zero, so with a bias it never acts.
+        return score.masked_fill(score == 0, torch.finfo(score.dtype).min)
+
+    def forward(self, hidden: Tensor, entities: Entities) -> Tensor:
+        """Hidden states of the text positions (B, T, C) -> the same, with knowledge."""
+        weight = self.scores(hidden, entities).softmax(-1)  # (B, K)
+        inside = weight[:, :, None] * entities.covers  # (B, K, T)
+        vector = torch.einsum("bkt,bkd->btd", inside, entities.vectors)  # (B, T, D)
+        vector = vector + (1.0 - inside.sum(1))[:, :, None] * entities.filler
+        fused: Tensor = hidden + self.project(vector)
+        return fused
+
+
+class GPT(nn.Module):
+    """Text tokens, then image codes; predicts the next code at every position."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tok_emb = nn.Embedding(config.vocab_size, config.n_embd)
+        self.pos_emb = nn.Parameter(torch.zeros(1, config.block_size, config.n_embd))
+        self.drop = nn.Dropout(config.embd_pdrop)
+        self.fusion: LatticeFusion | EasyNLPFusion | None = None
+        if config.fusion == "lattice":
+            self.fusion = LatticeFusion(config)
+        elif config.fusion == "easynlp":
+            self.fusion = EasyNLPFusion(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd)
+        self.head = nn.Linear(config.n_embd, config.image_vocab_size, bias=False)
+        self.apply(_init)
+        nn.init.normal_(self.pos_emb, std=0.02)
+
+    def text_ids(self, bert_ids: Tensor) -> Tensor:
+        """BERT ids -> ids of this model's embedding table."""
+        return bert_ids + self.config.image_vocab_size
+
+    def hidden(
+        self, ids: Tensor, entities: Entities | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        """States before the final norm: ids (B, S) -> (B, S, C).
+
+        Without a cache, or with an empty one, `ids` begin at position 0 with the whole text; with a
+        filled one they follow its positions.
+        """
+        past = cache.length if cache is not None else 0
+        S, T = ids.shape[1], self.config.text_len
+        x = self.tok_emb(ids)  # (B, S, C)
+        if past == 0 and entities is not None and isinstance(self.fusion, LatticeFusion):
+            x = torch.cat([self.fusion(x[:, :T], entities), x[:, T:]], 1)
+        x = self.drop(x + self.pos_emb[:, past : past + S])
+        for n, block in enumerate(self.blocks):
+            x = block(x, cache.layers[n] if cache is not None else None, past)
+        if past == 0 and entities is not None and isinstance(self.fusion, EasyNLPFusion):
+            x = torch.cat([self.fusion(x[:, :T], entities), x[:, T:]], 1)
+        if cache is not None:
+            cache.length = past + S
+        assert isinstance(x, Tensor)
+        return x
+
+    def forward(
+        self,
+        ids: Tensor,
+        entities: Entities | None = None,
+        *,
+        cache: KVCache | None = None,
+        first: int = 0,
+    ) -> Tensor:
+        """Logits of the next code at positions `first` and later: (B, S) -> (B, S - first, V)."""
+        x = self.hidden(ids, entities, cache)[:, first:]
+        logits: Tensor = self.head(self.ln_f(x))
+        return logits
+
+    def code_losses(self, ids: Tensor, codes: Tensor, entities: Entities | None = None) -> Tensor:
+        """Negative log-likelihood of each code in nats: text ids (B, T), codes (B, L) -> (B, L)."""
+        sequence = torch.cat([ids, codes[:, :-1]], 1)  # the last code is only a target
+        logits = self(sequence, entities, first=self.config.text_len - 1)  # (B, L, V)
+        return F.cross_entropy(logits.float().transpose(1, 2), codes, reduction="none")
+
+
+def _init(module: nn.Module) -> None:
+    """GPT-2's initialisation."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def parameter_groups(model: GPT, weight_decay: float) -> list[dict[str, object]]:
+    """Parameters with weight decay (matrices of linear layers) and without (all others)."""
+    decays: Callable[[str, nn.Parameter], bool] = lambda name, p: (  # noqa: E731
+        p.ndim == 2 and not name.startswith("tok_emb")
+    )
+    named = list(model.named_parameters())
+    return [
+        {"params": [p for n, p in named if decays(n, p)], "weight_decay": weight_decay},
+        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+    ]
