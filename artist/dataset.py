@@ -1,0 +1,225 @@
+"""Lattice tables to batches. The one place where the table's inclusive spans become half-open ones.
+
+    N rows   B batch   T text_len   L image_len   K entities of a caption   D entity_dim
+
+A table is held without its images, padded to (N, T) and (N, L), which costs about 650 bytes a row at
+T=32 and L=256; a million captions take 0.65 GB.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from artist.gpt import Entities, GPTConfig
+from data.errors import SchemaError
+from data.schema import CODES, IMAGE, LATTICE, open_table, table_metadata
+from data.seeds import stream
+
+
+class Batch(NamedTuple):
+    """What a step needs: BERT ids (B, T), codes (B, L) or (B, 0), entities."""
+
+    bert_ids: Tensor
+    codes: Tensor
+    entities: Entities
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        ids, codes = (t.to(device, non_blocking=True) for t in (self.bert_ids, self.codes))
+        return Batch(ids, codes, self.entities.to(device))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A lattice table in memory.
+
+    Attributes:
+        idx: The rows' own ids.
+        texts: Captions as given.
+        bert_ids: `(N, T)` int64, padded with `pad_id`.
+        codes: `(N, L)` uint16, or `(N, 0)` for a table without codes.
+        first_entity: `(N + 1,)`; the entities of row i are those from [i] up to [i + 1].
+        entity_ids: Ids in the KG.
+        starts: First token of each entity.
+        ends: One past its last token, at most T.
+        metadata: The table's own key-value pairs.
+    """
+
+    idx: list[str]
+    texts: list[str]
+    bert_ids: NDArray[np.int64]
+    codes: NDArray[np.uint16]
+    first_entity: NDArray[np.int64]
+    entity_ids: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    metadata: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.idx)
+
+
+def rows_from_table(
+    table: pa.Table, *, text_len: int, pad_id: int, max_entities: int, source: str = "the table"
+) -> Rows:
+    """Rows of an Arrow table with the columns of `data.schema.LATTICE` (and, perhaps, `codes`).
+
+    Captions are cut to `text_len` tokens. Of each caption the first `max_entities` entities are taken,
+    those that begin after the cut are dropped and those that cross it end there, as EasyNLP does.
+
+    Raises:
+        SchemaError: Columns contradict each other.
+    """
+    table = table.combine_chunks()
+    lengths = table["seq_len"].to_numpy().astype(np.int64)
+    ids, ids_at = _lists(table, "input_ids")
+    lex, lex_at = _lists(table, "lex_ids")
+    pos_s, pos_at = _lists(table, "pos_s")
+    pos_e, _ = _lists(table, "pos_e")
+    counts = np.diff(lex_at)
+    if len(pos_s) != len(pos_e) or (np.diff(pos_at) != lengths + counts).any():
+        raise SchemaError(
+            f"{source}: pos_s and pos_e must hold seq_len + len(lex_ids) numbers in each row. "
+            "Write it again with `cli.py lattice build`."
+        )
+    N = len(lengths)
+    bert_ids = np.full((N, text_len), pad_id, dtype=np.int64)
+    row, place = _places(np.minimum(np.diff(ids_at), text_len))
+    bert_ids[row, place] = ids[ids_at[row] + place]
+
+    row, place = _places(np.minimum(counts, max_entities))
+    at = pos_at[row] + lengths[row] + place
+    starts, ends = pos_s[at], np.minimum(pos_e[at] + 1, text_len)
+    kept = starts < text_len
+    row, place, starts, ends = row[kept], place[kept], starts[kept], ends[kept]
+    first_entity = np.zeros(N + 1, dtype=np.int64)
+    np.cumsum(np.bincount(row, minlength=N), out=first_entity[1:])
+
+    codes = np.zeros((N, 0), dtype=np.uint16)
+    if CODES.name in table.column_names and N:
+        flat, at = _lists(table, CODES.name)
+        if len(set(np.diff(at).tolist())) != 1:
+            raise SchemaError(f"{source}: rows hold different numbers of codes.")
+        codes = flat.reshape(N, -1).astype(np.uint16)
+    return Rows(
+        idx=table["idx"].to_pylist(),
+        texts=table["text"].to_pylist(),
+        bert_ids=bert_ids,
+        codes=codes,
+        first_entity=first_entity,
+        entity_ids=lex[lex_at[row] + place].astype(np.int64),
+        starts=starts,
+        ends=ends,
+        metadata=table_metadata(table.schema),
+    )
+
+
+def read_rows(path: Path, *, text_len: int, pad_id: int, max_entities: int) -> Rows:
+    """Rows of a lattice table on disk; see `rows_from_table`.
+
+    Raises:
+        SchemaError: It is not a lattice table, or it has no rows.
+    """
+    file = open_table(path, LATTICE, optional=(CODES, IMAGE))
+    names = [n for n in (*LATTICE.names, CODES.name) if n in file.schema_arrow.names]
+    table = file.read(columns=names)
+    if not table.num_rows:
+        raise SchemaError(f"{path} has no rows. Were all captions rejected? See its .rejects.tsv.")
+    return rows_from_table(
+        table.replace_schema_metadata(file.schema_arrow.metadata),
+        text_len=text_len,
+        pad_id=pad_id,
+        max_entities=max_entities,
+        source=str(path),
+    )
+
+
+def lattice_settings(metadata: dict[str, str]) -> dict[str, object]:
+    """The settings `lattice build` matched with, so that prompts can be matched alike."""
+    settings: dict[str, object] = json.loads(metadata.get("settings", "{}"))
+    return settings
+
+
+class Batches:
+    """Batches of rows with their entities' vectors.
+
+    Args:
+        rows: The table.
+        vectors: `(num_entities, D)` of the whole graph, perhaps memory-mapped.
+        config: The model's sizes.
+
+    Raises:
+        SchemaError: The table names entities that the graph does not have.
+    """
+
+    def __init__(self, rows: Rows, vectors: NDArray[np.float32], config: GPTConfig) -> None:
+        if len(rows.entity_ids) and rows.entity_ids.max() >= len(vectors):
+            raise SchemaError(
+                f"the table names entity {rows.entity_ids.max()}, but the KG has only "
+                f"{len(vectors)}. Build the table and train the model with the same --kg."
+            )
+        if vectors.shape[1] != config.entity_dim:
+            raise SchemaError(
+                f"the KG's vectors have {vectors.shape[1]} dimensions, the model expects "
+                f"{config.entity_dim}. Give the KG the model was trained with."
+            )
+        self.rows, self.vectors, self.config = rows, vectors, config
+
+    def get(self, chosen: NDArray[np.int64]) -> Batch:
+        """The batch of the chosen rows."""
+        rows, config = self.rows, self.config
+        counts = rows.first_entity[chosen + 1] - rows.first_entity[chosen]
+        # The released fusion sums over its padding slots too, so their number matters there.
+        K = config.max_entities if config.fusion == "easynlp" else int(counts.max(initial=0))
+        B, D = len(chosen), config.entity_dim
+        filler = torch.from_numpy(np.array(self.vectors[0], dtype=np.float32))
+        vectors = filler.expand(B, K, D).clone()
+        covers = torch.zeros(B, K, config.text_len, dtype=torch.bool)
+        row, place = _places(counts)
+        at = rows.first_entity[chosen[row]] + place
+        if len(at):
+            found = np.asarray(self.vectors[rows.entity_ids[at]], dtype=np.float32)
+            vectors[row, place] = torch.from_numpy(found)
+            token = np.arange(config.text_len)
+            inside = (token >= rows.starts[at, None]) & (token < rows.ends[at, None])
+            covers[row, place] = torch.from_numpy(inside)
+        return Batch(
+            torch.from_numpy(rows.bert_ids[chosen]),
+            torch.from_numpy(rows.codes[chosen].astype(np.int64)),
+            Entities(vectors, covers, filler),
+        )
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """All rows once, as they come."""
+        for begin in range(0, len(self.rows), batch_size):
+            yield self.get(np.arange(begin, min(begin + batch_size, len(self.rows))))
+
+    def epoch_order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """A permutation of the rows that depends on seed and epoch only."""
+        return np.random.default_rng(stream(seed, "order", epoch)).permutation(len(self.rows))
+
+
+def _lists(table: pa.Table, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A list column's values, end to end, and where each row begins (N + 1 positions)."""
+    chunks = table[name].chunks
+    if not chunks:
+        return np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    column = pa.concat_arrays(chunks) if len(chunks) > 1 else chunks[0]
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    values = column.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+    return values.astype(np.int64), offsets - offsets[0]
+
+
+def _places(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For counts (2, 0, 1): rows 0 0 2 and the place within each row, 0 1 0."""
+    row = np.repeat(np.arange(len(counts)), counts)
+    begin = np.cumsum(counts) - counts
+    return row, np.arange(len(row)) - begin[row]

@@ -1,0 +1,46 @@
+"""Which device and which precision this machine does best."""
+
+import torch
+
+from data.errors import ConfigError
+
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: A GPU was asked for and torch sees none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"--device {name}: torch {torch.__version__} sees no GPU. Use --device cpu, or install "
+            "a CUDA build of torch."
+        )
+    return torch.device(name)
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The precision of matrix products: bfloat16 where the hardware multiplies it, else float32.
+
+    Raises:
+        ConfigError: The precision is unknown.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision={precision!r}: use one of {', '.join(PRECISIONS)}.")
+    if precision == "auto":
+        return torch.bfloat16 if has_fast_bf16(device) else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 products are faster than float32 there, not merely possible."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+    return False
