@@ -1,7 +1,7 @@
 """The command line: each command parses, calls one function, prints its report.
 
-The only file that prints. A stage is imported inside its command, so that `--help` is quick and needs
-neither torch nor pykeen.
+The only file that prints. A stage is imported inside its command, so that `--help` is quick and
+needs neither torch nor pykeen.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from data.errors import ToolkitError
+from data.errors import Interrupted, ToolkitError
 
 app = typer.Typer(
     name="artist-toolkit",
@@ -61,6 +61,15 @@ TokenizerPath = Annotated[
     ),
 ]
 
+VQGANPath = Annotated[
+    Path,
+    typer.Option(
+        "--vqgan",
+        help="VQGAN folder, from `artist vqgan train`, or a taming-transformers checkpoint.",
+        show_default=False,
+    ),
+]
+
 
 # --- kg ------------------------------------------------------------------------------------------
 
@@ -69,6 +78,31 @@ TokenizerPath = Annotated[
 
 
 # --- artist vqgan, artist encode -----------------------------------------------------------------
+@artist_app.command("encode")
+def artist_encode(
+    table: Annotated[Path, typer.Argument(help="A lattice table with images.", show_default=False)],
+    vqgan: VQGANPath,
+    out: Out,
+    batch_size: Annotated[int, typer.Option(help="Images encoded at once.", min=1)] = 32,
+    keep_images: Annotated[
+        bool, typer.Option("--keep-images", help="Keep the images beside their codes.")
+    ] = False,
+    device: Device = DeviceName.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """Encode the images of a lattice table to VQGAN codes, once for all trainings."""
+    from artist.encode import encode_table
+
+    report = encode_table(
+        table,
+        out,
+        vqgan=vqgan,
+        device=device.value,
+        batch_size=batch_size,
+        keep_images=keep_images,
+        overwrite=overwrite,
+    )
+    print(report)
 
 
 # --- artist --------------------------------------------------------------------------------------
@@ -85,7 +119,7 @@ def main() -> None:
         app()
     except ToolkitError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(130 if isinstance(error, Interrupted) else 2)
     except KeyboardInterrupt:
         print("interrupted; the same command resumes what was unfinished.", file=sys.stderr)
         sys.exit(130)

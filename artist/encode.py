@@ -1,0 +1,213 @@
+"""Images to VQGAN codes, once: a lattice table with a `codes` column.
+
+Pictures are decoded by threads while the model works on those before, so all cores are busy; only a
+few batches are in memory at a time, however long the table is.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from artist.device import choose_device
+from artist.vqgan import VQGAN, channels_last, from_uint8
+from artist.vqgan_folder import load_vqgan
+from data import schema
+from data.artefact import Run, fingerprint
+from data.errors import InputError, SchemaError
+from data.images import decode_image, square
+from data.tsv import Rejects
+
+_REJECTS = ".rejects.tsv"
+_ROW_GROUP = 512  # rows, at least, that are read together later on
+_AHEAD = 2  # batches whose images are decoded while the model works
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeReport:
+    """What `encode_table` did."""
+
+    out: Path
+    rows: int
+    encoded: int
+    rejected: dict[str, int] = field(default_factory=dict)
+    image_len: int
+    codes_used: int
+    seconds: float
+    already_done: bool = False
+
+    def __str__(self) -> str:
+        if self.already_done:
+            return f"{self.out} is finished and unchanged: {self.encoded} images in codes."
+        text = (
+            f"{self.out}: {self.encoded} of {self.rows} images as {self.image_len} codes each, "
+            f"{self.codes_used} of them different; "
+            f"{self.rows / max(self.seconds, 1e-9):.0f} images/s."
+        )
+        for reason, count in sorted(self.rejected.items()):
+            text += f"\n  rejected {count}: {reason}"
+        if self.rejected:
+            text += f"\n  they are listed in {self.out}{_REJECTS}"
+        return text
+
+
+def encode_table(
+    table: Path,
+    out: Path,
+    *,
+    vqgan: Path,
+    device: str = "auto",
+    batch_size: int = 32,
+    keep_images: bool = False,
+    overwrite: bool = False,
+) -> EncodeReport:
+    """Write the rows of a lattice table with the VQGAN codes of their images.
+
+    Rows whose image is missing or damaged are left out, counted, and listed beside the table.
+
+    Args:
+        table: A lattice table with an `image` column.
+        out: The table to write.
+        vqgan: A VQGAN folder or taming-transformers checkpoint.
+        device: `auto`, `cpu` or `cuda`.
+        batch_size: Images that go through the encoder at once.
+        keep_images: Whether the new table keeps the `image` column too.
+        overwrite: Replace what another run left at `out`.
+
+    Raises:
+        InputError: No image could be read, or `vqgan` is none.
+        SchemaError: `table` is not a lattice table with images.
+    """
+    source = schema.open_table(table, schema.LATTICE, [schema.IMAGE])
+    if schema.IMAGE.name not in source.schema_arrow.names:
+        raise SchemaError(
+            f"{table} has no images to encode. Build it with `cli.py lattice build` from a TSV "
+            "whose third column is a base64 image."
+        )
+    vqgan_fingerprint = fingerprint(vqgan)
+    with Run.open(
+        out,
+        kind="codes",
+        settings={"keep_images": keep_images},
+        inputs={"table": fingerprint(table), "vqgan": vqgan_fingerprint},
+        folder=False,
+        overwrite=overwrite,
+    ) as run:
+        if run.finished:
+            return EncodeReport(out=out, **run.finished.counts, already_done=True)
+        start = time.monotonic()
+        on = choose_device(device)
+        model = load_vqgan(vqgan).to(on)
+        channels_last(model)
+        target = _target_schema(source.schema_arrow, model, vqgan_fingerprint, keep_images)
+        rejects = Rejects(run.beside(_REJECTS))
+        used = torch.zeros(model.config.codebook_size, dtype=torch.bool)
+        encoded, waiting = 0, list[pa.RecordBatch]()
+        with (
+            schema.table_writer(run.work, target) as writer,
+            tqdm(total=source.metadata.num_rows, unit="image", disable=None) as bar,
+        ):
+            batches = source.iter_batches(batch_size)
+            for rows, pixels in _decoded(batches, model.config.resolution, rejects):
+                if pixels:
+                    codes = _encode(model, pixels, on)
+                    used[codes.long().flatten()] = True
+                    waiting.append(_with_codes(rows, codes, target))
+                    encoded += len(pixels)
+                if sum(batch.num_rows for batch in waiting) >= _ROW_GROUP:
+                    writer.write_table(pa.Table.from_batches(waiting, target))
+                    waiting = []
+                bar.update(rows.num_rows)
+            writer.write_table(pa.Table.from_batches(waiting, target))
+        if not encoded:
+            raise InputError(f"{table}: no image could be encoded ({rejects.first or 'no rows'}).")
+        counts: dict[str, Any] = {
+            "rows": source.metadata.num_rows,
+            "encoded": encoded,
+            "rejected": dict(rejects.reasons),
+            "image_len": model.config.image_len,
+            "codes_used": int(used.sum()),
+            "seconds": round(time.monotonic() - start, 3),
+        }
+        run.finish(counts, companions=(_REJECTS,))
+    return EncodeReport(out=out, **counts)
+
+
+def _decoded(
+    batches: Iterator[pa.RecordBatch], size: int, rejects: Rejects
+) -> Iterator[tuple[pa.RecordBatch, list[NDArray[np.uint8]]]]:
+    """Rows with a usable image, and the pixels (size, size, 3) of each.
+
+    Images are decoded in threads (Pillow lets go of the interpreter) and a few batches ahead.
+    """
+    row_number = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        ahead = deque[tuple[pa.RecordBatch, list[Future[NDArray[np.uint8]]]]]()
+        more = True
+        while more or ahead:
+            while more and len(ahead) <= _AHEAD:
+                batch = next(batches, None)
+                more = batch is not None
+                if batch is not None:
+                    contents = batch.column(schema.IMAGE.name).field("bytes").to_pylist()
+                    ahead.append((batch, [pool.submit(_pixels, c, size) for c in contents]))
+            if not ahead:
+                return
+            batch, futures = ahead.popleft()
+            kept, pixels = [], []
+            for i, future in enumerate(futures):
+                row_number += 1
+                try:
+                    pixels.append(future.result())
+                    kept.append(i)
+                except InputError as error:
+                    reason, _, detail = str(error).replace(" (", ": ", 1).partition(": ")
+                    rejects.add(row_number, reason, batch["idx"][i].as_py(), detail)
+            yield batch.take(pa.array(kept, pa.int32())), pixels
+
+
+def _pixels(content: bytes | None, size: int) -> NDArray[np.uint8]:
+    if content is None:
+        raise InputError("no image")
+    return square(decode_image(content), size)
+
+
+@torch.inference_mode()
+def _encode(model: VQGAN, pixels: list[NDArray[np.uint8]], device: torch.device) -> torch.Tensor:
+    """Codes (B, h*w) on the CPU."""
+    batch = torch.from_numpy(np.stack(pixels)).to(device).permute(0, 3, 1, 2)  # (B, 3, H, W)
+    return model.encode_codes(from_uint8(batch)).cpu()
+
+
+def _target_schema(
+    source: pa.Schema, model: VQGAN, vqgan_fingerprint: str, keep_images: bool
+) -> pa.Schema:
+    """The source's columns, perhaps without images, and the codes; its metadata and the VQGAN's."""
+    names = {schema.CODES.name} | (set() if keep_images else {schema.IMAGE.name})
+    kept = [f for f in source if f.name not in names]
+    return schema.with_metadata(
+        pa.schema([*kept, schema.CODES], metadata=source.metadata),
+        {
+            "vqgan_fingerprint": vqgan_fingerprint,
+            "codebook_size": model.config.codebook_size,
+            "image_len": model.config.image_len,
+        },
+    )
+
+
+def _with_codes(rows: pa.RecordBatch, codes: torch.Tensor, target: pa.Schema) -> pa.RecordBatch:
+    values = codes.numpy().astype(np.uint16)
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    lists = pa.ListArray.from_arrays(offsets, values.ravel())
+    arrays = [lists if f.name == schema.CODES.name else rows.column(f.name) for f in target]
+    return pa.record_batch(arrays, schema=target)

@@ -1,0 +1,418 @@
+"""VQGAN: images to a grid of codes and back (Esser et al. 2021, section 3.1).
+
+The architecture and the names of the tensors are those of taming-transformers' `VQModel`, so its
+checkpoints load as they are. Two settings go beyond it, for models that train on a CPU, and are off
+by default: `patch_size` folds small patches of pixels into channels before the first convolution
+(and unfolds them after the last), which spares the costly full resolution; `norm_groups` sets the
+groups of each normalisation, 32 there.
+
+Tensors only: this module opens no file, reads no environment and chooses no device.
+
+Shapes: B images, H x W pixels, h x w grid of codes (h = H / f), D codebook_embed_dim,
+N codebook_size.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.errors import ConfigError, did_you_mean
+
+_LOOKUP_ROWS = 4096  # latents compared at once: bounds the distance matrix to rows x N floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANConfig:
+    """Sizes of a VQGAN. The defaults are taming-transformers' ImageNet f16 model with 16,384 codes.
+
+    Attributes:
+        resolution: Side of the (square) images, in pixels.
+        in_channels: Channels of the images that go in.
+        out_channels: Channels of those that come out.
+        ch: Width of the first level.
+        ch_mult: Width of each level as a multiple of `ch`; each level but the last halves the grid.
+        num_res_blocks: Residual blocks a level (one more in the decoder).
+        attn_resolutions: Grid sizes at which attention follows each block.
+        z_channels: Width of the encoder's output.
+        codebook_size: Number of codes N.
+        codebook_embed_dim: Width of a code D.
+        norm_groups: Groups of each group normalisation; taming-transformers has 32.
+        patch_size: Side of the pixel patches folded into channels; taming-transformers has 1.
+    """
+
+    resolution: int = 256
+    in_channels: int = 3
+    out_channels: int = 3
+    ch: int = 128
+    ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+    num_res_blocks: int = 2
+    attn_resolutions: tuple[int, ...] = (16,)
+    z_channels: int = 256
+    codebook_size: int = 16_384
+    codebook_embed_dim: int = 256
+    norm_groups: int = 32
+    patch_size: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("ch_mult", "attn_resolutions"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has only lists
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if any(v < 1 for v in (value if isinstance(value, tuple) else (value,))):
+                raise ConfigError(f"{field.name}={value}: must be at least 1.")
+        if not self.ch_mult:
+            raise ConfigError("ch_mult is empty: a VQGAN has at least one level, such as (1, 2).")
+        if self.resolution % self.downsampling:
+            lower = self.resolution // self.downsampling * self.downsampling
+            raise ConfigError(
+                f"resolution={self.resolution} cannot be divided by the downsampling factor "
+                f"{self.downsampling} (patch_size {self.patch_size}, {len(self.ch_mult)} levels); "
+                f"the nearest are {lower} and {lower + self.downsampling}."
+            )
+        for multiple in sorted({1, *self.ch_mult}):
+            if self.ch * multiple % self.norm_groups:
+                raise ConfigError(
+                    f"a level of {self.ch * multiple} channels (ch={self.ch} x {multiple}) cannot "
+                    f"be split into norm_groups={self.norm_groups}; try "
+                    f"norm_groups={math.gcd(self.ch, self.norm_groups)}."
+                )
+        if self.codebook_size > 65_536:
+            raise ConfigError(
+                f"codebook_size={self.codebook_size}: codes are stored in 16 bits, so there can be "
+                "at most 65536."
+            )
+
+    @property
+    def downsampling(self) -> int:
+        """The factor f between pixels and codes, per side."""
+        return int(self.patch_size * 2 ** (len(self.ch_mult) - 1))
+
+    @property
+    def grid_size(self) -> int:
+        """Codes per side of an image."""
+        return self.resolution // self.downsampling
+
+    @property
+    def image_len(self) -> int:
+        """Codes per image."""
+        return self.grid_size**2
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The config with these values; what is left out has its default.
+
+        Raises:
+            ConfigError: A key is unknown, or a value cannot be used.
+        """
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"unknown VQGAN setting {key!r}{did_you_mean(key, known)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values, as JSON knows them."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+class VQGANOutput(NamedTuple):
+    """What a training step needs of one forward pass."""
+
+    reconstruction: Tensor  # (B, 3, H, W)
+    latents: Tensor  # (B, D, h, w), before the codebook
+    quantised: Tensor  # (B, D, h, w), the nearest codes, without the straight-through trick
+    codes: Tensor  # (B, h*w)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Pixels 0..255 of images in [-1, 1]: clipped and truncated, as the reference saves them."""
+    return ((images.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8)
+
+
+def from_uint8(pixels: Tensor) -> Tensor:
+    """Images in [-1, 1] of pixels 0..255, any shape."""
+    return pixels.float() / 127.5 - 1
+
+
+def codebook_loss(latents: Tensor, quantised: Tensor, commitment: float = 0.25) -> Tensor:
+    """Pulls codes to latents and, weaker, latents to codes (van den Oord et al. 2017, eq. 3)."""
+    codes_follow = F.mse_loss(quantised.float(), latents.detach().float())
+    latents_stay = F.mse_loss(latents.float(), quantised.detach().float())
+    return codes_follow + commitment * latents_stay
+
+
+def channels_last(module: nn.Module) -> None:
+    """Lay the weights of convolutions out as most devices compute them fastest; values stay."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
+
+
+class ResnetBlock(nn.Module):
+    """Norm, swish, convolution, twice, around a shortcut."""
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(in_channels, groups)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = _norm(out_channels, groups)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.nin_shortcut = (
+            nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, C, h, w) to (B, C_out, h, w)."""
+        h: Tensor = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        shortcut: Tensor = x if self.nin_shortcut is None else self.nin_shortcut(x)
+        return shortcut + h
+
+
+class AttnBlock(nn.Module):
+    """One head of attention over all positions of the grid."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm = _norm(channels, groups)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, C, h, w) to the same."""
+        h = self.norm(x)
+        q, k, v = (_to_sequence(layer(h)) for layer in (self.q, self.k, self.v))  # (B, 1, hw, C)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        change: Tensor = self.proj_out(mixed.squeeze(1).mT.reshape(x.shape))
+        return x + change
+
+
+class Downsample(nn.Module):
+    """Half the size: a strided convolution, padded on the right and below only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, C, h, w) to (B, C, h/2, w/2)."""
+        half: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return half
+
+
+class Upsample(nn.Module):
+    """Twice the size: nearest neighbours, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, C, h, w) to (B, C, 2h, 2w)."""
+        twice: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return twice
+
+
+class _Level(nn.Module):
+    """The blocks of one grid size; `attn` is empty or follows each block."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, blocks: int, attention: bool, groups: int
+    ) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * blocks
+        self.block = nn.ModuleList(
+            ResnetBlock(widths[i], out_channels, groups) for i in range(blocks)
+        )
+        self.attn = nn.ModuleList(
+            AttnBlock(out_channels, groups) for _ in range(blocks if attention else 0)
+        )
+        self.downsample: nn.Module | None = None
+        self.upsample: nn.Module | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, block in enumerate(self.block):
+            x = block(x)
+            if self.attn:
+                x = self.attn[i](x)
+        for resize in (self.downsample, self.upsample):
+            if resize is not None:
+                x = resize(x)
+        return x
+
+
+class _Middle(nn.Module):
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(channels, channels, groups)
+        self.attn_1 = AttnBlock(channels, groups)
+        self.block_2 = ResnetBlock(channels, channels, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.block_2(self.attn_1(self.block_1(x)))
+        return mixed
+
+
+class Encoder(nn.Module):
+    """Images (B, 3, H, W) to features (B, z_channels, h, w)."""
+
+    def __init__(self, config: VQGANConfig) -> None:
+        super().__init__()
+        groups, widths = config.norm_groups, [config.ch * m for m in config.ch_mult]
+        side = config.resolution // config.patch_size
+        self.patch_size = config.patch_size
+        self.conv_in = nn.Conv2d(config.in_channels * config.patch_size**2, config.ch, 3, padding=1)
+        self.down = nn.ModuleList()
+        for i, (before, width) in enumerate(zip([config.ch, *widths], widths, strict=False)):
+            attention = side >> i in config.attn_resolutions
+            level = _Level(before, width, config.num_res_blocks, attention, groups)
+            if i < len(widths) - 1:
+                level.downsample = Downsample(width)
+            self.down.append(level)
+        self.mid = _Middle(widths[-1], groups)
+        self.norm_out = _norm(widths[-1], groups)
+        self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of images."""
+        x: Tensor = self.conv_in(F.pixel_unshuffle(images, self.patch_size))
+        for level in self.down:
+            x = level(x)
+        features: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return features
+
+
+class Decoder(nn.Module):
+    """Features (B, z_channels, h, w) to images (B, 3, H, W)."""
+
+    def __init__(self, config: VQGANConfig) -> None:
+        super().__init__()
+        groups, widths = config.norm_groups, [config.ch * m for m in config.ch_mult]
+        side = config.resolution // config.patch_size
+        self.patch_size = config.patch_size
+        self.conv_in = nn.Conv2d(config.z_channels, widths[-1], 3, padding=1)
+        self.mid = _Middle(widths[-1], groups)
+        self.up = nn.ModuleList()  # index 0 is the finest level, which runs last
+        for i, (width, before) in enumerate(zip(widths, [*widths[1:], widths[-1]], strict=True)):
+            attention = side >> i in config.attn_resolutions
+            level = _Level(before, width, config.num_res_blocks + 1, attention, groups)
+            if i > 0:
+                level.upsample = Upsample(width)
+            self.up.append(level)
+        self.norm_out = _norm(widths[0], groups)
+        self.conv_out = nn.Conv2d(
+            widths[0], config.out_channels * config.patch_size**2, 3, padding=1
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Images of features."""
+        x = self.mid(self.conv_in(features))
+        for level in reversed(self.up):
+            x = level(x)
+        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.patch_size)
+
+
+class Quantizer(nn.Module):
+    """The codebook, and the nearest of its codes to a latent."""
+
+    def __init__(self, codebook_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(codebook_size, embed_dim)
+        nn.init.uniform_(self.embedding.weight, -1 / codebook_size, 1 / codebook_size)
+
+    def nearest(self, latents: Tensor) -> Tensor:
+        """The code nearest to each latent (rows, D) -> (rows,); in float32, the first of equals."""
+        with torch.autocast(latents.device.type, enabled=False):
+            table = self.embedding.weight.float()
+            norms = table.square().sum(1)  # (N,); |z|^2 is the same for every code: left out
+            return torch.cat(
+                [
+                    torch.addmm(norms, rows, table.T, alpha=-2).argmin(1)
+                    for rows in torch.split(latents.float(), _LOOKUP_ROWS)
+                ]
+            )
+
+
+class VQGAN(nn.Module):
+    """Encoder, codebook and decoder."""
+
+    def __init__(self, config: VQGANConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quantize = Quantizer(config.codebook_size, config.codebook_embed_dim)
+        self.quant_conv = nn.Conv2d(config.z_channels, config.codebook_embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(config.codebook_embed_dim, config.z_channels, 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents (B, D, h, w) of images (B, 3, H, W) in [-1, 1], always in float32.
+
+        In bfloat16 one code in thirty would change, and with it the data that a GPT learns from.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            return self.latents(images.float())
+
+    def latents(self, images: Tensor) -> Tensor:
+        """As `encode`, in whatever precision is set; for training."""
+        latents: Tensor = self.quant_conv(self.encoder(images))
+        return latents
+
+    def quantise(self, latents: Tensor) -> Tensor:
+        """The nearest codes (B, h*w), row by row, of latents (B, D, h, w)."""
+        rows = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])  # (B*h*w, D)
+        return self.quantize.nearest(rows).view(latents.shape[0], -1)
+
+    def encode_codes(self, images: Tensor) -> Tensor:
+        """The codes (B, h*w) of images (B, 3, H, W) in [-1, 1]."""
+        return self.quantise(self.encode(images))
+
+    def lookup(self, codes: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """The code vectors (B, D, h, w) of codes (B, h*w); a square where no `grid` is given."""
+        if grid is None:
+            side = math.isqrt(codes.shape[1])
+            assert side * side == codes.shape[1], "codes of a square image"
+            grid = (side, side)
+        vectors: Tensor = self.quantize.embedding(codes)  # (B, h*w, D)
+        return vectors.mT.reshape(len(codes), -1, *grid)
+
+    def decode(self, quantised: Tensor) -> Tensor:
+        """Images (B, 3, H, W) of code vectors (B, D, h, w), in the decoder's precision."""
+        quantised = quantised.to(self.post_quant_conv.weight.dtype)
+        images: Tensor = self.decoder(self.post_quant_conv(quantised))
+        return images
+
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """Images (B, 3, H, W), float32, about [-1, 1], of codes (B, h*w)."""
+        return self.decode(self.lookup(codes)).float()
+
+    def decode_in(self, dtype: torch.dtype) -> Self:
+        """Make the decoder compute in `dtype`, laid out as is fastest; the encoder stays float32.
+
+        Returns:
+            This model, changed in place.
+        """
+        for part in (self.post_quant_conv, self.decoder):
+            channels_last(part.to(dtype))
+        return self
+
+    def forward(self, images: Tensor) -> VQGANOutput:
+        """Through the codebook and back; gradients skip the codebook."""
+        latents = self.latents(images)
+        codes = self.quantise(latents.detach())
+        quantised = self.lookup(codes, (latents.shape[2], latents.shape[3]))
+        through = latents + (quantised - latents).detach()
+        return VQGANOutput(self.decode(through), latents, quantised, codes)
+
+
+def _norm(channels: int, groups: int) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+def _to_sequence(x: Tensor) -> Tensor:
+    return x.flatten(2).mT.unsqueeze(1)  # (B, C, h, w) -> (B, 1, h*w, C)

@@ -1,0 +1,127 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from artist.encode import encode_table
+from artist.vqgan import VQGAN, VQGANConfig, from_uint8
+from artist.vqgan_folder import load_vqgan, save_vqgan
+from data import schema
+from data.errors import ArtefactError, InputError, SchemaError
+
+CONFIG = VQGANConfig(
+    resolution=16,
+    ch=8,
+    ch_mult=(1, 1),
+    num_res_blocks=1,
+    attn_resolutions=(),
+    z_channels=8,
+    codebook_size=32,
+    codebook_embed_dim=4,
+    norm_groups=4,
+)
+
+
+@pytest.fixture
+def vqgan(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = VQGAN(CONFIG)
+    torch.nn.init.normal_(model.quantize.embedding.weight)
+    save_vqgan(tmp_path / "vqgan", model)
+    return tmp_path / "vqgan"
+
+
+def png(seed: int, size: int = 16) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_table(path: Path, images: list[bytes | None] | None, row_group_size: int = 3) -> Path:
+    count = 5 if images is None else len(images)
+    columns: dict[str, list[object]] = {
+        "idx": [f"row{i}" for i in range(count)],
+        "text": ["猫"] * count,
+        "input_ids": [[100 + i] for i in range(count)],
+        "seq_len": [1] * count,
+        "lex_ids": [[7]] * count,
+        "pos_s": [[0, 0]] * count,
+        "pos_e": [[0, 0]] * count,
+    }
+    fields = schema.with_metadata(schema.LATTICE, {"tokenizer_fingerprint": "abc"})
+    if images is not None:
+        columns["image"] = [None if b is None else {"bytes": b, "path": None} for b in images]
+        fields = fields.append(schema.IMAGE)
+    table = pa.table(columns, schema=fields)
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+def test_rows_keep_everything_and_gain_their_own_codes(tmp_path: Path, vqgan: Path) -> None:
+    images: list[bytes | None] = [png(i) for i in range(7)]
+    table = write_table(tmp_path / "in.parquet", images)
+    report = encode_table(table, tmp_path / "out.parquet", vqgan=vqgan, batch_size=2)
+    assert (report.rows, report.encoded, report.rejected) == (7, 7, {})
+    out = schema.open_table(tmp_path / "out.parquet", schema.LATTICE, [schema.CODES]).read()
+    assert out.column_names == [*schema.LATTICE.names, "codes"]
+    assert out.drop(["codes"]).equals(pq.read_table(table).drop(["image"]))
+    said = schema.table_metadata(out.schema)
+    assert said["tokenizer_fingerprint"] == "abc"
+    assert (said["image_len"], said["codebook_size"]) == ("64", "32")
+    assert len(said["vqgan_fingerprint"]) == 64
+    model = load_vqgan(vqgan)
+    for content, codes in zip(images, out["codes"].to_pylist(), strict=True):
+        assert content is not None
+        pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(content)))).permute(2, 0, 1)
+        assert model.encode_codes(from_uint8(pixels)[None])[0].tolist() == codes
+
+
+def test_images_stay_where_asked(tmp_path: Path, vqgan: Path) -> None:
+    table = write_table(tmp_path / "in.parquet", [png(0), png(1, size=40)])
+    encode_table(table, tmp_path / "out.parquet", vqgan=vqgan, keep_images=True)
+    out = pq.read_table(tmp_path / "out.parquet")
+    assert out["image"].to_pylist() == pq.read_table(table)["image"].to_pylist()
+    assert [len(codes) for codes in out["codes"].to_pylist()] == [64, 64]
+
+
+def test_bad_images_are_left_out_counted_and_listed(tmp_path: Path, vqgan: Path) -> None:
+    images = [png(0), None, b"nonsense", png(1)[:60], png(2)]
+    table = write_table(tmp_path / "in.parquet", images)
+    report = encode_table(table, tmp_path / "out.parquet", vqgan=vqgan, batch_size=3)
+    assert pq.read_table(tmp_path / "out.parquet")["idx"].to_pylist() == ["row0", "row4"]
+    assert report.rejected == {"no image": 1, "not an image": 1, "damaged image": 1}
+    listed = (tmp_path / "out.parquet.rejects.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in listed] == ["2", "3", "4"]
+    assert "rejected 1: no image" in str(report)
+
+
+def test_a_second_call_does_nothing_and_other_settings_are_refused(
+    tmp_path: Path, vqgan: Path
+) -> None:
+    table = write_table(tmp_path / "in.parquet", [png(0)])
+    out = tmp_path / "out.parquet"
+    first = encode_table(table, out, vqgan=vqgan)
+    again = encode_table(table, out, vqgan=vqgan)
+    assert again.already_done
+    assert again.encoded == first.encoded
+    with pytest.raises(ArtefactError, match="keep_images"):
+        encode_table(table, out, vqgan=vqgan, keep_images=True)
+    encode_table(table, out, vqgan=vqgan, keep_images=True, overwrite=True)
+
+
+def test_a_table_without_images_or_without_good_ones_is_an_error(
+    tmp_path: Path, vqgan: Path
+) -> None:
+    plain = write_table(tmp_path / "plain.parquet", None)
+    with pytest.raises(SchemaError, match="no images"):
+        encode_table(plain, tmp_path / "out.parquet", vqgan=vqgan)
+    bad = write_table(tmp_path / "bad.parquet", [b"nonsense"])
+    with pytest.raises(InputError, match="no image could be encoded"):
+        encode_table(bad, tmp_path / "out.parquet", vqgan=vqgan)
+    assert not (tmp_path / "out.parquet").exists()
