@@ -106,6 +106,173 @@ def artist_encode(
 
 
 # --- artist --------------------------------------------------------------------------------------
+Table = Annotated[Path, typer.Argument(help="A lattice table, from `lattice build`.")]
+ModelPath = Annotated[Path, typer.Option("--model", help="A model folder.", show_default=False)]
+
+
+@artist_app.command("finetune")
+def artist_finetune(
+    table: Table,
+    valid: Annotated[
+        Path, typer.Option(help="Lattice table of the validation captions.", show_default=False)
+    ],
+    kg: KG,
+    vqgan: Annotated[
+        Path,
+        typer.Option(help="VQGAN folder, or a taming-transformers checkpoint.", show_default=False),
+    ],
+    out: Out,
+    size: Annotated[str, typer.Option(help="tiny, small, base or large.")] = "base",
+    fusion: Annotated[
+        str, typer.Option(help="How knowledge enters: lattice, easynlp or none.")
+    ] = "lattice",
+    init: Annotated[
+        Path | None, typer.Option(help="Begin with this model's weights.", show_default=False)
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the table.")] = 10,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Stop after so many steps even so.", show_default=False)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Captions a step.")] = 64,
+    micro_batch_size: Annotated[
+        int | None,
+        typer.Option(help="Captions in memory at once; lower it when memory runs out."),
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="At the top of the schedule.")] = 3e-4,
+    weight_decay: Annotated[float, typer.Option(help="Of matrices only.")] = 0.01,
+    dropout: Annotated[float, typer.Option(help="Of embeddings, attention and branches.")] = 0.1,
+    caption_dropout: Annotated[
+        float, typer.Option(help="Share of captions left empty, so that guidance can be used.")
+    ] = 0.1,
+    ema_decay: Annotated[
+        float, typer.Option(help="Averaging of the weights that are kept; 0 turns it off.")
+    ] = 0.999,
+    text_len: Annotated[int, typer.Option(help="Text tokens a caption may have.")] = 32,
+    max_entities: Annotated[
+        int | None,
+        typer.Option(help="Entities a caption may bring; 32, or 10 with fusion easynlp."),
+    ] = None,
+    validations: Annotated[int, typer.Option(help="How often to validate in a run.")] = 10,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many validations without a better one.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    seed: Seed = 0,
+    device: Device = DeviceName.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a model on a lattice table.
+
+    Images are turned into codes first, once. Interrupted, it saves a checkpoint; the same command
+    goes on from there.
+    """
+    from artist.train import TrainConfig, finetune
+
+    config = TrainConfig(
+        size=size,
+        fusion=fusion,
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        dropout=dropout,
+        caption_dropout=caption_dropout,
+        ema_decay=ema_decay,
+        text_len=text_len,
+        max_entities=max_entities or (10 if fusion == "easynlp" else 32),
+        validations=validations,
+        patience=patience,
+        precision=precision,
+        seed=seed,
+    )
+    report = finetune(
+        table,
+        valid=valid,
+        kg=kg,
+        vqgan=vqgan,
+        out=out,
+        config=config,
+        init=init,
+        device=device.value,
+        overwrite=overwrite,
+    )
+    typer.echo(report)
+
+
+@artist_app.command("evaluate")
+def artist_evaluate(
+    table: Annotated[Path, typer.Argument(help="A lattice table with codes (`artist encode`).")],
+    model: ModelPath,
+    kg: KG,
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "fp32",
+    seed: Seed = 0,
+    device: Device = DeviceName.auto,
+) -> None:
+    """Likelihood of held-out images: with knowledge, without, and with its vectors shuffled."""
+    from artist.evaluate import evaluate
+
+    report = evaluate(
+        table, model=model, kg=kg, device=device.value, precision=precision, seed=seed
+    )
+    typer.echo(report)
+
+
+@artist_app.command("predict")
+def artist_predict(
+    model: ModelPath,
+    kg: KG,
+    out: Out,
+    tsv: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Prompts: `idx<TAB>text`, further columns ignored.", show_default=False
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="A prompt; may be given several times.")
+    ] = None,
+    num_images: Annotated[int, typer.Option(help="Pictures a prompt.")] = 1,
+    temperature: Annotated[float, typer.Option(help="Below 1 is tamer, above 1 wilder.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Choose among the k likeliest codes; 0 is all.")] = 100,
+    top_p: Annotated[
+        float, typer.Option(help="Choose among the likeliest codes of this probability; 1 is all.")
+    ] = 1.0,
+    cfg_scale: Annotated[
+        float, typer.Option(help="Guidance: above 1 follows the prompt more closely.")
+    ] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 32,
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    seed: Seed = 0,
+    device: Device = DeviceName.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw pictures from prompts: a TSV, PNG files and a gallery."""
+    from artist.predict import predict
+    from artist.sample import SamplingConfig
+    from lattice.build import match_prompts
+
+    sampling = SamplingConfig(
+        temperature=temperature,
+        top_k=top_k or None,
+        top_p=top_p if top_p < 1 else None,
+        cfg_scale=cfg_scale,
+    )
+    report = predict(
+        match_prompts(tsv, text or [], names=kg, model=model),
+        model=model,
+        kg=kg,
+        out=out,
+        num_images=num_images,
+        sampling=sampling,
+        seed=seed,
+        batch_size=batch_size,
+        device=device.value,
+        precision=precision,
+        overwrite=overwrite,
+    )
+    typer.echo(report)
 
 
 # --- demo, doctor --------------------------------------------------------------------------------

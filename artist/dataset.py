@@ -1,9 +1,9 @@
-"""Lattice tables to batches. The one place where the table's inclusive spans become half-open ones.
+"""Lattice tables to batches; the one place where inclusive spans become half-open ones.
 
     N rows   B batch   T text_len   L image_len   K entities of a caption   D entity_dim
 
-A table is held without its images, padded to (N, T) and (N, L), which costs about 650 bytes a row at
-T=32 and L=256; a million captions take 0.65 GB.
+A table is held without its images, padded to (N, T) and (N, L): about 770 bytes a row at
+T=32 and L=256, 0.8 GB for a million captions.
 """
 
 import json
@@ -72,8 +72,8 @@ def rows_from_table(
 ) -> Rows:
     """Rows of an Arrow table with the columns of `data.schema.LATTICE` (and, perhaps, `codes`).
 
-    Captions are cut to `text_len` tokens. Of each caption the first `max_entities` entities are taken,
-    those that begin after the cut are dropped and those that cross it end there, as EasyNLP does.
+    Captions are cut to `text_len` tokens. Of each caption the first `max_entities` entities are
+    taken; those that begin after the cut are dropped, those that cross it end there (as EasyNLP).
 
     Raises:
         SchemaError: Columns contradict each other.

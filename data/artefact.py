@@ -1,9 +1,9 @@
 """Outputs that are whole or absent: a temporary name, a manifest, a rename.
 
-Every stage writes through a `Run`. While it works, the output lives under `<out>.partial`; when it is
-finished, its files are hashed, the manifest is written and everything gets its final name at once. So
-a path without `.partial` is complete, and a killed run leaves only the partial one, which the next
-call with the same settings resumes.
+Every stage writes through a `Run`. While it works, the output lives under `<out>.partial`; when it
+is finished, its files are hashed, the manifest is written and everything gets its final name at
+once. So a path without `.partial` is complete, and a killed run leaves only the partial one, which
+the next call with the same settings resumes.
 
 The manifest is `manifest.json` inside a folder, and `<file>.manifest.json` beside a single file.
 This module knows nothing of what the files hold.
@@ -173,8 +173,8 @@ def write_json(path: Path, value: Any) -> None:
 class Run:
     """One output under construction.
 
-    Use `Run.open`; then, unless `run.finished` holds a manifest, write into `run.work` (a folder, or
-    the path of the single file) and call `run.finish(counts)`.
+    Use `Run.open`; then, unless `run.finished` holds a manifest, write into `run.work` (a folder,
+    or the path of the single file) and call `run.finish(counts)`.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class Run:
         return run
 
     def _look(self, overwrite: bool) -> None:
-        # Killed between the last two renames, a file stands there with its run's note still beside it.
+        # Killed between its last two renames, a file stands there beside the note of its run.
         half = (
             not self.folder and self._run_note().exists() and not manifest_path(self.out).exists()
         )

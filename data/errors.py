@@ -24,6 +24,10 @@ class ArtefactError(ToolkitError):
     """An output is in the way, is damaged, or belongs to another run."""
 
 
+class Interrupted(ToolkitError):  # noqa: N818 (it is no error of anybody's)
+    """The user stopped a run; what was done is saved. `cli.main` exits 130."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A clause such as `; did you mean "lattice"?`, or nothing when no known word is near."""
     near = get_close_matches(word, list(known), n=1)

@@ -1,8 +1,8 @@
 """Encoded images to pixels, within a policy that bounds what a bad file can cost.
 
-An image is rejected before it is decoded when its header announces more than `MAX_PIXELS`. Rotation
-in EXIF is applied, transparency is laid over white, 16-bit and CMYK files become plain RGB, and of an
-animation the first frame is taken. A truncated file is an error, never a grey half.
+An image is rejected before it is decoded when its header announces more than `MAX_PIXELS`.
+Rotation in EXIF is applied, transparency is laid over white, 16-bit and CMYK files become plain
+RGB, and of an animation the first frame is taken. A truncated file is an error, never a grey half.
 """
 
 import base64

@@ -34,7 +34,7 @@ def read_names(path: Path) -> list[str]:
     The first line is the count; a file without it, beginning with `name<TAB>id`, is read as well.
 
     Raises:
-        InputError: A line is not `name<TAB>id`, or the ids are not 0..n-1 each once, or the count is
+        InputError: A line is not `name<TAB>id`, the ids are not 0..n-1 each once, or the count is
             wrong.
     """
     names: dict[int, str] = {}

@@ -1,8 +1,8 @@
 """The BERT tokenizer with its guards: it is what it says, and it knows the surface of each token.
 
-A token's *surface* is the normalised text that it stands for: `##` removed, [UNK] replaced by what it
-hides. Joined, the surfaces of a caption are its normalised text without white space, and token edges
-are positions in that text; this is what lattice matching aligns to.
+A token's *surface* is the normalised text that it stands for: `##` removed, [UNK] replaced by what
+it hides. Joined, the surfaces of a caption are its normalised text without white space, and token
+edges are positions in that text; this is what lattice matching aligns to.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class Tokenizer:
     def load(cls, path: Path) -> "Tokenizer":
         """Load a vocabulary file, or a folder that holds `vocab.txt` (and, perhaps, its settings).
 
-        Of `tokenizer_config.json` only `do_lower_case` is obeyed (default: true, as in BERT-Chinese).
+        Of `tokenizer_config.json` only `do_lower_case` is obeyed (true if absent).
 
         Raises:
             InputError: It is missing, lacks special tokens, or the library read another vocabulary.

@@ -1,7 +1,7 @@
 """Rows of tab-separated text, strictly: nothing is quoted, guessed or changed in silence.
 
-A row ends at `\\n` (or `\\r\\n`) and a field at `\\t`; every other character belongs to the text. Rows
-that cannot be used are handed to `Rejects`, which counts them by reason and keeps them in a file.
+A row ends at `\\n` (or `\\r\\n`) and a field at `\\t`; every other character belongs to the text.
+Rows that cannot be used are handed to `Rejects`, which counts them by reason and keeps them.
 """
 
 import gzip

@@ -1,0 +1,268 @@
+"""Prompts to pictures: draw codes, decode them, write them as TSV, PNG files and a gallery.
+
+Each picture has its own seed, derived from the run's seed, the row's `idx` and the picture's number.
+So it can be drawn again alone, and a run that was interrupted draws only what is missing.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from artist.dataset import Batches, Rows, rows_from_table
+from artist.device import choose_device, choose_dtype
+from artist.evaluate import check_table
+from artist.gallery import Card, Picture, PictureRow, Span, write_gallery
+from artist.model_folder import Model, load_model
+from artist.sample import SamplingConfig, sample
+from artist.vqgan import to_uint8
+from data.artefact import Run, atomic, fingerprint
+from data.errors import ConfigError
+from data.images import encode_png
+from data.kg_folder import ENTITY_NAMES, kg_fingerprint, read_names, read_vectors
+from data.seeds import stream
+
+PREDICTIONS = "predictions.tsv"
+GALLERY = "gallery.html"
+IMAGES = "images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictReport:
+    """What was drawn and where it lies."""
+
+    out: Path
+    prompts: int
+    images: int
+    with_entity: int
+    unchanged: bool = False
+
+    def __str__(self) -> str:
+        done = "was there already" if self.unchanged else "is written"
+        return (
+            f"{self.out} {done}: {self.images} pictures of {self.prompts} prompts "
+            f"({self.with_entity} with a known entity).\nLook at {self.out / GALLERY}"
+        )
+
+
+def predict(
+    prompts: pa.Table,
+    *,
+    model: Path,
+    kg: Path,
+    out: Path,
+    num_images: int = 1,
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    device: str = "auto",
+    precision: str = "auto",
+    overwrite: bool = False,
+) -> PredictReport:
+    """Draw pictures for matched prompts.
+
+    Args:
+        prompts: Rows with the columns of `data.schema.LATTICE`, matched as the model's training
+            captions were; ids must be different.
+        model: The model folder.
+        kg: The KG folder it was trained with.
+        out: The folder to write.
+        num_images: Pictures a prompt.
+        sampling: How codes are chosen.
+        seed: The same seed gives the same pictures on one machine.
+        batch_size: Pictures drawn at once.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto`, `bf16` or `fp32`.
+        overwrite: Replace another run's output.
+
+    Raises:
+        ToolkitError: The artefacts do not belong together, or an output is in the way.
+    """
+    if num_images < 1:
+        raise ConfigError(f"num_images={num_images} must be at least 1.")
+    sampling = sampling or SamplingConfig()
+    on = choose_device(device)
+    settings = {
+        "num_images": num_images,
+        "sampling": asdict(sampling),
+        "seed": seed,
+        "precision": str(choose_dtype(precision, on)),
+        "prompts": [prompts["idx"].to_pylist(), prompts["text"].to_pylist()],
+    }
+    inputs = {"model": fingerprint(model), "kg": kg_fingerprint(kg)}
+    with Run.open(
+        out, kind="predictions", settings=settings, inputs=inputs, overwrite=overwrite
+    ) as run:
+        if run.finished:
+            return PredictReport(out=out, **run.finished.counts, unchanged=True)
+        loaded = load_model(model, on)
+        artist = Artist(loaded, read_vectors(kg), precision=precision)
+        rows = artist.rows(prompts)
+        check_table(rows, loaded.tokenizer.fingerprint, loaded.kg_fingerprint, kg, "the prompts")
+        files = _draw_missing(
+            artist, rows, run.work / IMAGES, num_images, sampling, seed, batch_size
+        )
+        _write_tsv(run.work / PREDICTIONS, rows, files)
+        names = read_names(kg / ENTITY_NAMES)
+        cards = [
+            Card(
+                prompt=rows.texts[n],
+                tokens=token_surfaces(loaded, rows, n),
+                spans=entity_spans(rows, n, names),
+                rows=[
+                    PictureRow(
+                        label="",
+                        pictures=[Picture(png=f.read_bytes()) for f in files[n]],
+                    )
+                ],
+            )
+            for n in range(len(rows))
+        ]
+        write_gallery(
+            run.work / GALLERY,
+            title="Pictures",
+            subtitle=f"{len(rows)} prompts, {num_images} each, seed {seed}",
+            cards=cards,
+            footer=f"Model {model.name}, {fingerprint(model)[:12]}; KG {kg.name}; "
+            f"{describe(sampling)}.",
+        )
+        counts = {
+            "prompts": len(rows),
+            "images": len(rows) * num_images,
+            "with_entity": int((np.diff(rows.first_entity) > 0).sum()),
+        }
+        run.finish(counts)
+    return PredictReport(out=out, **counts)
+
+
+class Artist:
+    """A loaded model with a graph's vectors: draws rows of a lattice table.
+
+    Args:
+        model: From `load_model`, on its device.
+        vectors: `(num_entities, D)` of the KG it was trained with.
+        precision: `auto`, `bf16` or `fp32`.
+    """
+
+    def __init__(self, model: Model, vectors: NDArray[np.float32], precision: str = "auto") -> None:
+        self.model, self.vectors = model, vectors
+        self.device = next(model.gpt.parameters()).device
+        self.dtype = choose_dtype(precision, self.device)
+
+    def rows(self, table: pa.Table) -> Rows:
+        """Rows of a lattice table, cut to this model's text length."""
+        config = self.model.gpt.config
+        return rows_from_table(
+            table,
+            text_len=config.text_len,
+            pad_id=self.model.tokenizer.pad_id,
+            max_entities=config.max_entities,
+        )
+
+    def draw(
+        self,
+        rows: Rows,
+        chosen: Sequence[int],
+        seeds: Sequence[int],
+        sampling: SamplingConfig,
+        *,
+        use_entities: bool = True,
+    ) -> NDArray[np.uint8]:
+        """One picture for each chosen row and its seed: pixels (B, H, W, 3)."""
+        gpt = self.model.gpt
+        batch = Batches(rows, self.vectors, gpt.config).get(np.asarray(chosen)).to(self.device)
+        codes = sample(
+            gpt,
+            gpt.text_ids(batch.bert_ids),
+            batch.entities if use_entities else None,
+            seeds,
+            sampling,
+            empty_ids=gpt.text_ids(self.model.empty_ids.to(self.device)),
+            dtype=self.dtype,
+        )
+        with torch.inference_mode():
+            images = self.model.vqgan.decode_codes(codes)  # (B, 3, H, W)
+        pixels: NDArray[np.uint8] = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
+        return pixels
+
+
+def picture_seed(seed: int, idx: str, number: int) -> int:
+    """The seed of a row's n-th picture."""
+    return stream(seed, "picture", idx, number)
+
+
+def picture_name(row: int, idx: str, number: int) -> str:
+    """A file name that is unique and stays in its folder, whatever the row's idx holds."""
+    readable = re.sub(r"[^\w-]+", "_", idx, flags=re.ASCII).strip("_")[:40]
+    return f"{row + 1:05d}_{readable}_{number}.png" if readable else f"{row + 1:05d}_{number}.png"
+
+
+def describe(sampling: SamplingConfig) -> str:
+    """The settings that are on, for a footer."""
+    return ", ".join(f"{k} {v:g}" for k, v in asdict(sampling).items() if v is not None)
+
+
+def token_surfaces(model: Model, rows: Rows, n: int) -> list[str]:
+    """What the n-th row's tokens stand for, [PAD] left out."""
+    return next(iter(model.tokenizer.encode([rows.texts[n]]))).surfaces[: rows.bert_ids.shape[1]]
+
+
+def entity_spans(
+    rows: Rows, n: int, names: Sequence[str], notes: Sequence[str] | None = None
+) -> list[Span]:
+    """The n-th row's entities with their half-open token spans."""
+    return [
+        Span(
+            start=int(rows.starts[at]),
+            end=int(rows.ends[at]),
+            label=names[rows.entity_ids[at]],
+            note=notes[rows.entity_ids[at]] if notes else "",
+        )
+        for at in range(rows.first_entity[n], rows.first_entity[n + 1])
+    ]
+
+
+def _draw_missing(
+    artist: Artist,
+    rows: Rows,
+    folder: Path,
+    num_images: int,
+    sampling: SamplingConfig,
+    seed: int,
+    batch_size: int,
+) -> list[list[Path]]:
+    """Draw the pictures that are not in the folder yet; the paths of all, row by row."""
+    folder.mkdir(exist_ok=True)
+    files = [
+        [folder / picture_name(n, idx, i) for i in range(num_images)]
+        for n, idx in enumerate(rows.idx)
+    ]
+    missing = [(n, i) for n, row in enumerate(files) for i, f in enumerate(row) if not f.exists()]
+    with tqdm(total=len(missing), desc="drawing", unit="picture", disable=None) as bar:
+        for begin in range(0, len(missing), batch_size):
+            part = missing[begin : begin + batch_size]
+            seeds = [picture_seed(seed, rows.idx[n], i) for n, i in part]
+            pictures = artist.draw(rows, [n for n, _ in part], seeds, sampling)
+            for (n, i), drawn, pixels in zip(part, seeds, pictures, strict=True):
+                note = {"prompt": rows.texts[n], "idx": rows.idx[n], "seed": str(drawn)}
+                with atomic(files[n][i], "wb") as file:
+                    file.write(encode_png(pixels, note))
+            bar.update(len(part))
+    return files
+
+
+def _write_tsv(path: Path, rows: Rows, files: list[list[Path]]) -> None:
+    """`idx, text, gen_imgbase64`: one picture as base64, several as a JSON list of them."""
+    with atomic(path) as file:
+        for n, row in enumerate(files):
+            images = [base64.b64encode(f.read_bytes()).decode() for f in row]
+            cell = images[0] if len(images) == 1 else json.dumps(images)
+            file.write(f"{rows.idx[n]}\t{rows.texts[n]}\t{cell}\n")
