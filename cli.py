@@ -249,9 +249,10 @@ def artist_predict(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw pictures from prompts: a TSV, PNG files and a gallery."""
+    from lattice.build import match_prompts
+
     from artist.predict import predict
     from artist.sample import SamplingConfig
-    from lattice.build import match_prompts
 
     sampling = SamplingConfig(
         temperature=temperature,

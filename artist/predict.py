@@ -1,6 +1,6 @@
 """Prompts to pictures: draw codes, decode them, write them as TSV, PNG files and a gallery.
 
-Each picture has its own seed, derived from the run's seed, the row's `idx` and the picture's number.
+Each picture has a seed of its own, derived from the run's seed, the row's `idx` and its number.
 So it can be drawn again alone, and a run that was interrupted draws only what is missing.
 """
 
