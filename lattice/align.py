@@ -1,0 +1,85 @@
+"""From spans of characters to spans of tokens.
+
+A match is kept only if both of its edges are token edges that do not cut a word: `5手机` is not in
+`iPhone15手机壳`, nor `ip`, however the vocabulary happens to cut `iphone15` into pieces;
+`北京故宫` is in `北 京故宫`, for a caption's surfaces are its normalised text without white space.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lattice.matcher import Matches
+from lattice.tokens import TokenBatch
+
+
+class Spans(NamedTuple):
+    """Matches as tokens of their batch, `[first, end)`, ordered by first, then end; int64 arrays.
+
+    No two have the same tokens: these determine the surface.
+    """
+
+    first: NDArray[np.int64]
+    end: NDArray[np.int64]
+    ordinal: NDArray[np.int64]
+
+    def keep(self, which: NDArray[np.bool_]) -> "Spans":
+        """Those that `which` marks."""
+        return Spans(self.first[which], self.end[which], self.ordinal[which])
+
+
+def align(tokens: TokenBatch, continues: NDArray[np.bool_], matches: Matches) -> Spans:
+    """The matches whose edges are token edges.
+
+    Args:
+        tokens: The tokens of a batch of captions.
+        continues: For each token id whether it is a `##` piece.
+        matches: What a matcher found in `tokens.codes`.
+    """
+    starts = token_starts(tokens)
+    ends = starts + tokens.lengths
+    # Zero-length tokens have no edge of their own. An edge inside a run of letters or of digits,
+    # where a `##` piece begins, is the vocabulary's doing and not the writer's.
+    real = tokens.lengths > 0
+    begins = np.flatnonzero(real)
+    run = _runs()[tokens.codes]
+    inner = continues[tokens.ids[begins]]
+    at = starts[begins]
+    inner &= (run[at] != 0) & (run[at] == run[at - 1])
+    token_at = np.full(len(tokens.codes) + 1, -1, np.int64)
+    token_at[at[~inner]] = begins[~inner]
+    token_to = np.full(len(tokens.codes) + 1, -1, np.int64)
+    followed = np.append(inner[1:], False)
+    token_to[ends[begins[~followed]]] = begins[~followed] + 1
+
+    first, end = token_at[matches.start], token_to[matches.end]
+    kept = (first >= 0) & (end >= 0)
+    spans = Spans(first[kept], end[kept], matches.ordinal[kept])
+    order = np.argsort((spans.first << 32) | spans.end)  # all keys differ
+    return Spans(*(column[order] for column in spans))
+
+
+def token_starts(tokens: TokenBatch) -> NDArray[np.int64]:
+    """Where in `tokens.codes` each token begins."""
+    before = np.cumsum(tokens.lengths) - tokens.lengths
+    starts: NDArray[np.int64] = before + rows_of_tokens(tokens)  # one separator for each row before
+    return starts
+
+
+def rows_of_tokens(tokens: TokenBatch) -> NDArray[np.int64]:
+    """The row of each token."""
+    num_rows = len(tokens.row_tokens) - 1
+    return np.repeat(np.arange(num_rows), np.diff(tokens.row_tokens))
+
+
+@cache
+def _runs() -> NDArray[np.uint8]:
+    """For each code point: 1 letter of an alphabet, 2 digit, 0 all else (ideographs, kana)."""
+    runs = np.zeros(0x110000, np.uint8)
+    for code in [*range(0x21, 0x3000), *range(0xFF10, 0xFF5B)]:
+        letter = chr(code)
+        runs[code] = 2 if letter.isdigit() else int(letter.isalpha())
+    runs.flags.writeable = False
+    return runs

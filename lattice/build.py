@@ -1,0 +1,473 @@
+"""From a caption file to a lattice table, and from a few texts to the same rows.
+
+The corpus streams through: memory is bounded by `_BATCH_BYTES`, whatever its length. A row that
+cannot be used is counted, kept in `<out>.rejects.tsv` with its line and reason, and left out. The
+tokenizer is written beside the table (`<out>.tokenizer/`), so a table says by itself what its ids
+mean.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data.artefact import Manifest, Run, fingerprint, sha256
+from data.errors import ArtefactError, ConfigError, InputError, ToolkitError
+from data.images import check_image, decode_base64, decode_image
+from data.kg_folder import kg_fingerprint
+from data.schema import IMAGE, LATTICE, table_writer, with_metadata
+from data.tokenizer import Tokenizer, write_character_vocabulary
+from data.tsv import Rejects, Row, read_rows
+from lattice.kernel import CAPTIONS, LatticeConfig, LatticeKernel
+from lattice.lexicon import load_lexicon, names_file
+from lattice.matcher import AhoCorasick
+
+Format = Literal["parquet", "tsv"]
+ImageCheck = Literal["full", "header"]
+
+_BATCH_ROWS = 16_384
+_BATCH_BYTES = 32 << 20
+_IMAGE_ROW_GROUP = 500  # rows; with images, training reads single row groups at random
+_LOOK_AHEAD = 100  # rows that decide whether the file has images
+_MAX_TRACKED = 16_000_000  # rows whose idx is remembered (8 bytes each) to find duplicates
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatticeReport:
+    """What `build_lattice` made.
+
+    Attributes:
+        out: The table.
+        num_rows: Captions in it.
+        num_rejected: Rows of the corpus left out.
+        rejected: How many for which reason.
+        first_reject: Line and reason of the first.
+        num_entities: Entities matched, over all captions.
+        num_with_entity: Captions with at least one.
+        num_tokens: Tokens, over all captions.
+        num_undecided: Captions that only the tokenizer itself could cut.
+        num_duplicate_idx: Rows whose idx an earlier row has; they are kept.
+        lexicon: What was read from the names, and what was left out.
+        seconds: Time for the corpus, without loading names.
+        unchanged: Whether the table had been there, finished, and nothing was done.
+    """
+
+    out: Path
+    num_rows: int
+    num_rejected: int
+    rejected: dict[str, int]
+    first_reject: str
+    num_entities: int
+    num_with_entity: int
+    num_tokens: int
+    num_undecided: int
+    num_duplicate_idx: int
+    lexicon: dict[str, int]
+    seconds: float
+    unchanged: bool = field(default=False, compare=False)
+
+    def __str__(self) -> str:
+        if self.unchanged:
+            return f"{self.out} is finished and up to date: {self.num_rows:,} captions."
+        rows = max(1, self.num_rows)
+        lines = [
+            f"{self.out}: {self.num_rows:,} captions in {self.seconds:.1f} s "
+            f"({self.num_rows / max(self.seconds, 1e-9):,.0f} a second)",
+            f"  {self.num_entities:,} entities, {self.num_entities / rows:.2f} a caption; "
+            f"{100 * self.num_with_entity / rows:.1f} % of captions have one",
+            f"  names: {_said(self.lexicon)}",
+        ]
+        if self.num_rejected:
+            lines.append(
+                f"  {self.num_rejected:,} rows left out ({_said(self.rejected)}), kept in "
+                f"{self.out.name}.rejects.tsv; first: {self.first_reject}"
+            )
+        if self.num_duplicate_idx:
+            lines.append(
+                f"  warning: {self.num_duplicate_idx:,} rows repeat the idx of an earlier row; "
+                "they are kept"
+            )
+        if not self.num_entities:
+            lines.append("  warning: no caption holds an entity; are these the right names?")
+        return "\n".join(lines)
+
+
+class _Batch(NamedTuple):
+    """Rows ready for the kernel."""
+
+    lines: list[int]
+    idx: list[str]
+    text: list[str]
+    images: list[bytes] | None
+    encoded: list[str] | None  # the images as they stood in the file
+
+
+def build_lattice(
+    corpus: Path,
+    out: Path,
+    *,
+    names: Path,
+    tokenizer: Path | None = None,
+    config: LatticeConfig | None = None,
+    mentions: Path | None = None,
+    format: Format = "parquet",
+    check_images: ImageCheck = "full",
+    overwrite: bool = False,
+) -> LatticeReport:
+    """Match entity names in every caption of a file and write the lattice table.
+
+    Args:
+        corpus: `idx<TAB>text` or `idx<TAB>text<TAB>imgbase64`, plain or gzip. The form of the first
+            hundred rows decides; rows of the other form are rejected.
+        out: The table.
+        names: A KG folder or an `entity2id.txt`.
+        tokenizer: A `vocab.txt` or a folder with one; None makes a character vocabulary.
+        config: What is matched and stored.
+        mentions: A file of `mention<TAB>entity`: further surfaces of entities.
+        format: `tsv` writes EasyNLP's preprocessed rows instead of Parquet.
+        check_images: `full` decodes every image once, so that a damaged one is found now and not in
+            training; `header` only reads its size.
+        overwrite: Replace another run's output.
+
+    Raises:
+        ToolkitError: An input is missing or useless, or the output is in the way.
+    """
+    config = config or LatticeConfig()
+    for source in (corpus, names_file(names), *([mentions] if mentions else [])):
+        if out.exists() and source.exists() and out.samefile(source):
+            raise ConfigError(f"--out {out} is an input; choose another.")
+    if not corpus.is_file():
+        read_rows(corpus, (2,), Rejects()).__next__()  # says what is wrong with it
+    loaded = load_tokenizer(tokenizer)
+    settings = {**asdict(config), "format": format, "check_images": check_images}
+    inputs = {
+        "corpus": fingerprint(corpus),
+        "names": sha256(names_file(names)),
+        "tokenizer": loaded.fingerprint,
+        **({"mentions": fingerprint(mentions)} if mentions else {}),
+    }
+    with Run.open(
+        out, kind="lattice", settings=settings, inputs=inputs, folder=False, overwrite=overwrite
+    ) as run:
+        if run.finished is not None:
+            _save_tokenizer(loaded, out)
+            return _report(out, run.finished, unchanged=True)
+        try:
+            lexicon = load_lexicon(names, loaded, config, mentions)
+            kernel = LatticeKernel(loaded, lexicon, AhoCorasick(lexicon.surfaces), config)
+            metadata = table_metadata(names, loaded, config, mentions)
+            rejects = Rejects(run.beside(".rejects.tsv"))
+            writer = _TsvWriter if format == "tsv" else _ParquetWriter
+            counts = _stream(corpus, run.work, kernel, rejects, check_images, metadata, writer)
+            counts["lexicon"] = lexicon.counts
+            _save_tokenizer(loaded, out)
+            return _report(out, run.finish(counts, companions=(".rejects.tsv",)))
+        except OSError as error:
+            _discard(run)
+            raise ArtefactError(f"{out} cannot be written: {error.strerror or error}.") from None
+        except ToolkitError:
+            _discard(run)
+            raise
+
+
+def match_texts(
+    texts: list[str],
+    *,
+    names: Path,
+    tokenizer: Path | Tokenizer,
+    config: LatticeConfig | None = None,
+    mentions: Path | None = None,
+) -> pa.Table:
+    """The lattice rows of a few texts, numbered from 0; the same as `build_lattice` would write.
+
+    Args:
+        texts: Captions or prompts.
+        names: A KG folder or an `entity2id.txt`.
+        tokenizer: A `vocab.txt`, a folder with one, or a loaded tokenizer.
+        config: What is matched and stored; to repeat a table's, `LatticeConfig(**settings)` with
+            the JSON under `lattice` in its metadata.
+        mentions: A file of `mention<TAB>entity`.
+    """
+    config = config or LatticeConfig()
+    loaded = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
+    lexicon = load_lexicon(names, loaded, config, mentions)
+    kernel = LatticeKernel(loaded, lexicon, AhoCorasick(lexicon.surfaces), config)
+    idx = [str(n) for n in range(len(texts))]
+    batch = kernel(pa.RecordBatch.from_arrays([pa.array(idx), pa.array(texts)], schema=CAPTIONS))
+    schema = with_metadata(LATTICE, table_metadata(names, loaded, config, mentions))
+    return pa.Table.from_batches([batch]).cast(schema)
+
+
+def load_tokenizer(path: Path | None) -> Tokenizer:
+    """The tokenizer at `path`, or the character tokenizer where there is none."""
+    if path is not None:
+        return Tokenizer.load(path)
+    with tempfile.TemporaryDirectory() as folder:
+        return Tokenizer.load(write_character_vocabulary(Path(folder)))
+
+
+def tokenizer_folder(table: Path) -> Path:
+    """Where the tokenizer of a table lies."""
+    return table.with_name(table.name + ".tokenizer")
+
+
+def table_metadata(
+    names: Path, tokenizer: Tokenizer, config: LatticeConfig, mentions: Path | None
+) -> dict[str, Any]:
+    """What a lattice table says of its making.
+
+    `tokenizer` and `kg` are fingerprints (`kg` is empty where only names were given), `entities` is
+    the sha256 of `entity2id.txt`, `lattice` the `LatticeConfig` as JSON.
+    """
+    return {
+        "tokenizer": tokenizer.fingerprint,
+        "tokenizer_settings": tokenizer.settings,
+        "kg": kg_fingerprint(names) if names.is_dir() else "",
+        "entities": sha256(names_file(names)),
+        "lattice": asdict(config),
+        "mentions": fingerprint(mentions) if mentions else "",
+    }
+
+
+def _save_tokenizer(tokenizer: Tokenizer, out: Path) -> None:
+    folder = tokenizer_folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(folder)
+
+
+def _stream(
+    corpus: Path,
+    work: Path,
+    kernel: LatticeKernel,
+    rejects: Rejects,
+    check_images: ImageCheck,
+    metadata: dict[str, Any],
+    writer: "type[_ParquetWriter] | type[_TsvWriter]",
+) -> dict[str, Any]:
+    """Run every batch of the corpus through the kernel into `work`; what was counted."""
+    began = perf_counter()
+    counts: Counter[str] = Counter()
+    hashes: list[NDArray[np.int64]] = []
+    sink: _ParquetWriter | _TsvWriter | None = None
+    bar = tqdm(desc="lattice", unit=" captions", disable=None)
+    try:
+        for batch in _batches(corpus, rejects, check_images):
+            table, undecided = kernel.run(_record_batch(batch))
+            table, encoded = _drop_tokenless(table, batch, rejects)
+            if not table.num_rows:
+                continue
+            sink = sink or writer(work, with_metadata(table.schema, metadata))
+            sink.write(table, encoded)
+            entities = np.diff(table.column("lex_ids").offsets.to_numpy())
+            counts["rows"] += table.num_rows
+            counts["undecided"] += undecided
+            counts["entities"] += int(entities.sum())
+            counts["with_entity"] += int((entities > 0).sum())
+            counts["tokens"] += int(np.sum(table.column("seq_len").to_numpy()))
+            if counts["rows"] <= _MAX_TRACKED:
+                hashes.append(np.array([hash(i) for i in batch.idx], np.int64))
+            bar.update(table.num_rows)
+    finally:
+        bar.close()
+        if sink is not None:
+            sink.close()
+    if not counts["rows"]:
+        raise InputError(
+            f"{corpus}: none of its {rejects.count} rows can be used; the first is "
+            f"{rejects.first}. A row is idx<TAB>text or idx<TAB>text<TAB>imgbase64."
+        )
+    seen = np.concatenate(hashes) if hashes else np.empty(0, np.int64)
+    return {
+        "rows_in": counts["rows"] + rejects.count,
+        "rows": counts["rows"],
+        "rejected": rejects.count,
+        "reasons": dict(rejects.reasons),
+        "first_reject": rejects.first,
+        "duplicate_idx": len(seen) - len(np.unique(seen)),
+        "duplicate_idx_checked_rows": len(seen),
+        "entities": counts["entities"],
+        "captions_with_entity": counts["with_entity"],
+        "tokens": counts["tokens"],
+        "undecided": counts["undecided"],
+        "seconds": round(perf_counter() - began, 3),
+    }
+
+
+def _batches(corpus: Path, rejects: Rejects, check_images: ImageCheck) -> Iterator[_Batch]:
+    """The usable rows of a corpus, bounded in rows and bytes."""
+    rows = read_rows(corpus, (2, 3), rejects)
+    head = list(islice(rows, _LOOK_AHEAD))
+    has_images = sum(len(row.fields) == 3 for row in head) * 2 > len(head)
+    columns = 3 if has_images else 2
+    check = _full_check if check_images == "full" else _header_check
+
+    def usable(row: Row) -> bool:
+        if len(row.fields) != columns:
+            found = f"{len(row.fields)}, but most of the first {_LOOK_AHEAD} have {columns}"
+            rejects.add(row.line, "wrong column count", "\t".join(row.fields), found)
+        elif not row.fields[1].strip():
+            rejects.add(row.line, "empty caption", "\t".join(row.fields))
+        else:
+            return True
+        return False
+
+    with ThreadPoolExecutor(thread_name_prefix="images") as pool:
+        held: list[Row] = []
+        size = 0
+        for row in chain(head, rows):
+            if not usable(row):
+                continue
+            held.append(row)
+            size += sum(map(len, row.fields))
+            if len(held) == _BATCH_ROWS or size >= _BATCH_BYTES:
+                yield _make_batch(held, has_images, check, pool, rejects)
+                held, size = [], 0
+        if held:
+            yield _make_batch(held, has_images, check, pool, rejects)
+
+
+def _make_batch(
+    rows: list[Row],
+    has_images: bool,
+    check: Callable[[str], bytes | InputError],
+    pool: ThreadPoolExecutor,
+    rejects: Rejects,
+) -> _Batch:
+    if not has_images:
+        return _Batch(
+            [r.line for r in rows],
+            [r.fields[0] for r in rows],
+            [r.fields[1] for r in rows],
+            None,
+            None,
+        )
+    batch = _Batch([], [], [], [], [])
+    decoded = pool.map(check, [row.fields[2] for row in rows])
+    for (line, (idx, text, encoded)), image in zip(rows, decoded, strict=True):
+        if isinstance(image, InputError):
+            reason, _, detail = str(image).partition(": ")
+            rejects.add(line, reason, "\t".join((idx, text, encoded)), detail)
+            continue
+        batch.lines.append(line)
+        batch.idx.append(idx)
+        batch.text.append(text)
+        assert batch.images is not None
+        assert batch.encoded is not None
+        batch.images.append(image)
+        batch.encoded.append(encoded)
+    return batch
+
+
+def _header_check(encoded: str) -> bytes | InputError:
+    try:
+        content = decode_base64(encoded)
+        check_image(content)
+    except InputError as error:
+        return error
+    return content
+
+
+def _full_check(encoded: str) -> bytes | InputError:
+    try:
+        content = decode_base64(encoded)
+        decode_image(content)
+    except InputError as error:
+        return error
+    return content
+
+
+def _record_batch(batch: _Batch) -> pa.RecordBatch:
+    columns = [pa.array(batch.idx, pa.string()), pa.array(batch.text, pa.string())]
+    schema = CAPTIONS
+    if batch.images is not None:
+        content = pa.array(batch.images, pa.binary())
+        path = pa.nulls(len(batch.images), pa.string())
+        columns.append(pa.StructArray.from_arrays([content, path], fields=list(IMAGE.type)))
+        schema = schema.append(IMAGE)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _drop_tokenless(
+    table: pa.RecordBatch, batch: _Batch, rejects: Rejects
+) -> tuple[pa.RecordBatch, list[str] | None]:
+    """Without the captions that hold nothing the tokenizer keeps (control characters, say)."""
+    kept = table.column("seq_len").to_numpy() > 0
+    if kept.all():
+        return table, batch.encoded
+    for n in np.flatnonzero(~kept):
+        rejects.add(batch.lines[n], "caption without a token", f"{batch.idx[n]}\t{batch.text[n]}")
+    encoded = batch.encoded and [e for e, k in zip(batch.encoded, kept, strict=True) if k]
+    return table.take(pa.array(np.flatnonzero(kept))), encoded
+
+
+class _ParquetWriter:
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = table_writer(path, schema)
+        self._group = _IMAGE_ROW_GROUP if IMAGE.name in schema.names else None
+
+    def write(self, table: pa.RecordBatch, encoded: list[str] | None) -> None:
+        self._writer.write_batch(table.cast(self._schema), row_group_size=self._group)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _TsvWriter:
+    """EasyNLP's preprocessed rows: idx, text, lex_ids, pos_s, pos_e, seq_len[, image]."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+
+    def write(self, table: pa.RecordBatch, encoded: list[str] | None) -> None:
+        columns = [table.column("idx").to_pylist(), table.column("text").to_pylist()]
+        columns += [
+            [" ".join(map(str, numbers)) for numbers in table.column(name).to_pylist()]
+            for name in ("lex_ids", "pos_s", "pos_e")
+        ]
+        columns.append([str(n) for n in table.column("seq_len").to_pylist()])
+        if encoded is not None:
+            columns.append(encoded)
+        self._file.writelines("\t".join(row) + "\n" for row in zip(*columns, strict=True))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _discard(run: Run) -> None:
+    """Forget a table that failed; a single file cannot be resumed, and would only be in the way."""
+    for path in (run.work, run.beside(".rejects.tsv"), run.beside(".run")):
+        path.unlink(missing_ok=True)
+
+
+def _report(out: Path, manifest: Manifest, unchanged: bool = False) -> LatticeReport:
+    counts = manifest.counts
+    return LatticeReport(
+        out=out,
+        num_rows=counts["rows"],
+        num_rejected=counts["rejected"],
+        rejected=counts["reasons"],
+        first_reject=counts["first_reject"],
+        num_entities=counts["entities"],
+        num_with_entity=counts["captions_with_entity"],
+        num_tokens=counts["tokens"],
+        num_undecided=counts["undecided"],
+        num_duplicate_idx=counts["duplicate_idx"],
+        lexicon=counts["lexicon"],
+        seconds=counts["seconds"],
+        unchanged=unchanged,
+    )
+
+
+def _said(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in counts.items())

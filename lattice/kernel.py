@@ -1,0 +1,166 @@
+"""The kernel of the stage: a RecordBatch of captions in, a RecordBatch of lattice rows out.
+
+Free of side effects, so local processes and distributed engines can run the same function.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.errors import ConfigError, did_you_mean
+from data.schema import IMAGE, LATTICE
+from data.tokenizer import Tokenizer
+from lattice.align import Spans, align, rows_of_tokens
+from lattice.lexicon import Lexicon, LexiconConfig
+from lattice.matcher import Matcher
+from lattice.segment import crosses_a_word
+from lattice.tokens import BatchTokenizer, TokenBatch
+
+Segment = Literal["none", "jieba"]
+Policy = Literal["first", "longest"]
+
+CAPTIONS = pa.schema([("idx", pa.string()), ("text", pa.string())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatticeConfig(LexiconConfig):
+    """What is matched, and which matches are stored.
+
+    Attributes:
+        segment: `jieba` drops matches that cross the boundary of a word.
+        max_entities: At most so many entities a caption; None stores all of them.
+        policy: Which these are: the `first` (EasyNLP's) or the `longest`; stored in text order.
+    """
+
+    segment: Segment = "none"
+    max_entities: int | None = None
+    policy: Policy = "first"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in (("segment", get_args(Segment)), ("policy", get_args(Policy))):
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(
+                    f"{name}={value!r} is not one of {', '.join(known)}{did_you_mean(value, known)}"
+                )
+        if self.max_entities is not None and self.max_entities < 1:
+            raise ConfigError(f"max_entities={self.max_entities} must be at least 1.")
+
+
+class Entities(NamedTuple):
+    """The entities of a batch, ordered by row, first token, last token and id; int64 arrays.
+
+    Tokens are counted through the batch; `[first, end)`.
+    """
+
+    row: NDArray[np.int64]
+    first: NDArray[np.int64]
+    end: NDArray[np.int64]
+    entity_id: NDArray[np.int64]
+
+
+class LatticeKernel:
+    """Captions to lattice rows, with one lexicon and one tokenizer."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, lexicon: Lexicon, matcher: Matcher, config: LatticeConfig
+    ) -> None:
+        self._tokenise = BatchTokenizer(tokenizer)
+        self._lexicon, self._matcher, self._config = lexicon, matcher, config
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Lattice rows for the captions of a batch.
+
+        Args:
+            batch: Columns `idx`, `text` and perhaps `image`.
+        """
+        return self.run(batch)[0]
+
+    def run(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
+        """Lattice rows, and how many captions the batch tokenizer left to the tokenizer itself."""
+        tokens = self._tokenise(batch.column("text").to_pylist())
+        entities = self._entities(tokens)
+        columns = [batch.column("idx"), batch.column("text"), *_columns(tokens, entities)]
+        schema = LATTICE
+        if IMAGE.name in batch.schema.names:
+            columns.append(batch.column(IMAGE.name))
+            schema = schema.append(IMAGE)
+        return pa.RecordBatch.from_arrays(columns, schema=schema), tokens.num_undecided
+
+    def tokens(self, texts: Sequence[str]) -> TokenBatch:
+        """The tokens that matching sees."""
+        return self._tokenise(texts)
+
+    def _entities(self, tokens: TokenBatch) -> Entities:
+        spans = align(tokens, self._tokenise.continues, self._matcher.find(tokens.codes))
+        if self._config.segment == "jieba":
+            spans = spans.keep(~crosses_a_word(tokens, spans))
+        entities = self._name(tokens, spans)
+        if self._config.max_entities is not None:
+            kept = _select(entities, self._config.max_entities, self._config.policy)
+            entities = Entities(*(column[kept] for column in entities))
+        return entities
+
+    def _name(self, tokens: TokenBatch, spans: Spans) -> Entities:
+        """Each span once for every entity that its surface names."""
+        begin = self._lexicon.offsets[spans.ordinal]
+        senses = self._lexicon.offsets[spans.ordinal + 1] - begin
+        which = np.repeat(np.arange(len(senses)), senses)
+        nth = np.arange(len(which)) - np.repeat(np.cumsum(senses) - senses, senses)
+        first = spans.first[which]
+        return Entities(
+            rows_of_tokens(tokens)[first],
+            first,
+            spans.end[which],
+            self._lexicon.entity_ids[begin[which] + nth].astype(np.int64),
+        )
+
+
+def _select(entities: Entities, limit: int, policy: Policy) -> NDArray[np.int64]:
+    """Positions of the `limit` entities of each row that the policy prefers, ascending."""
+    count = len(entities.row)
+    order = np.arange(count)
+    if policy == "longest":  # lexsort is stable: the first of equal length comes first
+        order = np.lexsort((entities.first - entities.end, entities.row))
+    row = entities.row[order]
+    row_begin = np.searchsorted(row, row)  # rows are sorted: where this one begins
+    chosen: NDArray[np.int64] = np.sort(order[np.arange(count) - row_begin < limit])
+    return chosen
+
+
+def _columns(tokens: TokenBatch, entities: Entities) -> list[pa.Array]:
+    """`input_ids`, `seq_len`, `lex_ids`, `pos_s`, `pos_e` as EasyNLP means them."""
+    rows = len(tokens.row_tokens) - 1
+    seq_len = np.diff(tokens.row_tokens)
+    row_entities = np.zeros(rows + 1, np.int64)
+    np.cumsum(np.bincount(entities.row, minlength=rows), out=row_entities[1:])
+    offsets = tokens.row_tokens + row_entities
+    # In both position columns, the row's tokens come first and its entities follow.
+    row_of_token = rows_of_tokens(tokens)
+    token_at = np.arange(len(tokens.ids)) + row_entities[row_of_token]
+    entity_at = np.arange(len(entities.row)) + tokens.row_tokens[entities.row + 1]
+    position = np.arange(len(tokens.ids)) - tokens.row_tokens[row_of_token]
+    row_begin = tokens.row_tokens[entities.row]
+    starts = np.empty(len(token_at) + len(entity_at), np.int32)
+    starts[token_at], starts[entity_at] = position, entities.first - row_begin
+    lasts = np.empty_like(starts)
+    lasts[token_at], lasts[entity_at] = position, entities.end - 1 - row_begin
+    return [
+        _lists(tokens.row_tokens, tokens.ids),
+        pa.array(seq_len.astype(np.int32)),
+        _lists(row_entities, entities.entity_id),
+        _lists(offsets, starts),
+        _lists(offsets, lasts),
+    ]
+
+
+def _lists(offsets: NDArray[np.int64], values: NDArray[np.integer]) -> pa.ListArray:
+    assert offsets[-1] < 1 << 31, "a batch is bounded so that its offsets fit 32 bits"
+    return pa.ListArray.from_arrays(
+        pa.array(offsets.astype(np.int32)), pa.array(values.astype(np.int32))
+    )

@@ -1,0 +1,246 @@
+"""Which strings name which entities.
+
+A *surface* is a string as it can stand in a caption after the tokenizer's normalisation (case,
+width, accents, no white space). It comes, in this order of precedence, from
+
+1. entity names that equal their own normal form,
+2. entity names that only become equal to it (`T恤` and `t恤`),
+3. the mention file, where one surface may name several entities; these are added to the name's,
+4. names without their bracket: `刘德华（演员）` also matches `刘德华` where nothing above does.
+
+Within 1 and 2 the last line wins, as in EasyNLP (names come in the order of their ids, so the
+highest id). Everything left out is counted.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import ConfigError, InputError
+from data.kg_folder import ENTITY_NAMES, read_names
+from data.tokenizer import Tokenizer
+from data.tsv import Rejects, read_rows
+
+_IDEOGRAPHS = re.compile(r"[\u4e00-\u9fff]+")  # equal to their normal form in any BERT tokenizer
+_BRACKETED = re.compile(r"(.+?)\s*[（(][^（）()]*[）)]\s*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LexiconConfig:
+    """What becomes a surface.
+
+    Attributes:
+        min_length: Code points; shorter surfaces are left out (EasyNLP: 2).
+        max_length: Code points; longer surfaces are left out: no caption holds them.
+        bracket_aliases: Whether names also match without their disambiguation bracket.
+        max_senses: Of an ambiguous surface, this many entities with the lowest ids are kept.
+    """
+
+    min_length: int = 2
+    max_length: int = 128
+    bracket_aliases: bool = True
+    max_senses: int = 8
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_length <= self.max_length:
+            raise ConfigError(
+                f"min_length={self.min_length} must be at least 1 and at most "
+                f"max_length={self.max_length}."
+            )
+        if self.max_length > 1000:  # the automaton's time is quadratic in the length of a name
+            raise ConfigError(f"max_length={self.max_length} is too long; at most 1000.")
+        if self.max_senses < 1:
+            raise ConfigError(f"max_senses={self.max_senses} must be at least 1.")
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Surfaces, each once, and the entities that each names.
+
+    Attributes:
+        surfaces: The surface of each ordinal.
+        entity_ids: All entity ids, ascending within a surface; int32.
+        offsets: Ordinal n names `entity_ids[offsets[n]:offsets[n + 1]]`; int64 (num_surfaces + 1,).
+        counts: What was read and what was left out, and why.
+    """
+
+    surfaces: list[str]
+    entity_ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    counts: dict[str, int]
+
+    def ids(self, surface: str) -> list[int]:
+        """The entities that a surface names; for looking up a few."""
+        if surface not in self.surfaces:
+            return []
+        n = self.surfaces.index(surface)
+        return [int(i) for i in self.entity_ids[self.offsets[n] : self.offsets[n + 1]]]
+
+
+def names_file(path: Path) -> Path:
+    """The file of entity names behind a KG folder or a bare `entity2id.txt`.
+
+    Raises:
+        InputError: There is none.
+    """
+    file = path / ENTITY_NAMES if path.is_dir() else path
+    if not file.exists():
+        raise InputError(
+            f"{file} does not exist. Give a KG folder (from `cli.py kg train`) or an entity2id.txt."
+        )
+    return file
+
+
+def load_lexicon(
+    names: Path, tokenizer: Tokenizer, config: LexiconConfig, mentions: Path | None = None
+) -> Lexicon:
+    """The lexicon of a KG folder or a bare `entity2id.txt`.
+
+    Args:
+        names: The folder or file.
+        tokenizer: Its normalisation is applied to all names.
+        config: What becomes a surface.
+        mentions: A file of `mention<TAB>entity` lines.
+
+    Raises:
+        InputError: A file is missing or malformed, or no name can be used.
+    """
+    file = names_file(names)
+    rejects = Rejects()
+    pairs: list[list[str]] = []
+    if mentions is not None:
+        pairs = [row.fields for row in read_rows(mentions, (2,), rejects)]
+    lexicon = make_lexicon(read_names(file), tokenizer, config, pairs)
+    if not lexicon.surfaces:
+        raise InputError(
+            f"{file}: none of its names can be matched ({_words(lexicon.counts)}). "
+            "Lower --min-length?"
+        )
+    if rejects.count:
+        lexicon.counts["malformed_mentions"] = rejects.count
+    return lexicon
+
+
+def make_lexicon(
+    names: Sequence[str],
+    tokenizer: Tokenizer,
+    config: LexiconConfig,
+    mentions: Iterable[Sequence[str]] = (),
+) -> Lexicon:
+    """The lexicon of `names`, whose position is their entity id.
+
+    Args:
+        names: Entity names.
+        tokenizer: Its normalisation is applied to all names.
+        config: What becomes a surface.
+        mentions: Pairs of mention and entity name.
+    """
+    counts: Counter[str] = Counter(names=len(names))
+    exact: dict[str, int] = {}
+    folded: dict[str, int] = {}
+    normals: list[str] = []
+    for entity_id, name in enumerate(names):
+        normal = _normalise(name, tokenizer)
+        normals.append(normal)
+        if not _fits(normal, config, counts):
+            continue
+        equal = exact if normal == name else folded
+        counts["duplicate_names"] += normal in equal
+        equal[normal] = entity_id
+    counts["hidden_by_an_equal_name"] = len(exact.keys() & folded.keys())
+    named = folded | exact
+
+    senses: dict[str, set[int]] = {}
+    _add_mentions(senses, mentions, names, named, tokenizer, config, counts)
+    if config.bracket_aliases:
+        aliases: dict[str, set[int]] = {}
+        for entity_id, name in enumerate(names):
+            bracketed = _BRACKETED.fullmatch(name) if name[-1:] in "）) " else None
+            if bracketed is None or normals[entity_id] == "":
+                continue
+            alias = _normalise(bracketed[1], tokenizer)
+            if len(alias) < config.min_length or len(alias) > config.max_length:
+                continue
+            if alias in named or alias in senses:
+                counts["aliases_hidden_by_a_name"] += 1
+            else:
+                aliases.setdefault(alias, set()).add(entity_id)
+        counts["bracket_aliases"] = len(aliases)
+        senses |= aliases
+
+    surfaces = list(named)
+    ids: list[list[int]] = [[i] for i in named.values()]
+    position = {s: n for n, s in enumerate(surfaces) if s in senses}
+    for surface, more in senses.items():
+        n = position.get(surface)
+        own = set() if n is None else set(ids[n])
+        kept = [*own, *sorted(more - own)][: config.max_senses]
+        counts["ambiguous_surfaces"] += len(kept) > 1
+        counts["senses_cut"] += len(own | more) - len(kept)
+        if n is None:
+            surfaces.append(surface)
+            ids.append(sorted(kept))
+        else:
+            ids[n] = sorted(kept)
+    offsets = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum([len(i) for i in ids], out=offsets[1:])
+    counts["surfaces"] = len(surfaces)
+    return Lexicon(
+        surfaces,
+        np.fromiter((i for each in ids for i in each), np.int32, int(offsets[-1])),
+        offsets,
+        {key: n for key, n in counts.items() if n},
+    )
+
+
+def _normalise(name: str, tokenizer: Tokenizer) -> str:
+    return name if _IDEOGRAPHS.fullmatch(name) else tokenizer.normalise(name)
+
+
+def _fits(surface: str, config: LexiconConfig, counts: Counter[str]) -> bool:
+    """Whether a surface is of a length that is matched; if not, it is counted."""
+    if len(surface) < config.min_length:
+        counts["too_short"] += 1
+    elif len(surface) > config.max_length:
+        counts["too_long"] += 1
+    else:
+        return True
+    return False
+
+
+def _add_mentions(
+    senses: dict[str, set[int]],
+    mentions: Iterable[Sequence[str]],
+    names: Sequence[str],
+    named: dict[str, int],
+    tokenizer: Tokenizer,
+    config: LexiconConfig,
+    counts: Counter[str],
+) -> None:
+    ids: dict[str, int] | None = None
+    for mention, entity in mentions:
+        if ids is None:
+            ids = {name: i for i, name in enumerate(names)}
+        counts["mentions"] += 1
+        entity_id = ids.get(entity)
+        if entity_id is None:
+            entity_id = named.get(_normalise(entity, tokenizer))
+        surface = _normalise(mention, tokenizer)
+        if entity_id is None:
+            counts["mentions_of_unknown_entities"] += 1
+        elif config.min_length <= len(surface) <= config.max_length:
+            senses.setdefault(surface, set()).add(entity_id)
+        else:
+            counts["mentions_too_short_or_long"] += 1
+    # A mention that says what the name says already adds nothing.
+    for surface in [s for s, more in senses.items() if more == {named.get(s)}]:
+        del senses[surface]
+
+
+def _words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')}: {n}" for key, n in counts.items())
