@@ -9,11 +9,16 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from data.errors import Interrupted, ToolkitError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from artist.predict import Prompts
 
 app = typer.Typer(
     name="artist-toolkit",
@@ -219,6 +224,18 @@ def artist_evaluate(
     typer.echo(report)
 
 
+def _match(prompts: "Prompts", kg: Path, model: Path) -> "pa.Table":
+    """The lattice of each prompt, found as it was for the captions the model was trained on."""
+    import pyarrow as pa
+
+    from artist.predict import matching_settings
+    from lattice.build import LatticeConfig, match_texts
+
+    config = LatticeConfig(**matching_settings(model))
+    table = match_texts(prompts.texts, names=kg, tokenizer=model, config=config)
+    return table.set_column(0, "idx", pa.array(prompts.idx, pa.string()))
+
+
 @artist_app.command("predict")
 def artist_predict(
     model: ModelPath,
@@ -249,9 +266,8 @@ def artist_predict(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw pictures from prompts: a TSV, PNG files and a gallery."""
-    from lattice.build import match_prompts
 
-    from artist.predict import predict
+    from artist.predict import predict, read_prompts
     from artist.sample import SamplingConfig
 
     sampling = SamplingConfig(
@@ -261,7 +277,7 @@ def artist_predict(
         cfg_scale=cfg_scale,
     )
     report = predict(
-        match_prompts(tsv, text or [], names=kg, model=model),
+        _match(read_prompts(tsv, text or []), kg, model),
         model=model,
         kg=kg,
         out=out,

@@ -198,7 +198,7 @@ def _target_schema(
     return schema.with_metadata(
         pa.schema([*kept, schema.CODES], metadata=source.metadata),
         {
-            "vqgan_fingerprint": vqgan_fingerprint,
+            "vqgan": vqgan_fingerprint,
             "codebook_size": model.config.codebook_size,
             "image_len": model.config.image_len,
         },

@@ -78,23 +78,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Model:
         ArtefactError: The folder is not a finished model.
         InputError: A file in it is damaged or does not fit the others.
     """
-    if not (folder / CONFIG).is_file():
-        partial = folder.with_name(folder.name + ".partial")
-        hint = (
-            f" Its training is unfinished ({partial}); repeat the command to resume it."
-            if partial.exists()
-            else " Make one with `cli.py artist finetune`."
-        )
-        raise ArtefactError(f"{folder} is not a model folder: it has no {CONFIG}.{hint}")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{folder / CONFIG} is not JSON: {error}.") from None
-    if config.get("model_type") != "artist-toolkit":
-        raise ArtefactError(
-            f"{folder} holds a {config.get('model_type', 'nameless')!r} model, not one of this "
-            "toolkit."
-        )
+    config = read_config(folder)
     gpt = GPT(gpt_config(config["gpt"]))
     try:
         state = load_file(folder / WEIGHTS)
@@ -113,6 +97,32 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Model:
         kg_fingerprint=config["kg_fingerprint"],
         lattice=config["lattice"],
     )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a model folder.
+
+    Raises:
+        ArtefactError: The folder is not a finished model of this toolkit.
+    """
+    if not (folder / CONFIG).is_file():
+        partial = folder.with_name(folder.name + ".partial")
+        hint = (
+            f" Its training is unfinished ({partial}); repeat the command to resume it."
+            if partial.exists()
+            else " Make one with `cli.py artist finetune`."
+        )
+        raise ArtefactError(f"{folder} is not a model folder: it has no {CONFIG}.{hint}")
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder / CONFIG} is not JSON: {error}.") from None
+    if config.get("model_type") != "artist-toolkit":
+        raise ArtefactError(
+            f"{folder} holds a {config.get('model_type', 'nameless')!r} model, not one of this "
+            "toolkit."
+        )
+    return config
 
 
 def gpt_config(values: dict[str, Any]) -> GPTConfig:

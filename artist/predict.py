@@ -5,11 +5,13 @@ So it can be drawn again alone, and a run that was interrupted draws only what i
 """
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,18 +23,58 @@ from artist.dataset import Batches, Rows, rows_from_table
 from artist.device import choose_device, choose_dtype
 from artist.evaluate import check_table
 from artist.gallery import Card, Picture, PictureRow, Span, write_gallery
-from artist.model_folder import Model, load_model
+from artist.model_folder import Model, load_model, read_config
 from artist.sample import SamplingConfig, sample
 from artist.vqgan import to_uint8
 from data.artefact import Run, atomic, fingerprint
-from data.errors import ConfigError
+from data.errors import ConfigError, InputError
 from data.images import encode_png
 from data.kg_folder import ENTITY_NAMES, kg_fingerprint, read_names, read_vectors
 from data.seeds import stream
+from data.tsv import Rejects, read_rows
 
 PREDICTIONS = "predictions.tsv"
 GALLERY = "gallery.html"
 IMAGES = "images"
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What to draw: an id and a text for each."""
+
+    idx: list[str]
+    texts: list[str]
+
+
+def read_prompts(tsv: Path | None, texts: Sequence[str] = ()) -> Prompts:
+    """The prompts of a TSV file (`idx<TAB>text`, a third column ignored), then those given as text.
+
+    Raises:
+        InputError: There are none, or a line of the file cannot be used. (In training a bad row is
+            set aside; a prompt that nobody draws would go unnoticed.)
+    """
+    idx, found = [], []
+    if tsv is not None:
+        rejects = Rejects()
+        for row in read_rows(tsv, {2, 3}, rejects):
+            idx.append(row.fields[0])
+            found.append(row.fields[1])
+        if rejects.count:
+            raise InputError(
+                f"{tsv}, {rejects.first}; {rejects.count} such lines. Prompts are "
+                "`idx<TAB>text`, one a line."
+            )
+    idx += [str(len(idx) + n + 1) for n in range(len(texts))]
+    found += texts
+    if not found:
+        raise InputError("there is nothing to draw: give a TSV of prompts, or --text.")
+    return Prompts(idx, found)
+
+
+def matching_settings(model: Path) -> dict[str, Any]:
+    """How the captions that a model was trained on were matched; prompts must be matched alike."""
+    settings: dict[str, Any] = read_config(model)["lattice"]
+    return settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +137,13 @@ def predict(
         "sampling": asdict(sampling),
         "seed": seed,
         "precision": str(choose_dtype(precision, on)),
-        "prompts": [prompts["idx"].to_pylist(), prompts["text"].to_pylist()],
     }
-    inputs = {"model": fingerprint(model), "kg": kg_fingerprint(kg)}
+    said = json.dumps([prompts["idx"].to_pylist(), prompts["text"].to_pylist()])
+    inputs = {
+        "model": fingerprint(model),
+        "kg": kg_fingerprint(kg),
+        "prompts": hashlib.sha256(said.encode()).hexdigest(),
+    }
     with Run.open(
         out, kind="predictions", settings=settings, inputs=inputs, overwrite=overwrite
     ) as run:

@@ -225,7 +225,7 @@ def with_codes(table: Path, vqgan: Path, device: str) -> Path:
         encoded = table.with_name(table.name.removesuffix(".parquet") + ".codes.parquet")
         log.info("%s", encode_table(table, encoded, vqgan=vqgan, device=device))
         return encoded
-    if table_metadata(found).get("vqgan_fingerprint") != fingerprint(vqgan):
+    if table_metadata(found).get("vqgan") != fingerprint(vqgan):
         raise SchemaError(
             f"{table} holds codes of another VQGAN than {vqgan}. Encode the images again with "
             "`cli.py artist encode`."
@@ -252,9 +252,9 @@ def _prepare(
     sizes = {"max_entities": config.max_entities, "text_len": config.text_len}
     rows, valid_rows = (read_rows(p, pad_id=tokenizer.pad_id, **sizes) for p in (table, valid))
     for path, found in ((table, rows), (valid, valid_rows)):
-        if found.metadata.get("tokenizer_fingerprint") != tokenizer.fingerprint:
+        if found.metadata.get("tokenizer") != tokenizer.fingerprint:
             raise SchemaError(f"{path} was built with another tokenizer than {table}.")
-        if config.fusion != "none" and found.metadata.get("kg_fingerprint") != kg_fingerprint(kg):
+        if config.fusion != "none" and found.metadata.get("kg") != kg_fingerprint(kg):
             raise SchemaError(
                 f"{path} was built with another KG than {kg}, so its entity ids mean others. Build "
                 "it again with `cli.py lattice build --kg`."
