@@ -1,0 +1,586 @@
+"""TransE (Bordes et al. 2013) trained with pykeen, at a cost that does not grow with the graph.
+
+pykeen supplies the training loop, the model and the losses; through its extension points come
+- an embedding that looks up each row of a batch once and has sparse gradients,
+- AdaGrad with one float of state a row, which touches and projects only those rows,
+- a loop whose negatives are shared by chunks of triples, so that distances are matrix products,
+- callbacks for the schedule, progress, measuring, early stopping and checkpoints.
+
+All randomness follows from the seed and the number of the epoch, so a run that is resumed from the
+checkpoint of an epoch continues exactly as if it had not been interrupted.
+
+pykeen is imported inside functions: it takes seconds, and writes where `PYSTOW_HOME` says.
+Knows nothing of names and files of triples.
+"""
+
+import gc
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from data.errors import ArtefactError, ConfigError
+from data.seeds import stream
+from kg.config import KGConfig
+
+logger = logging.getLogger(__name__)
+
+# Legend: B triples of a batch, S chunk_size, G = B / S chunks, N negatives, D dim, U distinct ids
+
+MARGINS = {"nssa": 9.0, "margin": 1.0}
+
+
+@dataclass
+class Trained:
+    """Vectors and how they came about.
+
+    Attributes:
+        entity: `[num_entities, dim]`, float32, on the CPU; of length 1 unless `scale` is 0.
+        relation: `[num_relations, dim]`.
+        losses: Mean loss of each epoch.
+        scores: Epoch -> the measure that early stopping went by.
+        best_epoch: The epoch whose vectors these are.
+        seconds: Time spent in epochs, over all resumed runs.
+    """
+
+    entity: Tensor
+    relation: Tensor
+    losses: list[float] = field(default_factory=list)
+    scores: dict[int, float] = field(default_factory=dict)
+    best_epoch: int = 0
+    seconds: float = 0.0
+
+
+# Measures entity and relation vectors; larger is better.
+Measure = Callable[[Tensor, Tensor], float]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: no GPU is visible here. Use --device cpu, or auto.")
+    return torch.device(name)
+
+
+def default_batch_size(num_triples: int) -> int:
+    """About fifty steps an epoch, within 256..8192."""
+    return min(8192, max(256, 1 << (num_triples // 50).bit_length()))
+
+
+def default_epochs(num_triples: int) -> int:
+    """Enough for a small graph to converge, few enough for a large one to end: 300 down to 5."""
+    return int(min(300, max(5, 3e7 / max(1, num_triples))))
+
+
+# ---- The parts that are given to pykeen
+
+
+class RowAdagrad(torch.optim.Optimizer):
+    """AdaGrad with one accumulator a row, on gradients that hold each row once.
+
+    A parameter with an attribute `row_length` has the rows it touches scaled to that length: the
+    projection of TransE's constraint ||e|| = 1, on the rows of the batch only.
+    """
+
+    # pykeen may rebuild an optimizer from its param_groups, so all arguments stand in the defaults.
+    def __init__(self, params: Any, lr: float = 0.1, eps: float = 1e-10) -> None:
+        super().__init__(params, {"lr": lr, "eps": eps})
+        for group in self.param_groups:
+            for weight in group["params"]:
+                self.state[weight]["power"] = torch.zeros(len(weight), device=weight.device)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update the rows that have a gradient."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                ids, grad = weight.grad._indices()[0], weight.grad._values()  # (U,), (U, D)
+                power = self.state[weight]["power"]
+                total = power[ids] + grad.square().mean(1)
+                power[ids] = total
+                pace = group["lr"] / (total.sqrt() + group["eps"])
+                rows = torch.addcmul(weight[ids], grad, pace.unsqueeze(1), value=-1)
+                if length := getattr(weight, "row_length", 0.0):
+                    rows *= length / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
+                weight[ids] = rows
+
+
+class RowSparse:
+    """Mixed into pykeen's Embedding: sparse gradients, and no constraint on the whole table."""
+
+    _embeddings: torch.nn.Embedding
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """The rows of distinct ids; their gradient is sparse and holds each row once."""
+        return functional.embedding(ids, self._embeddings.weight, sparse=True)
+
+    def post_parameter_update(self) -> None:
+        """Nothing: the optimizer has projected the rows that it moved."""
+
+
+class Batch(NamedTuple):
+    """Triples as translations `target = source + sign * relation`, and shared negatives."""
+
+    source: Tensor  # [B]
+    relation: Tensor  # [B]
+    target: Tensor  # [B]
+    sign: Tensor  # [B]: +1 where the tail is to be found, -1 where the head
+    negatives: Tensor  # [G, N]
+
+
+class Batches:
+    """The batches of each epoch: a random order, random sides and random negatives.
+
+    A batch is made of whole chunks; what is left over waits for another epoch's order.
+    """
+
+    def __init__(
+        self,
+        triples: Tensor,
+        num_entities: int,
+        config: KGConfig,
+        batch_size: int,
+        epoch: Callable[[], int],
+    ) -> None:
+        self.triples, self.num_entities, self.config = triples, num_entities, config
+        self.chunk = min(config.chunk_size, batch_size, len(triples))
+        self.batch_size = batch_size // self.chunk * self.chunk
+        self.used = len(triples) // self.chunk * self.chunk
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.used // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        device = self.triples.device
+        generator = torch.Generator(device)
+        generator.manual_seed(stream(self.config.seed, "batches", self.epoch()))
+        order = torch.randperm(len(self.triples), generator=generator, device=device)
+        for begin in range(0, self.used, self.batch_size):
+            chosen = order[begin : min(begin + self.batch_size, self.used)]
+            head, relation, tail = self.triples[chosen].long().unbind(1)
+            forward = torch.rand(len(chosen), generator=generator, device=device) < 0.5
+            yield Batch(
+                source=torch.where(forward, head, tail),
+                relation=relation,
+                target=torch.where(forward, tail, head),
+                sign=forward.float() * 2 - 1,
+                negatives=torch.randint(
+                    self.num_entities,
+                    (len(chosen) // self.chunk, self.config.num_negatives),
+                    generator=generator,
+                    device=device,
+                ),
+            )
+
+
+class _L2(torch.autograd.Function):
+    """Distances between all pairs of two batches of points, by matrix products both ways."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, point: Tensor) -> Tensor:
+        square = query.square().sum(-1, keepdim=True) + point.square().sum(-1).unsqueeze(-2)
+        distance = torch.baddbmm(square, query, point.mT, alpha=-2).clamp_min_(1e-12).sqrt_()
+        ctx.save_for_backward(query, point, distance)
+        return distance
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        query, point, distance = ctx.saved_tensors
+        # d|q - p| = (q - p) . (dq - dp) / |q - p|
+        pull = grads[0] / distance  # (G, S, N)
+        for_query = torch.baddbmm(query * pull.sum(-1, keepdim=True), pull, point, alpha=-1)
+        for_point = torch.baddbmm(point * pull.sum(-2).unsqueeze(-1), pull.mT, query, alpha=-1)
+        return for_query, for_point
+
+
+def pairwise_distance(query: Tensor, point: Tensor, p_norm: int) -> Tensor:
+    """||query_i - point_j||: [G, S, D], [G, N, D] -> [G, S, N]."""
+    if p_norm == 2:
+        distance: Tensor = _L2.apply(query, point)
+        return distance
+    return torch.cdist(query, point, p=1.0)
+
+
+def _distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct ids, ascending, and the place of each id among them."""
+    distinct, place = torch.unique(ids, return_inverse=True)  # type: ignore[no-untyped-call]
+    return distinct, place
+
+
+class SharedNegatives:
+    """Mixed into pykeen's SLCWATrainingLoop: its batches, and how they are scored."""
+
+    model: Any
+    loss: Any
+    batches: Batches
+
+    def _create_training_data_loader(self, triples_factory: Any, **_: Any) -> Batches:
+        return self.batches
+
+    @staticmethod
+    def _get_batch_size(batch: Batch) -> int:
+        return len(batch.source)
+
+    def _process_batch(self, batch: Batch, start: int, stop: int, *_: Any, **__: Any) -> Tensor:
+        assert (start, stop) == (0, len(batch.source)), "pykeen split a batch of whole chunks"
+        positive, negative = self.score(batch)
+        same = batch.negatives.unsqueeze(1) == batch.target.view(len(batch.negatives), -1, 1)
+        negative = negative.masked_fill(same.flatten(0, 1), float("-inf"))
+        loss: Tensor = self.loss.process_slcwa_scores(
+            positive_scores=positive, negative_scores=negative, num_entities=None
+        )
+        return loss
+
+    def score(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """-||source + sign * relation - x|| for the target [B, 1] and each negative [B, N]."""
+        entities, relations = (
+            self.model.entity_representations[0],
+            self.model.relation_representations[0],
+        )
+        p_norm = int(self.model.interaction.p)
+        size, (chunks, num_negatives) = len(batch.source), batch.negatives.shape
+        ids, place = _distinct(torch.cat([batch.source, batch.target, batch.negatives.flatten()]))
+        relation_ids, relation_place = _distinct(batch.relation)
+        vectors = entities.rows(ids).index_select(0, place)  # (U, D) -> (2 B + G N, D)
+        source, target, negative = vectors.split([size, size, chunks * num_negatives])
+        relation = relations.rows(relation_ids).index_select(0, relation_place)  # (B, D)
+        query = torch.addcmul(source, relation, batch.sign.unsqueeze(1))  # (B, D)
+        positive = (query - target).norm(p=p_norm, dim=1, keepdim=True)  # (B, 1)
+        distance = pairwise_distance(
+            query.view(chunks, -1, query.shape[1]),
+            negative.view(chunks, num_negatives, -1),
+            p_norm,
+        )  # (G, S, N)
+        return -positive, -distance.flatten(0, 1)
+
+
+@cache
+def _pykeen() -> SimpleNamespace:
+    """The classes of pykeen, with our parts mixed in."""
+    if "PYSTOW_HOME" not in os.environ:  # it would write to the home directory on import
+        os.environ["PYSTOW_HOME"] = tempfile.mkdtemp(prefix="pystow-")
+    from pykeen.losses import MarginRankingLoss, NSSALoss
+    from pykeen.models import ERModel
+    from pykeen.nn.modules import TransEInteraction
+    from pykeen.nn.representation import Embedding
+    from pykeen.training import SLCWATrainingLoop, TrainingCallback
+    from pykeen.triples import KGInfo
+    from pykeen.utils import NoRandomSeedNecessary
+
+    class SparseEmbedding(RowSparse, Embedding):
+        pass
+
+    class Loop(SharedNegatives, SLCWATrainingLoop):
+        pass
+
+    class Callback(TrainingCallback):  # type: ignore[misc]
+        """Calls plain functions."""
+
+        def __init__(self, pre_batch: Any, post_batch: Any, post_epoch: Any) -> None:
+            super().__init__()  # type: ignore[no-untyped-call]
+            self._functions = pre_batch, post_batch, post_epoch
+
+        def pre_batch(self, **_: Any) -> None:
+            self._functions[0]()
+
+        def on_batch(self, epoch: int, batch: Batch, batch_loss: float, **_: Any) -> None:
+            self._functions[1](epoch, batch, batch_loss)
+
+        def post_epoch(self, epoch: int, epoch_loss: float, **_: Any) -> None:
+            self._functions[2](epoch, epoch_loss)
+
+    return SimpleNamespace(
+        losses={"nssa": NSSALoss, "margin": MarginRankingLoss},
+        model=ERModel,
+        interaction=TransEInteraction,
+        embedding=SparseEmbedding,
+        loop=Loop,
+        callback=Callback,
+        info=KGInfo,
+        no_seed=NoRandomSeedNecessary,
+    )
+
+
+def make_model(num_entities: int, num_relations: int, config: KGConfig) -> Any:
+    """A pykeen TransE with row-sparse embeddings, initialised from the seed."""
+    pykeen = _pykeen()
+
+    def start(name: str) -> Callable[[Tensor], Tensor]:
+        def fill(weight: Tensor) -> Tensor:
+            generator = torch.Generator().manual_seed(stream(config.seed, "start", name))
+            weight.uniform_(-1, 1, generator=generator)
+            return functional.normalize(weight, out=weight).mul_(config.scale or 10.0)
+
+        return fill
+
+    def embedding(name: str, size: int) -> Any:
+        return pykeen.embedding(max_id=size, shape=config.dim, initializer=start(name))
+
+    margin = MARGINS[config.loss] if config.margin is None else config.margin
+    return pykeen.model(
+        triples_factory=pykeen.info(num_entities, num_relations, create_inverse_triples=False),
+        interaction=pykeen.interaction,
+        interaction_kwargs={"p": config.p_norm},
+        entity_representations=embedding("entity", num_entities),
+        relation_representations=embedding("relation", num_relations),
+        loss=pykeen.losses[config.loss](margin=margin),
+        random_seed=pykeen.no_seed,
+    )
+
+
+# ---- The run
+
+
+def train(
+    triples: NDArray[np.int32],
+    num_entities: int,
+    num_relations: int,
+    config: KGConfig,
+    *,
+    device: str = "auto",
+    work: Path | None = None,
+    measure: Measure | None = None,
+    checkpoint_seconds: float = 60.0,
+) -> Trained:
+    """Train TransE on numbered triples.
+
+    Args:
+        triples: `[n, 3]`: head, relation, tail.
+        num_entities: Entities are 0..num_entities - 1.
+        num_relations: Relations likewise.
+        config: The settings.
+        device: `auto`, `cpu` or `cuda`.
+        work: A folder for checkpoints; those found there are resumed. None: no checkpoints.
+        measure: What early stopping goes by; called about ten times.
+        checkpoint_seconds: At least so long between checkpoints.
+
+    Raises:
+        ConfigError: The loss became infinite, or the device does not exist.
+    """
+    place = pick_device(device)
+    batch_size = config.batch_size or default_batch_size(len(triples))
+    epochs = config.epochs or default_epochs(len(triples))
+    model = make_model(num_entities, num_relations, config).to(place)
+    entity, relation = (
+        part[0]._embeddings.weight
+        for part in (model.entity_representations, model.relation_representations)
+    )
+    entity.row_length = config.scale
+    optimizer = RowAdagrad([entity, relation], lr=config.learning_rate)
+    state = _State({"entity": entity, "relation": relation}, optimizer, config.scale or 1.0, work)
+    state.resume()
+    pykeen = _pykeen()
+    loop = pykeen.loop(
+        model=model, triples_factory=None, optimizer=optimizer, automatic_memory_optimization=False
+    )
+    loop._epoch, loop.losses_per_epochs = state.epoch, state.losses
+    loop.batches = Batches(
+        torch.from_numpy(np.ascontiguousarray(triples)).to(place),
+        num_entities,
+        config,
+        batch_size,
+        epoch=lambda: loop._epoch + 1,
+    )
+    steps = len(loop.batches)
+    every = max(1, epochs // 10)
+    step = state.epoch * steps
+    begun = saved = time.monotonic()
+    spent = state.seconds
+
+    def pre_batch() -> None:
+        nonlocal step
+        optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - step / (epochs * steps))
+        step += 1
+
+    def post_batch(epoch: int, batch: Batch, loss: float) -> None:
+        bar.update(len(batch.source))
+        if step % 16 == 0:
+            bar.set_postfix(epoch=f"{epoch}/{epochs}", loss=f"{loss:.4f}", refresh=False)
+
+    def post_epoch(epoch: int, _loss: float) -> None:
+        nonlocal saved
+        state.epoch = epoch
+        state.seconds = spent + time.monotonic() - begun
+        if measure is not None and (epoch % every == 0 or epoch == epochs):
+            state.note(measure(entity.detach(), relation.detach()))
+            if config.patience and state.since_best >= config.patience:
+                loop._should_stop = True
+        now = time.monotonic()
+        if work is not None and now - saved >= checkpoint_seconds and epoch < epochs:
+            state.save()
+            saved = time.monotonic()
+
+    total = epochs * loop.batches.used
+    gc.freeze()  # pykeen collects garbage after each epoch: a tenth of a second with torch loaded
+    try:
+        with tqdm(
+            total=total,
+            initial=state.epoch * loop.batches.used,
+            desc="kg train",
+            unit=" triples",
+            unit_scale=True,
+            disable=None,
+        ) as bar:
+            if state.epoch < epochs and not state.stopped(config.patience):
+                loop.train(
+                    triples_factory=None,
+                    num_epochs=epochs,
+                    batch_size=loop.batches.batch_size,
+                    continue_training=True,  # the model and the optimizer are set up already
+                    use_tqdm=False,
+                    callbacks=pykeen.callback(pre_batch, post_batch, post_epoch),
+                    checkpoint_directory=tempfile.gettempdir(),
+                )
+    except RuntimeError as error:
+        if type(error).__name__ != "NonFiniteLossError":
+            raise
+        raise ConfigError(
+            f"the loss became infinite in epoch {state.epoch + 1}; "
+            f"try a lower --learning-rate than {config.learning_rate}."
+        ) from None
+    finally:
+        gc.unfreeze()
+    return state.result()
+
+
+class _State:
+    """What a run is made of between two epochs, and its checkpoint.
+
+    `checkpoint.safetensors` holds weights and accumulators of the last epoch saved;
+    `best.safetensors` the weights that measured best, if they are not the last ones.
+    """
+
+    def __init__(
+        self,
+        weights: dict[str, torch.nn.Parameter],
+        optimizer: RowAdagrad,
+        scale: float,
+        work: Path | None,
+    ) -> None:
+        self.weights, self.optimizer, self.scale, self.work = weights, optimizer, scale, work
+        self.epoch = 0
+        self.losses: list[float] = []
+        self.scores: dict[int, float] = {}
+        self.seconds = 0.0
+        self._best: dict[str, Tensor] | None = None  # in memory where there is no work folder
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch that measured best; without measures, the last."""
+        return max(self.scores, key=lambda e: self.scores[e]) if self.scores else self.epoch
+
+    @property
+    def since_best(self) -> int:
+        """How many measures came after the best one."""
+        return sum(epoch > self.best_epoch for epoch in self.scores)
+
+    def stopped(self, patience: int) -> bool:
+        """Whether patience ran out."""
+        return bool(patience) and self.since_best >= patience
+
+    def note(self, score: float) -> None:
+        """Keep the weights if they measure best so far."""
+        self.scores[self.epoch] = score
+        if self.best_epoch == self.epoch:
+            best = {name: weight.detach().cpu() for name, weight in self.weights.items()}
+            if self.work is None:
+                self._best = {name: weight.clone() for name, weight in best.items()}
+            else:
+                _save(self.work / "best.safetensors", best, {"epoch": self.epoch})
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        assert self.work is not None
+        tensors = {name: weight.detach().cpu() for name, weight in self.weights.items()}
+        for name, weight in self.weights.items():
+            tensors[f"{name}.power"] = self.optimizer.state[weight]["power"].cpu()
+        about = {
+            "epoch": self.epoch,
+            "losses": self.losses,
+            "scores": self.scores,
+            "seconds": self.seconds,
+        }
+        _save(self.work / "checkpoint.safetensors", tensors, about)
+
+    @torch.no_grad()
+    def resume(self) -> None:
+        """Take up the checkpoint, if there is one."""
+        path = self.work / "checkpoint.safetensors" if self.work is not None else None
+        if path is None or not path.exists():
+            return
+        tensors, about = _load(path)
+        for name, weight in self.weights.items():
+            weight.copy_(tensors[name])
+            self.optimizer.state[weight]["power"].copy_(tensors[f"{name}.power"])
+        self.epoch, self.losses, self.seconds = about["epoch"], about["losses"], about["seconds"]
+        self.scores = {int(epoch): score for epoch, score in about["scores"].items()}
+        logger.info("resumed after epoch %d", self.epoch)
+
+    @torch.no_grad()
+    def result(self) -> Trained:
+        """The best vectors, entities brought to length 1."""
+        vectors = {name: weight.detach() for name, weight in self.weights.items()}
+        if self.best_epoch != self.epoch:
+            if self.work is None:
+                assert self._best is not None
+                vectors = self._best
+            else:
+                vectors, about = _load(self.work / "best.safetensors")
+                assert about["epoch"] == self.best_epoch
+        for weight in vectors.values():
+            weight.div_(self.scale)
+        return Trained(
+            entity=vectors["entity"].cpu(),
+            relation=vectors["relation"].cpu(),
+            losses=self.losses,
+            scores=self.scores,
+            best_epoch=self.best_epoch,
+            seconds=self.seconds,
+        )
+
+
+def _save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write tensors and plain values, whole or not at all."""
+    from safetensors.torch import save_file
+
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata={"about": json.dumps(about)})
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(file.metadata()["about"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ArtefactError(
+            f"{path} is damaged ({error}). Pass --overwrite to train afresh."
+        ) from None

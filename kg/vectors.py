@@ -1,0 +1,170 @@
+"""The KG folder: writing it, reading it, and asking it for neighbours.
+
+Besides what `data.kg_folder` reads, the folder holds the relation vectors, the triples and those
+that were held out, so that `kg eval` can measure again.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from data.errors import InputError, did_you_mean
+from data.kg_folder import (
+    EASYNLP_VECTORS,
+    ENTITY_NAMES,
+    VECTORS,
+    VECTORS_KEY,
+    read_names,
+    read_vectors,
+)
+from data.schema import TRIPLES, open_table, table_writer
+
+RELATION_VECTORS = "relation_vectors.safetensors"
+RELATION_VECTORS_KEY = "relation_vectors"
+TRIPLES_FILE = "triples.parquet"
+HELD_OUT_FILE = "held_out.parquet"
+METRICS = "metrics.json"
+_BLOCK = 1 << 18  # rows of the vector table read at a time
+
+Ids = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+
+def write_triples(path: Path, triples: Ids) -> None:
+    """Write `[n, 3]` triples as a table of `data.schema.TRIPLES`."""
+    with table_writer(path, TRIPLES) as writer:
+        for begin in range(0, len(triples), 1 << 20):
+            block = triples[begin : begin + (1 << 20)]
+            columns = [pa.array(np.ascontiguousarray(block[:, c])) for c in range(3)]
+            writer.write_table(pa.table(columns, schema=TRIPLES))
+
+
+def read_triples_table(path: Path) -> Ids:
+    """The triples of such a table, `[n, 3]` int32."""
+    file = open_table(path, TRIPLES)
+    triples = np.empty((file.metadata.num_rows, 3), np.int32)
+    begin = 0
+    for batch in file.iter_batches(1 << 20, columns=TRIPLES.names):
+        for c in range(3):
+            triples[begin : begin + len(batch), c] = batch.column(c).to_numpy()
+        begin += len(batch)
+    return triples
+
+
+def save_vectors(folder: Path, entity: torch.Tensor, relation: torch.Tensor) -> None:
+    """Write the vectors as safetensors, and those of the entities as EasyNLP's file too."""
+    entity, relation = entity.float().contiguous(), relation.float().contiguous()
+    save_file({VECTORS_KEY: entity}, folder / VECTORS)
+    save_file({RELATION_VECTORS_KEY: relation}, folder / RELATION_VECTORS)
+    torch.save(entity, folder / EASYNLP_VECTORS)
+
+
+def load_vectors(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Entity and relation vectors.
+
+    Raises:
+        InputError: The folder has none, or no relation vectors (EasyNLP's has not).
+    """
+    path = folder / RELATION_VECTORS
+    entity = read_vectors(folder)
+    if not path.is_file():
+        raise InputError(
+            f"{folder} has no {RELATION_VECTORS}, so triples cannot be scored. Train it with "
+            "`cli.py kg train`."
+        )
+    with safe_open(path, "pt") as file:
+        relation = file.get_tensor(RELATION_VECTORS_KEY)
+    return torch.from_numpy(np.array(entity)), relation
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """An entity near another one, and the cosine of the angle between them."""
+
+    entity_id: int
+    name: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest entities of one, nearest first."""
+
+    name: str
+    found: tuple[Neighbour, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{n.cosine:.3f}  {n.name}" for n in self.found]
+        return "\n".join([f"nearest to {self.name} (cosine):", *lines])
+
+
+def nearest(folder: Path, name: str, *, count: int = 10) -> Neighbours:
+    """The entities whose vectors make the smallest angles with that of `name`.
+
+    Args:
+        folder: A KG folder.
+        name: An entity's name, or `#` and its id.
+        count: How many.
+
+    Raises:
+        InputError: There is no such entity; the message offers the nearest spelling.
+    """
+    names = read_names(folder / ENTITY_NAMES)
+    vectors = read_vectors(folder)
+    if len(names) != len(vectors):
+        raise InputError(
+            f"{folder}: {ENTITY_NAMES} holds {len(names)} names but there are {len(vectors)} "
+            "vectors; they belong to different runs."
+        )
+    entity_id = find_entity(names, name)
+    ids, cosines = nearest_ids(vectors, vectors[entity_id], count + 1)
+    found = [
+        Neighbour(int(i), names[i], float(c))
+        for i, c in zip(ids, cosines, strict=True)
+        if i != entity_id
+    ]
+    return Neighbours(names[entity_id], tuple(found[:count]))
+
+
+def find_entity(names: Sequence[str], name: str) -> int:
+    """The id of a name, or of `#id`."""
+    from kg.triples import normalise
+
+    wanted = normalise(name)
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.startswith("#") and wanted[1:].isdigit() and int(wanted[1:]) < len(names):
+        return int(wanted[1:])
+    # Spellings worth offering share a character with the name; to compare all would take minutes.
+    near = [n for n in names if abs(len(n) - len(wanted)) <= 2 and set(n) & set(wanted)]
+    near.sort(key=lambda n: -len(set(n) & set(wanted)))
+    raise InputError(f'no entity is called "{name}"{did_you_mean(wanted, near[:2000])}')
+
+
+def nearest_ids(
+    vectors: Floats, query: Floats, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ids and cosines of the `count` rows nearest to `query`, exactly, block by block."""
+    unit = query / max(float(np.linalg.norm(query)), 1e-12)
+    ids: NDArray[np.int64] = np.empty(0, np.int64)
+    cosines: NDArray[np.float64] = np.empty(0)
+    for begin in range(0, len(vectors), _BLOCK):
+        block = np.asarray(vectors[begin : begin + _BLOCK])
+        length = np.sqrt(np.einsum("nd,nd->n", block, block))
+        cosine = (block @ unit) / np.maximum(length, 1e-12)
+        best = np.argpartition(-cosine, min(count, len(cosine) - 1))[:count]
+        ids = np.concatenate([ids, best + begin])
+        cosines = np.concatenate([cosines, cosine[best]])
+        order = np.argsort(-cosines, kind="stable")[:count]
+        ids, cosines = ids[order], cosines[order]
+    return ids, cosines
