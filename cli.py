@@ -6,6 +6,7 @@ needs neither torch nor pykeen.
 
 import logging
 import os
+import shutil
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data.errors import Interrupted, ToolkitError
+from data.errors import ConfigError, Interrupted, ToolkitError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,6 +81,172 @@ VQGANPath = Annotated[
 
 
 # --- lattice -------------------------------------------------------------------------------------
+
+
+class SegmentName(StrEnum):
+    """What finds words."""
+
+    none = "none"
+    jieba = "jieba"
+
+
+class PolicyName(StrEnum):
+    """Which entities a caption keeps."""
+
+    first = "first"
+    longest = "longest"
+
+
+class TableFormat(StrEnum):
+    """How a lattice table is written."""
+
+    parquet = "parquet"
+    tsv = "tsv"
+
+
+class ImageCheck(StrEnum):
+    """How closely images are looked at."""
+
+    full = "full"
+    header = "header"
+
+
+Names = Annotated[
+    Path | None,
+    typer.Option("--kg", help="KG folder whose entities are matched.", show_default=False),
+]
+EntityFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--entities", help="Or only its names: an OpenKE entity2id.txt.", show_default=False
+    ),
+]
+Mentions = Annotated[
+    Path | None,
+    typer.Option(
+        help="Further names, `mention<TAB>entity`; one may name several.", show_default=False
+    ),
+]
+MinLength = Annotated[int, typer.Option(help="Shorter names are not matched (characters).")]
+BracketAliases = Annotated[
+    bool, typer.Option(help="Match a name also without its bracket: 刘德华（演员） as 刘德华.")
+]
+SegmentBy = Annotated[
+    SegmentName, typer.Option(help="jieba drops matches that cross a word boundary.")
+]
+MaxEntities = Annotated[
+    int | None,
+    typer.Option(help="Keep so many entities a caption; all by default.", show_default=False),
+]
+Policy = Annotated[PolicyName, typer.Option(help="Which ones are kept under --max-entities.")]
+
+
+def _names(kg: Path | None, entities: Path | None) -> Path:
+    """The one of --kg and --entities that was given."""
+    if (kg is None) == (entities is None):
+        raise ConfigError("Give entity names: either --kg FOLDER or --entities entity2id.txt.")
+    return kg or entities  # type: ignore[return-value]
+
+
+@lattice_app.command("build")
+def lattice_build(
+    corpus: Annotated[
+        Path,
+        typer.Argument(
+            help="Captions: `idx<TAB>text` or `idx<TAB>text<TAB>imgbase64`.", show_default=False
+        ),
+    ],
+    out: Out,
+    kg: Names = None,
+    entities: EntityFile = None,
+    tokenizer: TokenizerPath = None,
+    mentions: Mentions = None,
+    min_length: MinLength = 2,
+    bracket_aliases: BracketAliases = True,
+    segment: SegmentBy = SegmentName.none,
+    max_entities: MaxEntities = None,
+    policy: Policy = PolicyName.first,
+    format: Annotated[
+        TableFormat, typer.Option(help="tsv: EasyNLP's preprocessed rows.")
+    ] = TableFormat.parquet,
+    check_images: Annotated[
+        ImageCheck, typer.Option(help="full decodes each image once; header reads its size.")
+    ] = ImageCheck.full,
+    overwrite: Overwrite = False,
+) -> None:
+    """Match entity names in captions and write the lattice table."""
+    from lattice.build import build_lattice
+    from lattice.kernel import LatticeConfig
+
+    config = LatticeConfig(
+        min_length=min_length,
+        bracket_aliases=bracket_aliases,
+        segment=segment.value,
+        max_entities=max_entities,
+        policy=policy.value,
+    )
+    report = build_lattice(
+        corpus,
+        out,
+        names=_names(kg, entities),
+        tokenizer=tokenizer,
+        config=config,
+        mentions=mentions,
+        format=format.value,
+        check_images=check_images.value,
+        overwrite=overwrite,
+    )
+    typer.echo(report)
+
+
+@lattice_app.command("show")
+def lattice_show(
+    text: Annotated[str, typer.Argument(help="A caption or prompt.", show_default=False)],
+    kg: Names = None,
+    entities: EntityFile = None,
+    tokenizer: TokenizerPath = None,
+    mentions: Mentions = None,
+    min_length: MinLength = 2,
+    bracket_aliases: BracketAliases = True,
+    segment: SegmentBy = SegmentName.none,
+    max_entities: MaxEntities = None,
+    policy: Policy = PolicyName.first,
+) -> None:
+    """Draw the lattice of one sentence: its tokens, and the entities over them."""
+    from lattice.build import show_text
+    from lattice.kernel import LatticeConfig
+
+    config = LatticeConfig(
+        min_length=min_length,
+        bracket_aliases=bracket_aliases,
+        segment=segment.value,
+        max_entities=max_entities,
+        policy=policy.value,
+    )
+    drawing = show_text(
+        text,
+        names=_names(kg, entities),
+        tokenizer=tokenizer,
+        config=config,
+        mentions=mentions,
+        width=shutil.get_terminal_size((100, 24)).columns,
+        colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
+    )
+    typer.echo(drawing)
+
+
+@lattice_app.command("stats")
+def lattice_show_stats(
+    table: Annotated[Path, typer.Argument(help="A lattice table.", show_default=False)],
+    kg: Names = None,
+    entities: EntityFile = None,
+    top: Annotated[int, typer.Option(help="How many frequent entities are listed.")] = 20,
+) -> None:
+    """Coverage of a lattice table, and its most frequent entities."""
+    from lattice.stats import lattice_stats
+
+    names = _names(kg, entities) if kg or entities else None
+    typer.echo(lattice_stats(table, names, top))
 
 
 # --- artist vqgan, artist encode -----------------------------------------------------------------

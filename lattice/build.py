@@ -8,13 +8,13 @@ mean.
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,16 +24,28 @@ from tqdm import tqdm
 from data.artefact import Manifest, Run, fingerprint, sha256
 from data.errors import ArtefactError, ConfigError, InputError, ToolkitError
 from data.images import check_image, decode_base64, decode_image
-from data.kg_folder import kg_fingerprint
+from data.kg_folder import EASYNLP_VECTORS, VECTORS, kg_fingerprint, read_names
 from data.schema import IMAGE, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer, write_character_vocabulary
-from data.tsv import Rejects, Row, read_rows
-from lattice.kernel import CAPTIONS, LatticeConfig, LatticeKernel
+from data.tsv import Rejects, Row, open_bytes, read_rows
+from lattice.kernel import CAPTIONS, LatticeConfig, LatticeKernel, one_of
 from lattice.lexicon import load_lexicon, names_file
 from lattice.matcher import AhoCorasick
+from lattice.show import Bar, draw
 
-Format = Literal["parquet", "tsv"]
-ImageCheck = Literal["full", "header"]
+__all__ = [
+    "LatticeConfig",
+    "LatticeReport",
+    "build_lattice",
+    "load_tokenizer",
+    "match_texts",
+    "show_text",
+    "table_metadata",
+    "tokenizer_folder",
+]
+
+_FORMATS = ("parquet", "tsv")
+_IMAGE_CHECKS = ("full", "header")
 
 _BATCH_ROWS = 16_384
 _BATCH_BYTES = 32 << 20
@@ -120,8 +132,8 @@ def build_lattice(
     tokenizer: Path | None = None,
     config: LatticeConfig | None = None,
     mentions: Path | None = None,
-    format: Format = "parquet",
-    check_images: ImageCheck = "full",
+    format: str = "parquet",
+    check_images: str = "full",
     overwrite: bool = False,
 ) -> LatticeReport:
     """Match entity names in every caption of a file and write the lattice table.
@@ -142,19 +154,20 @@ def build_lattice(
     Raises:
         ToolkitError: An input is missing or useless, or the output is in the way.
     """
-    config = config or LatticeConfig()
+    config = _with_mentions(config or LatticeConfig(), mentions)
+    one_of("format", format, _FORMATS)
+    one_of("check_images", check_images, _IMAGE_CHECKS)
     for source in (corpus, names_file(names), *([mentions] if mentions else [])):
         if out.exists() and source.exists() and out.samefile(source):
             raise ConfigError(f"--out {out} is an input; choose another.")
     if not corpus.is_file():
-        read_rows(corpus, (2,), Rejects()).__next__()  # says what is wrong with it
+        open_bytes(corpus).close()  # says what is wrong with it
     loaded = load_tokenizer(tokenizer)
     settings = {**asdict(config), "format": format, "check_images": check_images}
     inputs = {
         "corpus": fingerprint(corpus),
         "names": sha256(names_file(names)),
         "tokenizer": loaded.fingerprint,
-        **({"mentions": fingerprint(mentions)} if mentions else {}),
     }
     with Run.open(
         out, kind="lattice", settings=settings, inputs=inputs, folder=False, overwrite=overwrite
@@ -165,7 +178,7 @@ def build_lattice(
         try:
             lexicon = load_lexicon(names, loaded, config, mentions)
             kernel = LatticeKernel(loaded, lexicon, AhoCorasick(lexicon.surfaces), config)
-            metadata = table_metadata(names, loaded, config, mentions)
+            metadata = table_metadata(names, loaded, config)
             rejects = Rejects(run.beside(".rejects.tsv"))
             writer = _TsvWriter if format == "tsv" else _ParquetWriter
             counts = _stream(corpus, run.work, kernel, rejects, check_images, metadata, writer)
@@ -181,7 +194,7 @@ def build_lattice(
 
 
 def match_texts(
-    texts: list[str],
+    texts: Sequence[str],
     *,
     names: Path,
     tokenizer: Path | Tokenizer,
@@ -194,18 +207,45 @@ def match_texts(
         texts: Captions or prompts.
         names: A KG folder or an `entity2id.txt`.
         tokenizer: A `vocab.txt`, a folder with one, or a loaded tokenizer.
-        config: What is matched and stored; to repeat a table's, `LatticeConfig(**settings)` with
-            the JSON under `lattice` in its metadata.
+        config: What is matched and stored; `LatticeConfig(**settings)` repeats a table's.
         mentions: A file of `mention<TAB>entity`.
     """
-    config = config or LatticeConfig()
+    config = _with_mentions(config or LatticeConfig(), mentions)
     loaded = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
     lexicon = load_lexicon(names, loaded, config, mentions)
     kernel = LatticeKernel(loaded, lexicon, AhoCorasick(lexicon.surfaces), config)
     idx = [str(n) for n in range(len(texts))]
-    batch = kernel(pa.RecordBatch.from_arrays([pa.array(idx), pa.array(texts)], schema=CAPTIONS))
-    schema = with_metadata(LATTICE, table_metadata(names, loaded, config, mentions))
+    batch = kernel(
+        pa.RecordBatch.from_arrays([pa.array(idx), pa.array(texts, pa.string())], schema=CAPTIONS)
+    )
+    schema = with_metadata(LATTICE, table_metadata(names, loaded, config))
     return pa.Table.from_batches([batch]).cast(schema)
+
+
+def show_text(
+    text: str,
+    *,
+    names: Path,
+    tokenizer: Path | None = None,
+    config: LatticeConfig | None = None,
+    mentions: Path | None = None,
+    width: int = 100,
+    colour: bool = False,
+) -> str:
+    """The lattice of one text, drawn for a terminal; see `lattice.show.draw`."""
+    loaded = load_tokenizer(tokenizer)
+    table = match_texts([text], names=names, tokenizer=loaded, config=config, mentions=mentions)
+    row = table.to_pylist()[0]
+    named = read_names(names_file(names))
+    n = row["seq_len"]
+    bars = [
+        Bar(start, last + 1, f"{named[entity_id]} {entity_id}")
+        for entity_id, start, last in zip(
+            row["lex_ids"], row["pos_s"][n:], row["pos_e"][n:], strict=True
+        )
+    ]
+    surfaces = next(iter(loaded.encode([text]))).surfaces
+    return draw(surfaces, bars, width, colour)
 
 
 def load_tokenizer(path: Path | None) -> Tokenizer:
@@ -221,22 +261,35 @@ def tokenizer_folder(table: Path) -> Path:
     return table.with_name(table.name + ".tokenizer")
 
 
-def table_metadata(
-    names: Path, tokenizer: Tokenizer, config: LatticeConfig, mentions: Path | None
-) -> dict[str, Any]:
+def table_metadata(names: Path, tokenizer: Tokenizer, config: LatticeConfig) -> dict[str, Any]:
     """What a lattice table says of its making.
 
-    `tokenizer` and `kg` are fingerprints (`kg` is empty where only names were given), `entities` is
-    the sha256 of `entity2id.txt`, `lattice` the `LatticeConfig` as JSON.
+    `tokenizer_fingerprint`, `kg_fingerprint` (empty where the names are in no KG folder), and
+    `settings`: the `LatticeConfig` as JSON, which matches other texts alike.
     """
+    folder = names if names.is_dir() else names.parent
+    has_vectors = (folder / VECTORS).exists() or (folder / EASYNLP_VECTORS).exists()
     return {
-        "tokenizer": tokenizer.fingerprint,
-        "tokenizer_settings": tokenizer.settings,
-        "kg": kg_fingerprint(names) if names.is_dir() else "",
-        "entities": sha256(names_file(names)),
-        "lattice": asdict(config),
-        "mentions": fingerprint(mentions) if mentions else "",
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+        "kg_fingerprint": kg_fingerprint(folder) if names.is_dir() or has_vectors else "",
+        "settings": asdict(config),
     }
+
+
+def _with_mentions(config: LatticeConfig, mentions: Path | None) -> LatticeConfig:
+    """The configuration with its mention file's sha256.
+
+    Raises:
+        ConfigError: It names another one already.
+    """
+    digest = fingerprint(mentions) if mentions else ""
+    if config.mentions_sha256 not in ("", digest):
+        raise ConfigError(
+            f"{mentions} is not the mention file that the captions were matched with."
+            if mentions
+            else "The captions were matched with a mention file; the same one is needed here."
+        )
+    return replace(config, mentions_sha256=digest)
 
 
 def _save_tokenizer(tokenizer: Tokenizer, out: Path) -> None:
@@ -250,7 +303,7 @@ def _stream(
     work: Path,
     kernel: LatticeKernel,
     rejects: Rejects,
-    check_images: ImageCheck,
+    check_images: str,
     metadata: dict[str, Any],
     writer: "type[_ParquetWriter] | type[_TsvWriter]",
 ) -> dict[str, Any]:
@@ -303,7 +356,7 @@ def _stream(
     }
 
 
-def _batches(corpus: Path, rejects: Rejects, check_images: ImageCheck) -> Iterator[_Batch]:
+def _batches(corpus: Path, rejects: Rejects, check_images: str) -> Iterator[_Batch]:
     """The usable rows of a corpus, bounded in rows and bytes."""
     rows = read_rows(corpus, (2, 3), rejects)
     head = list(islice(rows, _LOOK_AHEAD))

@@ -5,7 +5,7 @@ Free of side effects, so local processes and distributed engines can run the sam
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +20,8 @@ from lattice.matcher import Matcher
 from lattice.segment import crosses_a_word
 from lattice.tokens import BatchTokenizer, TokenBatch
 
-Segment = Literal["none", "jieba"]
-Policy = Literal["first", "longest"]
+SEGMENTS = ("none", "jieba")
+POLICIES = ("first", "longest")
 
 CAPTIONS = pa.schema([("idx", pa.string()), ("text", pa.string())])
 
@@ -34,22 +34,31 @@ class LatticeConfig(LexiconConfig):
         segment: `jieba` drops matches that cross the boundary of a word.
         max_entities: At most so many entities a caption; None stores all of them.
         policy: Which these are: the `first` (EasyNLP's) or the `longest`; stored in text order.
+        mentions_sha256: Of the mention file, if one was used; the drivers fill it in.
     """
 
-    segment: Segment = "none"
+    segment: str = "none"
     max_entities: int | None = None
-    policy: Policy = "first"
+    policy: str = "first"
+    mentions_sha256: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("segment", get_args(Segment)), ("policy", get_args(Policy))):
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(
-                    f"{name}={value!r} is not one of {', '.join(known)}{did_you_mean(value, known)}"
-                )
+        one_of("segment", self.segment, SEGMENTS)
+        one_of("policy", self.policy, POLICIES)
         if self.max_entities is not None and self.max_entities < 1:
             raise ConfigError(f"max_entities={self.max_entities} must be at least 1.")
+
+
+def one_of(name: str, value: str, known: Sequence[str]) -> None:
+    """Check a choice.
+
+    Raises:
+        ConfigError: `value` is not one of `known`.
+    """
+    if value not in known:
+        near = did_you_mean(value, known) or "."
+        raise ConfigError(f"{name}={value!r} is not one of {', '.join(known)}{near}")
 
 
 class Entities(NamedTuple):
@@ -121,7 +130,7 @@ class LatticeKernel:
         )
 
 
-def _select(entities: Entities, limit: int, policy: Policy) -> NDArray[np.int64]:
+def _select(entities: Entities, limit: int, policy: str) -> NDArray[np.int64]:
     """Positions of the `limit` entities of each row that the policy prefers, ascending."""
     count = len(entities.row)
     order = np.arange(count)
