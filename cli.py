@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data.errors import ConfigError, Interrupted, ToolkitError
+from kg.config import KGConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,6 +79,109 @@ VQGANPath = Annotated[
 
 
 # --- kg ------------------------------------------------------------------------------------------
+@kg_app.command("train")
+def kg_train(
+    triples: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Dumps of one graph (TSV, .spo, OwnThink CSV; gzip too), or an OpenKE folder.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the triples; by default, by their number.")
+    ] = None,
+    dim: Annotated[int, typer.Option(help="Length of a vector.")] = KGConfig.dim,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Triples a step; by default, by their number.")
+    ] = None,
+    learning_rate: Annotated[
+        float, typer.Option(help="Of row-wise AdaGrad; falls linearly to 0.")
+    ] = KGConfig.learning_rate,
+    num_negatives: Annotated[
+        int, typer.Option(help="Corrupted triples for each true one.")
+    ] = KGConfig.num_negatives,
+    loss: Annotated[str, typer.Option(help="nssa (self-adversarial) or margin.")] = KGConfig.loss,
+    margin: Annotated[
+        float | None, typer.Option(help="The loss's margin; by default 9 (nssa) or 1 (margin).")
+    ] = None,
+    p_norm: Annotated[
+        int, typer.Option(help="1 or 2: the norm in ||h + r - t||.")
+    ] = KGConfig.p_norm,
+    scale: Annotated[
+        float, typer.Option(help="Length of entity vectors in training (saved with 1); 0: free.")
+    ] = KGConfig.scale,
+    min_tail_count: Annotated[
+        int, typer.Option(help="Tails in fewer triples that head none are literals, and dropped.")
+    ] = KGConfig.min_tail_count,
+    valid_fraction: Annotated[
+        float, typer.Option(help="Share of the triples held out for measuring; at most 2000.")
+    ] = KGConfig.valid_fraction,
+    patience: Annotated[
+        int, typer.Option(help="Stop after so many measurements without a gain; 0: never.")
+    ] = KGConfig.patience,
+    seed: Seed = 0,
+    device: Device = DeviceName.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """Learn one vector for each entity of a knowledge graph (TransE)."""
+    from kg.train import train_kg
+
+    config = KGConfig(
+        dim=dim,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        num_negatives=num_negatives,
+        loss=loss,
+        margin=margin,
+        p_norm=p_norm,
+        scale=scale,
+        min_tail_count=min_tail_count,
+        valid_fraction=valid_fraction,
+        patience=patience,
+        seed=seed,
+    )
+    print(train_kg(triples, out, config=config, device=device.value, overwrite=overwrite))
+
+
+KGFolder = Annotated[Path, typer.Argument(help="A KG folder, from `kg train`.")]
+
+
+@kg_app.command("eval")
+def kg_eval(
+    kg: KGFolder,
+    triples: Annotated[
+        Path | None,
+        typer.Option(help="Measure on these triples, not on those held out.", show_default=False),
+    ] = None,
+    num_candidates: Annotated[
+        int | None,
+        typer.Option(help="Rank among so many sampled entities; by default all, up to 200,000."),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = DeviceName.auto,
+) -> None:
+    """Rank held-out triples: filtered MRR and Hits@k."""
+    from kg.train import eval_kg
+
+    report = eval_kg(
+        kg, triples=triples, num_candidates=num_candidates, device=device.value, seed=seed
+    )
+    print(report)
+
+
+@kg_app.command("nearest")
+def kg_nearest(
+    name: Annotated[str, typer.Argument(help="An entity's name, or # and its id.")],
+    kg: KG,
+    count: Annotated[int, typer.Option(help="How many neighbours.", min=1)] = 10,
+) -> None:
+    """Print the entities nearest to one, by cosine."""
+    from kg.vectors import nearest
+
+    print(nearest(kg, name, count=count))
 
 
 # --- lattice -------------------------------------------------------------------------------------

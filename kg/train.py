@@ -1,15 +1,169 @@
 """The stage: dumps of triples in, a KG folder out.
 
-Read, hold out, train, measure, save; each step's output lies in the run's folder, so that a killed
-run goes on where it was.
+Read, hold out, train, measure, save. What a step finished lies in the run's folder, so a killed run
+goes on where it was.
 """
 
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from data.artefact import Run, fingerprint, write_json
+from data.errors import InputError, Interrupted
+from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, read_names, write_names
 from data.seeds import stream
+from data.tsv import Rejects
+from kg.config import KGConfig
+from kg.triples import Triples, read_triples
+from kg.vectors import (
+    HELD_OUT_FILE,
+    METRICS,
+    TRIPLES_FILE,
+    load_vectors,
+    read_triples_table,
+    save_vectors,
+    write_triples,
+)
 
 Ids = NDArray[np.int32]
+
+_READ = "read.json"  # written when the dump has been read into the run's folder
+_TRAIN, _VALID = "train.parquet", "valid.parquet"  # the splits, until the run is finished
+_TO_MEASURE = 500  # held-out triples that early stopping goes by
+_CANDIDATES = 5000  # and among how many entities it ranks them
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KGReport:
+    """What `kg train` made.
+
+    Attributes:
+        out: The KG folder.
+        counts: What was read, kept, dropped, rejected, and how training went.
+        metrics: The content of `metrics.json`.
+        finished_before: The folder was complete already and nothing was done.
+    """
+
+    out: Path
+    counts: dict[str, Any]
+    metrics: dict[str, Any]
+    finished_before: bool = False
+
+    def __str__(self) -> str:
+        c = self.counts
+        said = [
+            f"{self.out}: {c['entities']} entities, {c['relations']} relations, "
+            f"{c['triples']} triples" + (" (was complete already)" if self.finished_before else ""),
+            f"rows: {c['rows_read']} read, {c['rows_rejected']} rejected, "
+            f"{c.get('literals_dropped', 0)} literals and {c['duplicates_dropped']} duplicates "
+            "dropped",
+            f"trained {c['epochs']} epochs in {c['train_seconds']} s; kept epoch {c['best_epoch']}",
+        ]
+        return "\n".join([*said, describe(self.metrics)])
+
+
+def describe(metrics: dict[str, Any]) -> str:
+    """The metrics in one line."""
+    if "both" not in metrics:
+        return "not measured: no triples were held out"
+    both = metrics["both"]
+    pool = metrics["candidates"]
+    among = "all entities" if pool == "all" else f"{pool} sampled entities"
+    return (
+        f"filtered, among {among}, {metrics['num_triples']} held-out triples: "
+        f"MRR {both['mrr']:.3f}, "
+        + ", ".join(f"Hits@{k} {both[f'hits@{k}']:.3f}" for k in (1, 3, 10))
+    )
+
+
+def train_kg(
+    triples: Path | Sequence[Path],
+    out: Path,
+    *,
+    config: KGConfig | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> KGReport:
+    """Train entity vectors for one graph and write them as a KG folder.
+
+    Args:
+        triples: A dump, several dumps of one graph, or an OpenKE folder; see `kg.triples`.
+        out: The KG folder.
+        config: The settings; None: the defaults.
+        device: `auto`, `cpu` or `cuda`.
+        overwrite: Replace what is at `out`.
+
+    Raises:
+        ToolkitError: The dumps, the settings or the folder cannot be used; see the message.
+    """
+    config = config or KGConfig()
+    paths = [triples] if isinstance(triples, Path) else list(triples)
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path} does not exist.")
+    inputs = {f"{i}:{path.name}": fingerprint(path) for i, path in enumerate(paths)}
+    with Run.open(
+        out, kind="kg", settings=config.to_dict(), inputs=inputs, overwrite=overwrite
+    ) as run:
+        if run.finished is not None:
+            metrics = json.loads((out / METRICS).read_text(encoding="utf-8"))
+            return KGReport(out, run.finished.counts, metrics, finished_before=True)
+        if run.resumed:
+            logger.info("resuming %s", run.work)
+        splits, counts = _read(paths, run.work, config)
+        counts, metrics = _train(splits, counts, run.work, config, device)
+        for name in (_READ, _TRAIN, _VALID, "checkpoint.safetensors", "best.safetensors"):
+            (run.work / name).unlink(missing_ok=True)
+        run.finish(counts)
+    return KGReport(out, counts, metrics)
+
+
+@dataclass(frozen=True)
+class _Splits:
+    train: Ids
+    valid: Ids  # early stopping goes by these
+    test: Ids  # and these are reported
+
+
+def _read(paths: list[Path], work: Path, config: KGConfig) -> tuple[_Splits, dict[str, Any]]:
+    """The graph in the run's folder: read now, or by the run that is resumed."""
+    if not (work / _READ).exists():
+        rejects = Rejects(work / "rejects.tsv")
+        graph = read_triples(paths, min_tail_count=config.min_tail_count, rejects=rejects)
+        _write_graph(graph, work, config)
+    counts = json.loads((work / _READ).read_text(encoding="utf-8"))
+    train, valid, test = (
+        read_triples_table(work / name) for name in (_TRAIN, _VALID, HELD_OUT_FILE)
+    )
+    return _Splits(train, valid, test), counts
+
+
+def _write_graph(graph: Triples, work: Path, config: KGConfig) -> None:
+    train, valid, test = graph.train, graph.valid, graph.test
+    if not len(valid) and not len(test) and config.valid_fraction:
+        count = min(int(len(train) * config.valid_fraction), config.max_valid)
+        train, held_out = hold_out(train, count, config.seed)
+        valid, test = held_out[::2], held_out[1::2]
+    elif not len(test):
+        valid, test = valid[::2], valid[1::2]
+    write_names(work / ENTITY_NAMES, graph.entities.to_pylist())
+    write_names(work / RELATION_NAMES, graph.relations.to_pylist())
+    write_triples(work / TRIPLES_FILE, np.concatenate([train, valid, test]))
+    write_triples(work / _TRAIN, train)
+    write_triples(work / _VALID, valid)
+    write_triples(work / HELD_OUT_FILE, test)
+    held = {"triples_for_stopping": len(valid), "triples_held_out": len(test)}
+    write_json(work / _READ, graph.counts | held)
 
 
 def hold_out(triples: Ids, count: int, seed: int) -> tuple[Ids, Ids]:
@@ -20,9 +174,8 @@ def hold_out(triples: Ids, count: int, seed: int) -> tuple[Ids, Ids]:
     degree = np.bincount(triples[:, [0, 2]].ravel())
     uses = np.bincount(triples[:, 1])
     generator = np.random.default_rng(stream(seed, "hold out"))
-    tried = min(len(triples), 20 * count)
     chosen: list[int] = []
-    for i in generator.choice(len(triples), tried, replace=False, shuffle=True):
+    for i in generator.choice(len(triples), min(len(triples), 20 * count), replace=False):
         if len(chosen) == count:
             break
         head, relation, tail = triples[i]
@@ -35,3 +188,143 @@ def hold_out(triples: Ids, count: int, seed: int) -> tuple[Ids, Ids]:
     mask = np.zeros(len(triples), bool)
     mask[chosen] = True
     return triples[~mask], triples[mask]
+
+
+def _train(
+    splits: _Splits, counts: dict[str, Any], work: Path, config: KGConfig, device: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train, measure, write vectors and metrics; the counts and the metrics."""
+    from kg.evaluate import evaluate, make_queries
+    from kg.transe import Measure, train
+
+    known = [splits.train, splits.valid, splits.test]
+    measure: Measure | None = None
+    if len(splits.valid):
+        few = np.random.default_rng(stream(config.seed, "measure")).permutation(len(splits.valid))
+        queries = make_queries(splits.valid[np.sort(few[:_TO_MEASURE])], known)
+
+        def measure(entity: Any, relation: Any) -> float:
+            found = evaluate(
+                queries,
+                entity,
+                relation,
+                config.p_norm,
+                num_candidates=_CANDIDATES,
+                seed=stream(config.seed, "candidates"),
+            )
+            return float(found["both"]["mrr"])
+
+    begun = time.monotonic()
+    try:
+        trained = train(
+            splits.train,
+            counts["entities"],
+            counts["relations"],
+            config,
+            device=device,
+            work=work,
+            measure=measure,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped; the last checkpoint is in {work}. The same command goes on from there."
+        ) from None
+    save_vectors(work, trained.entity, trained.relation)
+    metrics: dict[str, Any] = {"split": "held out", "num_triples": 0}
+    if len(splits.test):
+        queries_test = make_queries(splits.test, known)
+        metrics |= evaluate(queries_test, trained.entity, trained.relation, config.p_norm)
+    metrics |= {
+        "loss": trained.losses[-1],
+        "valid_mrr": {str(epoch): score for epoch, score in trained.scores.items()},
+    }
+    write_json(work / METRICS, metrics)
+    counts = counts | {
+        "epochs": len(trained.losses),
+        "best_epoch": trained.best_epoch,
+        "train_seconds": round(trained.seconds, 1),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+    return counts, metrics
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """What `kg eval` measured."""
+
+    kg: Path
+    metrics: dict[str, Any]
+
+    def __str__(self) -> str:
+        sides = [
+            f"  {side}: " + ", ".join(f"{name} {value:.4g}" for name, value in m.items())
+            for side in ("both", "tail", "head")
+            if (m := self.metrics.get(side))
+        ]
+        return "\n".join([f"{self.kg}: {describe(self.metrics)}", *sides])
+
+
+def eval_kg(
+    kg: Path,
+    *,
+    triples: Path | None = None,
+    num_candidates: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> EvalReport:
+    """Measure a KG folder on its held-out triples, or on others.
+
+    Args:
+        kg: The folder, made by `train_kg`.
+        triples: A TSV of triples in the graph's names; None: those held out.
+        num_candidates: Rank among so many sampled entities; None: see `kg.evaluate.evaluate`.
+        device: `auto`, `cpu` or `cuda`.
+        seed: Of the sample.
+
+    Raises:
+        InputError: The folder or the file cannot be used, or nothing was held out.
+    """
+    from data.artefact import read_manifest
+    from kg.evaluate import evaluate, make_queries
+    from kg.transe import pick_device
+
+    settings = read_manifest(kg).settings
+    entity, relation = load_vectors(kg)
+    known = [read_triples_table(kg / TRIPLES_FILE), read_triples_table(kg / HELD_OUT_FILE)]
+    asked = known[1] if triples is None else _map_names(kg, triples)
+    if not len(asked):
+        raise InputError(
+            f"{kg} held nothing out (--valid-fraction 0). Give triples to measure with --triples."
+        )
+    place = pick_device(device)
+    queries = make_queries(asked, [*known, asked])
+    metrics = evaluate(
+        queries,
+        entity.to(place),
+        relation.to(place),
+        settings["p_norm"],
+        num_candidates=num_candidates,
+        seed=seed,
+    )
+    return EvalReport(kg, metrics)
+
+
+def _map_names(kg: Path, triples: Path) -> Ids:
+    """The triples of a dump in the ids of a KG folder; those with unknown names are left out."""
+    graph = read_triples([triples], min_tail_count=1)
+    ids = []
+    for names, file in ((graph.entities, ENTITY_NAMES), (graph.relations, RELATION_NAMES)):
+        known = pa.array(read_names(kg / file), pa.string())
+        ids.append(names.index_in(known).fill_null(-1).to_numpy())
+    entity, relation = ids
+    head, kind, tail = graph.train.T
+    mapped = np.stack([entity[head], relation[kind], entity[tail]], axis=1).astype(np.int32)
+    good: Ids = mapped[(mapped >= 0).all(axis=1)]
+    if len(good) < len(mapped):
+        logger.warning(
+            "%d of %d triples hold names that %s does not know; left out",
+            len(mapped) - len(good),
+            len(mapped),
+            kg,
+        )
+    return good

@@ -207,7 +207,7 @@ class _L2(torch.autograd.Function):
         return distance
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         query, point, distance = ctx.saved_tensors
         # d|q - p| = (q - p) . (dq - dp) / |q - p|
         pull = grads[0] / distance  # (G, S, N)
@@ -219,14 +219,14 @@ class _L2(torch.autograd.Function):
 def pairwise_distance(query: Tensor, point: Tensor, p_norm: int) -> Tensor:
     """||query_i - point_j||: [G, S, D], [G, N, D] -> [G, S, N]."""
     if p_norm == 2:
-        distance: Tensor = _L2.apply(query, point)
+        distance: Tensor = _L2.apply(query, point)  # type: ignore[no-untyped-call]
         return distance
     return torch.cdist(query, point, p=1.0)
 
 
 def _distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct ids, ascending, and the place of each id among them."""
-    distinct, place = torch.unique(ids, return_inverse=True)  # type: ignore[no-untyped-call]
+    distinct, place = torch.unique(ids, return_inverse=True)
     return distinct, place
 
 
@@ -293,10 +293,10 @@ def _pykeen() -> SimpleNamespace:
     class SparseEmbedding(RowSparse, Embedding):
         pass
 
-    class Loop(SharedNegatives, SLCWATrainingLoop):
+    class Loop(SharedNegatives, SLCWATrainingLoop):  # type: ignore[misc]
         pass
 
-    class Callback(TrainingCallback):  # type: ignore[misc]
+    class Callback(TrainingCallback):
         """Calls plain functions."""
 
         def __init__(self, pre_batch: Any, post_batch: Any, post_epoch: Any) -> None:

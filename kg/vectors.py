@@ -4,15 +4,12 @@ Besides what `data.kg_folder` reads, the folder holds the relation vectors, the 
 that were held out, so that `kg eval` can measure again.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
