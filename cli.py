@@ -398,7 +398,7 @@ def artist_finetune(
         typer.Option(help="VQGAN folder, or a taming-transformers checkpoint.", show_default=False),
     ],
     out: Out,
-    size: Annotated[str, typer.Option(help="tiny, small, base or large.")] = "base",
+    size: Annotated[str, typer.Option(help="nano, tiny, small, base or large.")] = "base",
     fusion: Annotated[
         str, typer.Option(help="How knowledge enters: lattice, easynlp or none.")
     ] = "lattice",

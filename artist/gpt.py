@@ -21,6 +21,7 @@ from data.errors import ConfigError
 
 FUSIONS = ("lattice", "easynlp", "none")
 SIZES = {
+    "nano": {"n_layer": 2, "n_head": 2, "n_embd": 64},  # to try things out
     "tiny": {"n_layer": 4, "n_head": 3, "n_embd": 192},  # for CPUs and demos
     "small": {"n_layer": 8, "n_head": 8, "n_embd": 512},
     "base": {"n_layer": 12, "n_head": 12, "n_embd": 768},  # EasyNLP's base

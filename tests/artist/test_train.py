@@ -1,0 +1,264 @@
+"""Training: it learns, it is reproducible, and being killed changes nothing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from artist import train
+from artist.evaluate import evaluate
+from artist.model_folder import load_model
+from artist.train import METRICS, Trainer, finetune
+from data.artefact import read_manifest
+from data.errors import (
+    ArtefactError,
+    ConfigError,
+    InputError,
+    Interrupted,
+    SchemaError,
+    ToolkitError,
+)
+from tests.artist.world import QUICK, World, make_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def run(world: World, out: Path, **changes: object):
+    config = replace(QUICK, **changes)
+    return finetune(
+        world.train, valid=world.valid, kg=world.kg, vqgan=world.vqgan, out=out, config=config
+    )
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model.safetensors")
+
+
+def same(a: Path, b: Path) -> bool:
+    ours, theirs = weights(a), weights(b)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
+    lines = (out / METRICS).read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def trained(world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "model"
+    return out, run(world, out)
+
+
+def test_a_model_learns_what_its_entities_say(world, tmp_path):
+    report = run(world, tmp_path / "model", epochs=30, ema_decay=0.9, dropout=0.0)
+    assert report.valid_loss < 0.5  # 2.08 nats is chance among eight codes
+    found = evaluate(world.valid, model=tmp_path / "model", kg=world.kg)
+    assert found.rows == found.with_entity == 16
+    assert found.losses["given"].mean == pytest.approx(report.valid_loss, abs=1e-3)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(world, trained, tmp_path):
+    run(world, tmp_path / "again")
+    run(world, tmp_path / "other", seed=1)
+    assert same(trained[0], tmp_path / "again")
+    assert not same(trained[0], tmp_path / "other")
+
+
+def test_a_finished_run_says_so_and_does_nothing(world, trained):
+    out, first = trained
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    again = run(world, out)
+    assert again.unchanged
+    assert again.valid_loss == first.valid_loss
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_run_in_the_way_is_refused_unless_it_may_be_replaced(world, trained, tmp_path):
+    out = tmp_path / "model"
+    shutil.copytree(trained[0], out)
+    with pytest.raises(ArtefactError, match="belongs to another run"):
+        run(world, out, seed=5)
+    assert same(trained[0], out)
+
+
+def test_a_failed_run_resumed_equals_an_uninterrupted_one(world, trained, tmp_path, monkeypatch):
+    out, step = tmp_path / "model", Trainer._train_step
+
+    def failing(self: Trainer) -> float:
+        if self.step == 7:
+            raise RuntimeError("the machine went away")
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "_train_step", failing)
+    with pytest.raises(RuntimeError, match="went away"):
+        run(world, out, checkpoint_seconds=0.0)
+    assert not out.exists()
+    monkeypatch.setattr(Trainer, "_train_step", step)
+    run(world, out, checkpoint_seconds=0.0)
+    assert same(trained[0], out)
+    assert metrics(trained[0]) == metrics(out)
+    assert not list(out.glob("*.pt"))
+
+
+def _start(world: World, out: Path) -> subprocess.Popen[str]:
+    """The same training in another process, slowly enough to be interrupted."""
+    code = f"""
+import sys, time
+from pathlib import Path
+from dataclasses import replace
+from artist.train import Trainer, finetune
+from data.errors import Interrupted
+from tests.artist.world import QUICK
+step = Trainer._train_step
+def slow(self):
+    time.sleep(0.2)
+    return step(self)
+Trainer._train_step = slow
+try:
+    finetune(Path({str(world.train)!r}), valid=Path({str(world.valid)!r}),
+             kg=Path({str(world.kg)!r}), vqgan=Path({str(world.vqgan)!r}),
+             out=Path({str(out)!r}), config=replace(QUICK, checkpoint_seconds=0.0))
+except Interrupted as stopped:
+    print(stopped, file=sys.stderr)
+    sys.exit(130)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _wait_for_checkpoint(out: Path, process: subprocess.Popen[str]) -> None:
+    path = out.with_name("model.partial") / "checkpoint.pt"
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_really_killed_ends_as_if_it_had_not_been(world, trained, tmp_path, number):
+    out = tmp_path / "model"
+    process = _start(world, out)
+    _wait_for_checkpoint(out, process)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert not out.exists()
+    if number == signal.SIGTERM:
+        assert process.returncode == 130
+        assert "Repeat the command to go on" in said
+    run(world, out, checkpoint_seconds=0.0)
+    assert same(trained[0], out)
+
+
+def test_micro_batches_change_the_speed_and_not_the_result(world, tmp_path):
+    whole = run(world, tmp_path / "whole", dropout=0.0, caption_dropout=0.0)
+    parts = run(world, tmp_path / "parts", dropout=0.0, caption_dropout=0.0, micro_batch_size=2)
+    assert parts.valid_loss == pytest.approx(whole.valid_loss, abs=1e-4)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(
+    world, tmp_path, monkeypatch
+):
+    real = train.GPT.code_losses
+    monkeypatch.setattr(
+        train.GPT,
+        "code_losses",
+        lambda self, *a: real(self, *a) * (float("nan") if self.training else 1.0),
+    )
+    with pytest.raises(ToolkitError, match=r"the loss at step 0 is nan .* Lower --learning-rate"):
+        run(world, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_with_knowledge_can_begin_as_one_without(world, tmp_path):
+    run(world, tmp_path / "plain", fusion="none")
+    plain = load_model(tmp_path / "plain")
+    start = finetune(
+        world.train,
+        valid=world.valid,
+        kg=world.kg,
+        vqgan=world.vqgan,
+        out=tmp_path / "knowing",
+        config=replace(QUICK, max_steps=1, learning_rate=1e-12, ema_decay=0.0),
+        init=tmp_path / "plain",
+    )
+    assert plain.kg_fingerprint == ""
+    want = read_manifest(tmp_path / "plain").counts["valid_loss"]
+    assert start.valid_loss == pytest.approx(want, abs=1e-5)
+
+
+def test_a_model_folder_loads_with_one_call_and_names_what_it_was_made_from(world, trained):
+    model = load_model(trained[0])
+    manifest = read_manifest(trained[0])
+    assert model.gpt.config.image_len == 16
+    assert model.tokenizer.vocab_size == model.gpt.config.text_vocab_size
+    assert manifest.inputs["kg"] == model.kg_fingerprint
+    assert manifest.settings["train"]["seed"] == 0
+    assert {"model.safetensors", "vocab.txt", "vqgan/model.safetensors"} <= manifest.files.keys()
+
+
+def test_a_table_of_another_graph_is_refused(world, tmp_path):
+    other = tmp_path / "kg"
+    shutil.copytree(world.kg, other)
+    (other / "entity2id.txt").write_text("1\n花椰菜\t0\n", encoding="utf-8")
+    with pytest.raises(SchemaError, match="was built with another KG"):
+        finetune(
+            world.train,
+            valid=world.valid,
+            kg=other,
+            vqgan=world.vqgan,
+            out=tmp_path / "model",
+            config=QUICK,
+        )
+
+
+def test_a_table_without_its_tokenizer_says_what_is_missing(world, tmp_path):
+    shutil.copy(world.train, tmp_path / "train.parquet")
+    with pytest.raises(InputError, match=r"train.parquet.tokenizer is missing"):
+        finetune(
+            tmp_path / "train.parquet",
+            valid=world.valid,
+            kg=world.kg,
+            vqgan=world.vqgan,
+            out=tmp_path / "model",
+            config=QUICK,
+        )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"size": "huge"}, "use one of nano, tiny, small, base, large"),
+        ({"batch_size": 6, "micro_batch_size": 4}, "not a multiple"),
+        ({"epochs": 0}, "at least 1"),
+        ({"caption_dropout": 1.0}, "must lie in"),
+    ],
+)
+def test_an_impossible_setting_says_what_to_use(wrong, said):
+    with pytest.raises(ConfigError, match=said):
+        replace(QUICK, **wrong)
+
+
+def test_patience_ends_a_run_that_no_longer_improves(world, tmp_path):
+    report = run(
+        world, tmp_path / "model", epochs=200, learning_rate=0.3, validations=50, patience=2
+    )
+    assert report.steps < 800
+    assert report.best_step < report.steps
+
+
+def test_interrupted_is_for_the_user_and_not_a_crash():
+    assert issubclass(Interrupted, ToolkitError)
