@@ -51,7 +51,7 @@ def align(tokens: TokenBatch, continues: NDArray[np.bool_], matches: Matches) ->
     token_at = np.full(len(tokens.codes) + 1, -1, np.int64)
     token_at[at[~inner]] = begins[~inner]
     token_to = np.full(len(tokens.codes) + 1, -1, np.int64)
-    followed = np.append(inner[1:], False)
+    followed = np.append(inner, False)[1:]
     token_to[ends[begins[~followed]]] = begins[~followed] + 1
 
     first, end = token_at[matches.start], token_to[matches.end]

@@ -1,0 +1,42 @@
+"""Tokenizers that lattice tests share, and the reference's matching restated slowly."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from data.tokenizer import Tokenizer, character_vocabulary
+
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
+
+PIECES = ["iphone", "##15", "15", "mate", "##40", "cat", "con", "##cat", "##enate", "ok", "##机"]
+
+
+@pytest.fixture(scope="session")
+def characters(tmp_path_factory) -> Tokenizer:
+    """The character tokenizer that is made where none is given."""
+    file = tmp_path_factory.mktemp("characters") / "vocab.txt"
+    file.write_text("\n".join(character_vocabulary()) + "\n", encoding="utf-8")
+    return Tokenizer.load(file)
+
+
+@pytest.fixture(scope="session")
+def pieces(tmp_path_factory) -> Tokenizer:
+    """A WordPiece tokenizer: characters, a few longer pieces, and some gaps ([UNK])."""
+    file = tmp_path_factory.mktemp("pieces") / "vocab.txt"
+    vocabulary = [c for c in character_vocabulary() if c not in "龘鱻z##z"]
+    file.write_text("\n".join(vocabulary + PIECES) + "\n", encoding="utf-8")
+    return Tokenizer.load(file)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write text or bytes into a file of the test's folder; its path."""
+
+    def write_file(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+        return path
+
+    return write_file
