@@ -1,8 +1,8 @@
 """Painted backgrounds: sixteen simple places, and telling which one a picture shows.
 
-A scene is a few gradients and soft shapes, low in detail so that a coarse VQGAN can draw it, varied a
-little from picture to picture. Its middle is left calm: the thing shown stands there. This module
-knows nothing of emoji, names or graphs.
+A scene is a few gradients and soft shapes, low in detail so that a coarse VQGAN can draw it, varied
+a little from picture to picture. Its middle is left calm: the thing shown stands there. This
+module knows nothing of emoji, names or graphs.
 """
 
 from collections.abc import Callable, Iterable
@@ -38,9 +38,8 @@ class _Canvas:
         """A band from `top` to `bottom` that runs evenly through the colours."""
         y = [round(top * self.side), round(bottom * self.side)]
         place = np.linspace(0, len(colours) - 1, max(y[1] - y[0], 1))
-        rows = np.stack(
-            [np.interp(place, range(len(colours)), channel) for channel in zip(*colours)], axis=-1
-        )
+        channels = zip(*colours, strict=True)
+        rows = np.stack([np.interp(place, range(len(colours)), c) for c in channels], axis=-1)
         band = np.broadcast_to(rows[:, None], (len(rows), self.side, 3)).astype(np.uint8)
         self.image.paste(Image.fromarray(np.ascontiguousarray(band)), (0, y[0]))
 
@@ -124,7 +123,7 @@ def _underwater(c: _Canvas) -> None:
 
 
 def _sea(c: _Canvas) -> None:
-    c.gradient(0, 0.55, (255, 176, 128), (255, 226, 168))
+    c.gradient(0, 0.6, (255, 176, 128), (255, 226, 168))
     c.ellipse(c.vary(0.78, 0.06), c.vary(0.20, 0.02), 0.09, 0.09, (255, 246, 208))
     c.gradient(c.vary(0.56, 0.015), 1, (70, 158, 214), (28, 100, 178))
     c.hill(c.vary(0.86, 0.01), 0.018, 2.0, c.vary(0.0, 0.5), (40, 120, 196))
@@ -142,37 +141,57 @@ def _sky(c: _Canvas) -> None:
         c.cloud(c.vary(x, 0.05), c.vary(y, 0.03), size)
 
 
+# Near the border, where the thing in the middle does not cover them: x, y, radius.
+_STARS = (
+    (0.08, 0.10, 0.022),
+    (0.30, 0.06, 0.012),
+    (0.56, 0.09, 0.016),
+    (0.86, 0.07, 0.020),
+    (0.93, 0.34, 0.012),
+    (0.06, 0.42, 0.014),
+    (0.92, 0.62, 0.020),
+    (0.08, 0.72, 0.012),
+    (0.80, 0.92, 0.014),
+)
+_FLOWERS = (
+    (0.07, 0.42, 0.034),
+    (0.93, 0.38, 0.040),
+    (0.06, 0.66, 0.042),
+    (0.94, 0.64, 0.034),
+    (0.10, 0.90, 0.040),
+    (0.32, 0.94, 0.034),
+    (0.54, 0.91, 0.040),
+    (0.76, 0.94, 0.036),
+    (0.94, 0.88, 0.042),
+)
+
+
 def _night(c: _Canvas) -> None:
     c.gradient(0, 1, (18, 16, 58), (44, 34, 104), (96, 58, 140))
     c.light(c.vary(0.2, 0.1), c.vary(0.85, 0.05), 0.5, (150, 70, 160), 0.6)
-    for _ in range(16):
-        x, y = c.rng.uniform(0, 1, 2)
-        radius = float(c.rng.choice([0.008, 0.012, 0.018]))
-        c.ellipse(x, y, radius, radius, (255, 250, 214))
+    for x, y, radius in _STARS:
+        c.ellipse(c.vary(x, 0.03), c.vary(y, 0.03), radius, radius, (255, 250, 214))
 
 
 def _table(c: _Canvas) -> None:
-    c.gradient(0, 0.6, (255, 240, 208), (255, 228, 186))
-    edge = c.vary(0.60, 0.015)
-    c.rectangle(0, edge, 1, 1, (250, 246, 240))
-    shift = c.vary(0.0, 0.06)
-    for row in range(4):
-        for column in range(-1, 9):
-            x, y = shift + column / 8, edge + row * (1 - edge) / 4
-            if (row + column) % 2:
-                c.rectangle(x, y, x + 0.125, y + (1 - edge) / 4, (224, 84, 76))
-            else:
-                c.rectangle(x, y, x + 0.125, y + (1 - edge) / 4, (246, 190, 182))
+    c.gradient(0, 0.68, (255, 240, 208), (255, 228, 186))
+    edge = c.vary(0.625, 0.01)
+    high = (1 - edge) / 3
+    for row in range(3):
+        for column in range(8):
+            x, y = column / 8, edge + row * high
+            colour = (228, 96, 86) if (row + column) % 2 else (248, 206, 198)
+            c.rectangle(x, y, x + 0.125, y + high, colour)
     c.rectangle(0, edge, 1, edge + 0.02, (196, 62, 58))
 
 
 def _road(c: _Canvas) -> None:
-    c.gradient(0, 0.56, (206, 226, 236), (242, 240, 228))
+    c.gradient(0, 0.6, (206, 226, 236), (242, 240, 228))
     c.hill(0.52, 0.04, 1.4, c.vary(0.2, 0.4), (176, 196, 160))
     edge = c.vary(0.56, 0.015)
     c.gradient(edge, 1, (112, 116, 124), (72, 76, 84))
     c.rectangle(0, edge, 1, edge + 0.025, (222, 222, 216))
-    shift = c.vary(0.0, 0.12)
+    shift = c.vary(0.0, 0.04)
     for x in (-0.1, 0.3, 0.7, 1.1):
         c.rectangle(x + shift, 0.90, x + shift + 0.22, 0.945, (250, 206, 70))
 
@@ -193,9 +212,8 @@ def _stage(c: _Canvas) -> None:
 
 def _court(c: _Canvas) -> None:
     c.gradient(0, 0.4, (38, 70, 122), (62, 106, 168))
-    for x in np.arange(12) / 11:
-        tint = (240, 240, 246) if c.rng.random() < 0.5 else (250, 200, 90)
-        c.ellipse(c.vary(float(x), 0.02), c.vary(0.16, 0.02), 0.024, 0.024, tint)
+    for x in np.arange(8) / 7:
+        c.ellipse(float(x), c.vary(0.17, 0.01), 0.034, 0.034, (250, 206, 110))
     edge = c.vary(0.34, 0.015)
     c.gradient(edge, 1, (236, 148, 74), (214, 112, 48))
     c.rectangle(0, edge, 1, edge + 0.03, (250, 244, 232))
@@ -205,10 +223,9 @@ def _court(c: _Canvas) -> None:
 
 
 def _living_room(c: _Canvas) -> None:
-    c.gradient(0, 0.75, (126, 184, 170), (150, 202, 188))
-    shift = c.vary(0.0, 0.06)
-    for x in np.arange(9) / 8:
-        c.rectangle(x + shift - 0.03, 0, x + shift, 0.75, (138, 194, 180))
+    c.gradient(0, 0.8, (122, 182, 168), (128, 186, 172))
+    for x in np.arange(8) / 8:
+        c.rectangle(x, 0, x + 0.0625, 0.8, (140, 196, 182))
     x = c.vary(0.14, 0.03)
     c.rectangle(x - 0.10, 0.06, x + 0.10, 0.24, (120, 84, 56))
     c.rectangle(x - 0.08, 0.08, x + 0.08, 0.22, (250, 232, 190))
@@ -221,16 +238,13 @@ def _living_room(c: _Canvas) -> None:
 
 def _street(c: _Canvas) -> None:
     c.gradient(0, 0.8, (196, 164, 220), (250, 206, 206))
-    x = c.vary(-0.08, 0.05)
-    while x < 1.0:
-        wide = c.vary(0.17, 0.03)
-        top = c.vary(0.30 if 0.15 < x < 0.7 else 0.18, 0.07)
-        shade = round(c.vary(0, 10))
-        c.rectangle(x, top, x + wide - 0.012, 0.85, (122 + shade, 104 + shade, 152 + shade))
-        for y in np.arange(top + 0.05, 0.75, 0.1):
-            c.rectangle(x + 0.03, y, x + 0.06, y + 0.045, (255, 226, 140))
-            c.rectangle(x + wide - 0.08, y, x + wide - 0.05, y + 0.045, (255, 226, 140))
-        x += wide
+    for n, top in enumerate((0.14, 0.30, 0.42, 0.46, 0.26, 0.18)):
+        x, top = c.vary((n - 0.2) / 5.6, 0.01), c.vary(top, 0.04)
+        shade = round(c.vary(0, 8)) + 14 * (n % 2)
+        c.rectangle(x, top, x + 0.19, 0.85, (116 + shade, 98 + shade, 150 + shade))
+        for y in np.arange(top + 0.06, 0.74, 0.15):
+            c.rectangle(x + 0.03, y, x + 0.075, y + 0.07, (255, 226, 140))
+            c.rectangle(x + 0.11, y, x + 0.155, y + 0.07, (255, 226, 140))
     edge = c.vary(0.82, 0.01)
     c.gradient(edge, 1, (188, 178, 190), (160, 150, 166))
     c.rectangle(0, edge, 1, edge + 0.02, (224, 216, 222))
@@ -242,18 +256,20 @@ def _garden(c: _Canvas) -> None:
     for x in np.arange(9) / 8:
         c.ellipse(c.vary(float(x), 0.02), base, 0.1, c.vary(0.09, 0.02), (60, 128, 66))
     c.gradient(base, 1, (60, 128, 66), (40, 104, 56))
-    for _ in range(26):
-        x, y = c.rng.uniform(0, 1), c.rng.uniform(base + 0.02, 1)
-        tint = [(255, 150, 184), (255, 236, 240), (250, 118, 140)][int(c.rng.integers(3))]
-        c.ellipse(x, y, 0.028, 0.028, tint)
+    for n, (x, y, radius) in enumerate(_FLOWERS):
+        x, y = c.vary(x, 0.02), c.vary(y, 0.02)
+        petal, tint = 0.7 * radius, ((255, 150, 184), (255, 230, 238))[n % 2]
+        for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            c.ellipse(x + dx * petal, y + dy * petal, petal, petal, tint)
+        c.ellipse(x, y, 0.45 * radius, 0.45 * radius, (255, 214, 90))
     c.light(0.5, 0.5, 0.5, (90, 120, 60), 0.6)
 
 
 def _workbench(c: _Canvas) -> None:
-    c.gradient(0, 0.75, (92, 106, 124), (112, 126, 144))
-    for x in np.arange(9) / 8 + 0.0625:
-        for y in (0.07, 0.2, 0.33, 0.46, 0.59):
-            c.ellipse(float(x), y, 0.014, 0.014, (70, 82, 98))
+    c.gradient(0, 0.8, (92, 106, 124), (112, 126, 144))
+    for x in np.arange(8) / 8 + 0.0625:
+        for y in (0.0625, 0.1875, 0.3125, 0.4375, 0.5625):
+            c.ellipse(float(x), y, 0.018, 0.018, (66, 78, 94))
     edge = c.vary(0.74, 0.012)
     c.gradient(edge, 1, (226, 182, 122), (202, 152, 92))
     c.rectangle(0, edge, 1, edge + 0.025, (242, 206, 150))
@@ -278,13 +294,11 @@ def _festival(c: _Canvas) -> None:
     c.gradient(0, 1, (255, 214, 92), (252, 186, 62))
     c.light(0.5, 0.5, 0.55, (120, 100, 60), 0.9)
     tints: list[Colour] = [(232, 66, 74), (66, 160, 210), (92, 184, 108), (178, 96, 190)]
-    shift = int(c.rng.integers(4))
     for n, x in enumerate(np.arange(8) / 7 * 1.06 - 0.03):
         y = 0.02 + 0.10 * (1 - (2 * x - 1) ** 2)
-        c.polygon([(x - 0.07, y), (x + 0.07, y), (x, y + 0.13)], tints[(n + shift) % 4])
-    for n in range(18):
-        x, y = c.rng.uniform(0, 1), c.rng.uniform(0.25, 1)
-        c.ellipse(x, y, 0.018, 0.018, tints[n % 4])
+        c.polygon([(x - 0.07, y), (x + 0.07, y), (x, y + 0.13)], tints[n % 4])
+    for n, (x, y, radius) in enumerate(_FLOWERS):
+        c.ellipse(c.vary(x, 0.03), c.vary(y, 0.03), 0.7 * radius, 0.7 * radius, tints[n % 4])
 
 
 SCENES: dict[str, Callable[[_Canvas], None]] = {
@@ -326,8 +340,8 @@ def paint_scene(scene: str, size: int, rng: np.random.Generator) -> Image.Image:
 def place(thing: Image.Image, scene: Image.Image, rng: np.random.Generator) -> Image.Image:
     """The scene with a thing (RGBA, transparent around it) standing in its middle.
 
-    The thing is cut to what is visible, scaled to about 0.7 of the side and moved by a pixel or two;
-    the outer eighth of the scene stays free. A pale glow around it keeps dark outlines readable.
+    The thing is cut to what is visible, scaled to about 0.7 of the side and moved by a pixel or
+    two; the outer eighth of the scene stays free. A pale glow keeps dark outlines readable.
     """
     size = scene.width
     box = thing.getbbox()
@@ -347,21 +361,18 @@ def place(thing: Image.Image, scene: Image.Image, rng: np.random.Generator) -> I
 
 
 def _features(image: Image.Image) -> NDArray[np.float64]:
-    """Mean colours around the border, reading nothing else: top, bottom, left and right in parts."""
+    """Mean colours of parts of the border, reading nothing else: 2 top, 2 bottom, 4 side."""
     pixels = np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BOX), np.float64)
     edge = round(64 * _BORDER)
     top, bottom = pixels[:edge], pixels[-edge:]
     left, right = pixels[edge:-edge, :edge], pixels[edge:-edge, -edge:]
+    sides = zip(np.array_split(left, 4), np.array_split(right, 4), strict=True)
     parts = [
         *(half.mean(axis=(0, 1)) for half in np.split(top, 2, axis=0)),
         *(half.mean(axis=(0, 1)) for half in np.split(bottom, 2, axis=0)),
-        *((a.mean((0, 1)) + b.mean((0, 1))) / 2 for a, b in zip(_fours(left), _fours(right))),
+        *((a.mean((0, 1)) + b.mean((0, 1))) / 2 for a, b in sides),
     ]
     return np.concatenate(parts)
-
-
-def _fours(strip: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    return np.array_split(strip, 4, axis=0)
 
 
 @cache
