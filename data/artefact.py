@@ -216,7 +216,11 @@ class Run:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             run._look(overwrite)
+        except ArtefactError:
+            run.close()
+            raise
         except OSError as error:
+            run.close()
             raise ArtefactError(
                 f"{out} cannot be written: {error.strerror}. Choose another --out."
             ) from None
@@ -268,14 +272,16 @@ class Run:
     def _acquire(self) -> None:
         """Hold a lock on the output for as long as this process works on it."""
         path = self.out.with_name(f".{self.out.name}.lock")
-        self._lock = path.open("w")
+        lock = path.open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            lock.close()
             raise ArtefactError(
                 f"Another process is writing {self.out} right now. Wait for it, or "
                 "choose another --out."
             ) from None
+        self._lock = lock
 
     def _difference(self, kind: str, settings: dict[str, Any], inputs: dict[str, str]) -> str:
         """What differs from the run that is asked for, in words; empty when nothing does."""

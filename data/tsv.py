@@ -67,9 +67,11 @@ def open_bytes(path: Path) -> BinaryIO:
         raise InputError(f"{path} is a folder; a file is expected.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    packed = file.read(2) == b"\x1f\x8b"
+    if file.read(2) == b"\x1f\x8b":
+        file.close()
+        return cast(BinaryIO, gzip.open(path))
     file.seek(0)
-    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
+    return file
 
 
 def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterator[Row]:

@@ -1,0 +1,93 @@
+"""Rows are read as they are: nothing quoted, guessed, merged or lost in silence."""
+
+import gzip
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.errors import InputError
+from data.tsv import Rejects, read_rows
+
+fields = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r\0")), min_size=2, max_size=2
+).filter(lambda row: "".join(row).strip())
+
+
+def read(path, columns=(2,)):
+    rejects = Rejects(path.with_name("rejects.tsv"))
+    return [(row.line, row.fields) for row in read_rows(path, columns, rejects)], rejects
+
+
+@given(rows=st.lists(fields, min_size=1, max_size=8), end=st.sampled_from(["\n", "\r\n"]))
+def test_what_was_written_is_read(tmp_path_factory, rows, end):
+    rows[0][0] = "first" + rows[0][0]  # a byte-order mark would be dropped there
+    path = tmp_path_factory.mktemp("tsv") / "a.tsv"
+    path.write_bytes("".join("\t".join(row) + end for row in rows).encode())
+    found, rejects = read(path)
+    assert [row for _, row in found] == rows
+    assert rejects.count == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    ['"', '"1+8"时代广场', "NA", "null", "007", " x ", "a\u2028b", "a\x85b", "a\x0bb", "\r!"],
+)
+def test_values_that_other_readers_change_are_kept(tmp_path, value):
+    path = tmp_path / "a.tsv"
+    path.write_bytes(f"1\t{value}\n2\ty\n".encode())
+    assert read(path)[0] == [(1, ["1", value]), (2, ["2", "y"])]
+
+
+def test_bad_rows_are_counted_with_line_and_reason_and_kept(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b"\xef\xbb\xbf1\tx\n2\n3\ta\tb\n\n5\t\xff\n6\ta\0b\n7\ty")
+    found, rejects = read(path)
+    assert found == [(1, ["1", "x"]), (7, ["7", "y"])]
+    assert rejects.reasons == {
+        "wrong column count": 2,
+        "blank line": 1,
+        "not UTF-8": 1,
+        "NUL character": 1,
+    }
+    assert rejects.first == "line 2: wrong column count: 1, expected 2"
+    kept = (tmp_path / "rejects.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in kept] == ["2", "3", "4", "5", "6"]
+    assert kept[1] == "3\twrong column count: 3, expected 2\t3\\ta\\tb"
+
+
+def test_gzip_is_told_by_its_first_bytes(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_bytes(gzip.compress("1\t甲\n".encode()))
+    assert read(path)[0] == [(1, ["1", "甲"])]
+
+
+def test_a_truncated_gzip_is_an_error_that_says_where(tmp_path):
+    path = tmp_path / "a.tsv.gz"
+    whole = gzip.compress("".join(f"{n}\t甲{n * 7919}\n" for n in range(20_000)).encode())
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="damaged gzip file after line"):
+        read(path)
+
+
+def test_a_file_in_gbk_says_how_to_convert_it(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_bytes("".join(f"{n}\t花椰菜\n" for n in range(50)).encode("gbk"))
+    with pytest.raises(InputError, match="iconv -f GB18030 -t UTF-8"):
+        read(path)
+
+
+def test_an_empty_and_a_missing_file_and_a_folder_are_errors(tmp_path):
+    (tmp_path / "empty.tsv").write_bytes(b"")
+    with pytest.raises(InputError, match="is empty"):
+        read(tmp_path / "empty.tsv")
+    with pytest.raises(InputError, match="does not exist"):
+        read(tmp_path / "none.tsv")
+    with pytest.raises(InputError, match="is a folder"):
+        read(tmp_path)
+
+
+def test_fields_longer_than_the_csv_modules_limit_are_read(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("1\t" + "x" * 200_000 + "\n")
+    assert len(read(path)[0][0][1][1]) == 200_000

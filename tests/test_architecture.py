@@ -1,0 +1,198 @@
+"""The rules that keep the rooms apart: who imports whom, what `--help` loads, what has help."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+import cli
+from tests.conftest import ROOT
+
+PACKAGES = ("data", "kg", "lattice", "artist", "demo")
+MAY_IMPORT = {
+    "data": set(),
+    "kg": {"data"},
+    "lattice": {"data"},
+    "artist": {"data"},
+    "demo": {"data", "kg", "lattice", "artist"},
+    "cli": set(PACKAGES),
+}
+TENSORS_ONLY = ("gpt.py", "vqgan.py", "sample.py")
+
+
+def sources(room: str) -> list[Path]:
+    return [ROOT / "cli.py"] if room == "cli" else sorted((ROOT / room).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Full names of everything that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_follow_the_arrows(room):
+    files = sources(room)
+    assert files
+    for path in files:
+        rooms = {name.split(".")[0] for name in imported(path)} & {*PACKAGES, "cli"}
+        wrong = rooms - MAY_IMPORT[room] - {room}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+def test_only_the_command_line_prints():
+    for room in PACKAGES:
+        for path in sources(room):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+                assert not (called and node.func.id == "print"), f"{path}:{node.lineno} prints"
+
+
+def test_only_two_modules_know_pykeen():
+    knowing = {
+        path.name
+        for path in sources("kg")
+        if any(name.split(".")[0] == "pykeen" for name in imported(path))
+    }
+    assert knowing <= {"transe.py", "evaluate.py"}
+
+
+@pytest.mark.parametrize("name", TENSORS_ONLY)
+def test_files_of_tensors_open_no_file_and_choose_no_device(name):
+    path = ROOT / "artist" / name
+    text = path.read_text(encoding="utf-8")
+    assert not {"os", "pathlib", "io"} & {n.split(".")[0] for n in imported(path)}
+    assert ".cuda(" not in text
+    assert "open(" not in text
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules in memory after running code in a fresh interpreter."""
+    show = "import sys; print(' '.join({m.split('.')[0] for m in sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{show}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_help_needs_neither_torch_nor_pykeen_nor_transformers():
+    code = """
+import typer.main, click, cli
+def walk(command, parents):
+    with click.Context(command, info_name=parents) as context:
+        command.get_help(context)
+        for name in getattr(command, "commands", {}):
+            walk(command.commands[name], parents + " " + name)
+walk(typer.main.get_command(cli.app), "cli.py")
+"""
+    loaded = loaded_by(code)
+    assert "typer" in loaded
+    assert not loaded & {"torch", "pykeen", "transformers", "pandas", "jieba", "PIL"}
+
+
+def test_the_shared_room_imports_no_torch():
+    modules = [f"data.{path.stem}" for path in sources("data") if path.stem != "__init__"]
+    assert not loaded_by("import " + ", ".join(modules)) & {"torch", "pykeen"}
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command with its full name."""
+    waiting: list[tuple[str, click.Command]] = [("", typer.main.get_command(cli.app))]
+    while waiting:
+        name, command = waiting.pop()
+        yield name.strip(), command
+        for child, inner in getattr(command, "commands", {}).items():
+            waiting.append((f"{name} {child}", inner))
+
+
+def test_every_command_and_every_option_says_what_it_does():
+    found = dict(commands())
+    for name, command in found.items():
+        assert command.help, f"`{name}` has no help"
+        for parameter in command.params:
+            said = getattr(parameter, "help", None)
+            assert said, f"`{name}` {parameter.name} has no help"
+
+
+def test_the_commands_that_users_rely_on_are_there():
+    found = {name for name, _ in commands()}
+    assert {
+        "kg train",
+        "kg eval",
+        "kg nearest",
+        "lattice build",
+        "lattice show",
+        "artist vqgan train",
+        "artist encode",
+        "artist finetune",
+        "artist predict",
+        "artist evaluate",
+        "demo",
+        "doctor",
+    } <= found
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("kg train", {"--out", "--epochs", "--dim", "--device", "--overwrite"}),
+        (
+            "lattice build",
+            {"--kg", "--entities", "--tokenizer", "--out", "--overwrite"},
+        ),
+        (
+            "artist finetune",
+            {
+                "--valid",
+                "--kg",
+                "--vqgan",
+                "--out",
+                "--init",
+                "--fusion",
+                "--epochs",
+                "--device",
+                "--overwrite",
+            },
+        ),
+        (
+            "artist predict",
+            {
+                "--text",
+                "--model",
+                "--kg",
+                "--out",
+                "--num-images",
+                "--seed",
+                "--device",
+                "--overwrite",
+            },
+        ),
+    ],
+)
+def test_the_promised_options_are_there(name, options):
+    command = dict(commands())[name]
+    assert options <= {option for p in command.params for option in p.opts}
+
+
+def test_the_readme_names_no_command_that_does_not_exist():
+    known = {name for name, _ in commands()}
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        for start in ("python cli.py ", "artist-toolkit "):
+            if line.strip().startswith(start):
+                words = line.strip().removeprefix(start).split()
+                called = [w for w in words[:3] if w.isalpha() and w.islower()]
+                assert any(" ".join(called[:n]) in known for n in (1, 2, 3)), line
