@@ -118,6 +118,13 @@ def kg_train(
     valid_fraction: Annotated[
         float, typer.Option(help="Share of the triples held out for measuring; at most 2000.")
     ] = KGConfig.valid_fraction,
+    learn_held_out: Annotated[
+        bool,
+        typer.Option(
+            "--learn-held-out/--keep-held-out",
+            help="After measuring, train again on all triples (graphs of up to a million).",
+        ),
+    ] = KGConfig.learn_held_out,
     patience: Annotated[
         int, typer.Option(help="Stop after so many measurements without a gain; 0: never.")
     ] = KGConfig.patience,
@@ -140,6 +147,7 @@ def kg_train(
         scale=scale,
         min_tail_count=min_tail_count,
         valid_fraction=valid_fraction,
+        learn_held_out=learn_held_out,
         patience=patience,
         seed=seed,
     )

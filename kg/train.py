@@ -6,11 +6,11 @@ goes on where it was.
 
 import json
 import logging
-import time
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from data.errors import InputError, Interrupted
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, read_names, write_names
 from data.seeds import stream
 from data.tsv import Rejects
-from kg.config import KGConfig
+from kg.config import CHECKPOINTS, KGConfig
 from kg.triples import Triples, read_triples
 from kg.vectors import (
     HELD_OUT_FILE,
@@ -33,10 +33,16 @@ from kg.vectors import (
     write_triples,
 )
 
+if TYPE_CHECKING:
+    from kg.transe import Measure
+
 Ids = NDArray[np.int32]
 
 _READ = "read.json"  # written when the dump has been read into the run's folder
 _TRAIN, _VALID = "train.parquet", "valid.parquet"  # the splits, until the run is finished
+_AFTER = "all"  # folder of the checkpoints of the run on all triples
+# With more triples than this, those held out are less than 0.2 % and not worth a second run.
+_LEARN_HELD_OUT_UP_TO = 1_000_000
 _TO_MEASURE = 500  # held-out triples that early stopping goes by
 _CANDIDATES = 5000  # and among how many entities it ranks them
 
@@ -67,7 +73,7 @@ class KGReport:
             f"rows: {c['rows_read']} read, {c['rows_rejected']} rejected, "
             f"{c.get('literals_dropped', 0)} literals and {c['duplicates_dropped']} duplicates "
             "dropped",
-            f"trained {c['epochs']} epochs in {c['train_seconds']} s; kept epoch {c['best_epoch']}",
+            f"trained in {c['train_seconds']} s; epoch {self.metrics['best_epoch']} was best",
         ]
         return "\n".join([*said, describe(self.metrics)])
 
@@ -76,6 +82,7 @@ def describe(metrics: dict[str, Any]) -> str:
     """The metrics in one line."""
     if "both" not in metrics:
         return "not measured: no triples were held out"
+    since = "; they were learned afterwards" if metrics.get("learned_since") else ""
     both = metrics["both"]
     pool = metrics["candidates"]
     among = "all entities" if pool == "all" else f"{pool} sampled entities"
@@ -83,6 +90,7 @@ def describe(metrics: dict[str, Any]) -> str:
         f"filtered, among {among}, {metrics['num_triples']} held-out triples: "
         f"MRR {both['mrr']:.3f}, "
         + ", ".join(f"Hits@{k} {both[f'hits@{k}']:.3f}" for k in (1, 3, 10))
+        + since
     )
 
 
@@ -121,9 +129,15 @@ def train_kg(
         if run.resumed:
             logger.info("resuming %s", run.work)
         splits, counts = _read(paths, run.work, config)
-        counts, metrics = _train(splits, counts, run.work, config, device)
-        for name in (_READ, _TRAIN, _VALID, "checkpoint.safetensors", "best.safetensors"):
+        try:
+            counts, metrics = _train(splits, counts, run.work, config, device)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped; what was done lies in {run.work}. The same command goes on from there."
+            ) from None
+        for name in (_READ, _TRAIN, _VALID, *CHECKPOINTS):
             (run.work / name).unlink(missing_ok=True)
+        shutil.rmtree(run.work / _AFTER, ignore_errors=True)
         run.finish(counts)
     return KGReport(out, counts, metrics)
 
@@ -133,6 +147,10 @@ class _Splits:
     train: Ids
     valid: Ids  # early stopping goes by these
     test: Ids  # and these are reported
+
+    @property
+    def all(self) -> list[Ids]:
+        return [self.train, self.valid, self.test]
 
 
 def _read(paths: list[Path], work: Path, config: KGConfig) -> tuple[_Splits, dict[str, Any]]:
@@ -162,7 +180,11 @@ def _write_graph(graph: Triples, work: Path, config: KGConfig) -> None:
     write_triples(work / _TRAIN, train)
     write_triples(work / _VALID, valid)
     write_triples(work / HELD_OUT_FILE, test)
-    held = {"triples_for_stopping": len(valid), "triples_held_out": len(test)}
+    held = {
+        "split": "given" if len(graph.valid) + len(graph.test) else "random",
+        "triples_for_stopping": len(valid),
+        "triples_held_out": len(test),
+    }
     write_json(work / _READ, graph.counts | held)
 
 
@@ -190,62 +212,72 @@ def hold_out(triples: Ids, count: int, seed: int) -> tuple[Ids, Ids]:
     return triples[~mask], triples[mask]
 
 
+def _measure(splits: _Splits, config: KGConfig) -> "Measure | None":
+    """The MRR of some held-out triples among some entities: what early stopping goes by."""
+    from kg.evaluate import evaluate, make_queries
+
+    if not len(splits.valid):
+        return None
+    few = np.random.default_rng(stream(config.seed, "measure")).permutation(len(splits.valid))
+    queries = make_queries(splits.valid[np.sort(few[:_TO_MEASURE])], splits.all)
+
+    def measure(entity: Any, relation: Any) -> float:
+        found = evaluate(
+            queries,
+            entity,
+            relation,
+            config.p_norm,
+            num_candidates=_CANDIDATES,
+            seed=stream(config.seed, "candidates"),
+        )
+        return float(found["both"]["mrr"])
+
+    return measure
+
+
 def _train(
     splits: _Splits, counts: dict[str, Any], work: Path, config: KGConfig, device: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train, measure, write vectors and metrics; the counts and the metrics."""
+    """Train, measure, learn what was held out, save; the counts and the metrics."""
     from kg.evaluate import evaluate, make_queries
-    from kg.transe import Measure, train
+    from kg.transe import train
 
-    known = [splits.train, splits.valid, splits.test]
-    measure: Measure | None = None
-    if len(splits.valid):
-        few = np.random.default_rng(stream(config.seed, "measure")).permutation(len(splits.valid))
-        queries = make_queries(splits.valid[np.sort(few[:_TO_MEASURE])], known)
-
-        def measure(entity: Any, relation: Any) -> float:
-            found = evaluate(
-                queries,
-                entity,
-                relation,
-                config.p_norm,
-                num_candidates=_CANDIDATES,
-                seed=stream(config.seed, "candidates"),
-            )
-            return float(found["both"]["mrr"])
-
-    begun = time.monotonic()
-    try:
+    sizes = counts["entities"], counts["relations"]
+    trained = train(
+        splits.train, *sizes, config, device=device, work=work, measure=_measure(splits, config)
+    )
+    seconds = trained.seconds
+    learn = (
+        config.learn_held_out
+        and counts["split"] == "random"
+        and len(splits.test) > 0
+        and counts["triples"] <= _LEARN_HELD_OUT_UP_TO
+    )
+    if not (work / METRICS).exists():  # else a run that was killed has measured already
+        metrics: dict[str, Any] = {"num_triples": 0}
+        if len(splits.test):
+            queries = make_queries(splits.test, splits.all)
+            metrics |= evaluate(queries, trained.entity, trained.relation, config.p_norm)
+        metrics |= {
+            "learned_since": learn,
+            "loss": trained.losses[-1],
+            "best_epoch": trained.best_epoch,
+            "valid_mrr": {str(epoch): score for epoch, score in trained.scores.items()},
+        }
+        write_json(work / METRICS, metrics)
+    if learn:
+        (work / _AFTER).mkdir(exist_ok=True)
         trained = train(
-            splits.train,
-            counts["entities"],
-            counts["relations"],
-            config,
+            np.concatenate(splits.all),
+            *sizes,
+            replace(config, epochs=trained.best_epoch),
             device=device,
-            work=work,
-            measure=measure,
+            work=work / _AFTER,
         )
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped; the last checkpoint is in {work}. The same command goes on from there."
-        ) from None
+        seconds += trained.seconds
     save_vectors(work, trained.entity, trained.relation)
-    metrics: dict[str, Any] = {"split": "held out", "num_triples": 0}
-    if len(splits.test):
-        queries_test = make_queries(splits.test, known)
-        metrics |= evaluate(queries_test, trained.entity, trained.relation, config.p_norm)
-    metrics |= {
-        "loss": trained.losses[-1],
-        "valid_mrr": {str(epoch): score for epoch, score in trained.scores.items()},
-    }
-    write_json(work / METRICS, metrics)
-    counts = counts | {
-        "epochs": len(trained.losses),
-        "best_epoch": trained.best_epoch,
-        "train_seconds": round(trained.seconds, 1),
-        "seconds": round(time.monotonic() - begun, 1),
-    }
-    return counts, metrics
+    metrics = json.loads((work / METRICS).read_text(encoding="utf-8"))
+    return counts | {"train_seconds": round(seconds, 1)}, metrics
 
 
 @dataclass(frozen=True)
@@ -306,6 +338,15 @@ def eval_kg(
         num_candidates=num_candidates,
         seed=seed,
     )
+    if triples is None:
+        before = json.loads((kg / METRICS).read_text(encoding="utf-8"))
+        if before["learned_since"]:
+            logger.warning(
+                "the held-out triples of %s were learned after they were measured; before that: %s",
+                kg,
+                describe(before | {"learned_since": False}),
+            )
+        metrics["learned_since"] = before["learned_since"]
     return EvalReport(kg, metrics)
 
 

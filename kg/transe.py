@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from data.errors import ArtefactError, ConfigError
 from data.seeds import stream
-from kg.config import KGConfig
+from kg.config import CHECKPOINTS, KGConfig
 
 logger = logging.getLogger(__name__)
 
@@ -337,7 +337,9 @@ def make_model(num_entities: int, num_relations: int, config: KGConfig) -> Any:
         return fill
 
     def embedding(name: str, size: int) -> Any:
-        return pykeen.embedding(max_id=size, shape=config.dim, initializer=start(name))
+        return pykeen.embedding(
+            max_id=size, shape=config.dim, initializer=start(name), unique=False
+        )
 
     margin = MARGINS[config.loss] if config.margin is None else config.margin
     return pykeen.model(
@@ -429,7 +431,8 @@ def train(
             if config.patience and state.since_best >= config.patience:
                 loop._should_stop = True
         now = time.monotonic()
-        if work is not None and now - saved >= checkpoint_seconds and epoch < epochs:
+        over = epoch == epochs or loop._should_stop
+        if work is not None and (over or now - saved >= checkpoint_seconds):
             state.save()
             saved = time.monotonic()
 
@@ -509,7 +512,7 @@ class _State:
             if self.work is None:
                 self._best = {name: weight.clone() for name, weight in best.items()}
             else:
-                _save(self.work / "best.safetensors", best, {"epoch": self.epoch})
+                _save(self.work / CHECKPOINTS[1], best, {"epoch": self.epoch})
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -523,12 +526,12 @@ class _State:
             "scores": self.scores,
             "seconds": self.seconds,
         }
-        _save(self.work / "checkpoint.safetensors", tensors, about)
+        _save(self.work / CHECKPOINTS[0], tensors, about)
 
     @torch.no_grad()
     def resume(self) -> None:
         """Take up the checkpoint, if there is one."""
-        path = self.work / "checkpoint.safetensors" if self.work is not None else None
+        path = self.work / CHECKPOINTS[0] if self.work is not None else None
         if path is None or not path.exists():
             return
         tensors, about = _load(path)
@@ -548,7 +551,7 @@ class _State:
                 assert self._best is not None
                 vectors = self._best
             else:
-                vectors, about = _load(self.work / "best.safetensors")
+                vectors, about = _load(self.work / CHECKPOINTS[1])
                 assert about["epoch"] == self.best_epoch
         for weight in vectors.values():
             weight.div_(self.scale)
@@ -568,6 +571,7 @@ def _save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None
 
     partial = path.with_name(path.name + ".partial")
     save_file(tensors, partial, metadata={"about": json.dumps(about)})
+    partial.chmod(0o644)  # safetensors makes files that only their owner may read
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)

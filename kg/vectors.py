@@ -64,6 +64,8 @@ def save_vectors(folder: Path, entity: torch.Tensor, relation: torch.Tensor) -> 
     save_file({VECTORS_KEY: entity}, folder / VECTORS)
     save_file({RELATION_VECTORS_KEY: relation}, folder / RELATION_VECTORS)
     torch.save(entity, folder / EASYNLP_VECTORS)
+    for name in (VECTORS, RELATION_VECTORS):
+        (folder / name).chmod(0o644)  # safetensors makes files that only their owner may read
 
 
 def load_vectors(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
