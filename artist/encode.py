@@ -5,6 +5,7 @@ few batches are in memory at a time, however long the table is.
 """
 
 import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -26,9 +27,11 @@ from data import schema
 from data.artefact import Run, fingerprint
 from data.errors import InputError, SchemaError
 from data.images import decode_image, square
+from data.tokenizer import tokenizer_folder
 from data.tsv import Rejects
 
 _REJECTS = ".rejects.tsv"
+_TOKENIZER = ".tokenizer"  # the folder that `lattice build` writes beside a table
 _ROW_GROUP = 512  # rows, at least, that are read together later on
 _AHEAD = 2  # batches whose images are decoded while the model works
 
@@ -73,7 +76,8 @@ def encode_table(
 ) -> EncodeReport:
     """Write the rows of a lattice table with the VQGAN codes of their images.
 
-    Rows whose image is missing or damaged are left out, counted, and listed beside the table.
+    Rows whose image is missing or damaged are left out, counted, and listed beside the table. The
+    tokenizer folder beside `table` is copied beside `out`.
 
     Args:
         table: A lattice table with an `image` column.
@@ -139,6 +143,11 @@ def encode_table(
             "codes_used": int(used.sum()),
             "seconds": round(time.monotonic() - start, 3),
         }
+        if tokenizer_folder(table).is_dir():
+            shutil.copytree(tokenizer_folder(table), tokenizer_folder(out), dirs_exist_ok=True)
+        tokenizer = table.with_name(table.name + _TOKENIZER)
+        if tokenizer.is_dir():  # it belongs to the ids, which are the same
+            shutil.copytree(tokenizer, out.with_name(out.name + _TOKENIZER), dirs_exist_ok=True)
         run.finish(counts, companions=(_REJECTS,))
     return EncodeReport(out=out, **counts)
 

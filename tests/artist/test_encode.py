@@ -12,6 +12,7 @@ from artist.encode import encode_table
 from artist.vqgan import VQGAN, VQGANConfig, from_uint8
 from artist.vqgan_folder import load_vqgan, save_vqgan
 from data import schema
+from data.artefact import fingerprint
 from data.errors import ArtefactError, InputError, SchemaError
 
 CONFIG = VQGANConfig(
@@ -66,7 +67,10 @@ def write_table(path: Path, images: list[bytes | None] | None, row_group_size: i
 def test_rows_keep_everything_and_gain_their_own_codes(tmp_path: Path, vqgan: Path) -> None:
     images: list[bytes | None] = [png(i) for i in range(7)]
     table = write_table(tmp_path / "in.parquet", images)
+    (tmp_path / "in.parquet.tokenizer").mkdir()
+    (tmp_path / "in.parquet.tokenizer" / "vocab.txt").write_text("[PAD]\n")
     report = encode_table(table, tmp_path / "out.parquet", vqgan=vqgan, batch_size=2)
+    assert (tmp_path / "out.parquet.tokenizer" / "vocab.txt").read_text() == "[PAD]\n"
     assert (report.rows, report.encoded, report.rejected) == (7, 7, {})
     out = schema.open_table(tmp_path / "out.parquet", schema.LATTICE, [schema.CODES]).read()
     assert out.column_names == [*schema.LATTICE.names, "codes"]
@@ -74,7 +78,7 @@ def test_rows_keep_everything_and_gain_their_own_codes(tmp_path: Path, vqgan: Pa
     said = schema.table_metadata(out.schema)
     assert said["tokenizer_fingerprint"] == "abc"
     assert (said["image_len"], said["codebook_size"]) == ("64", "32")
-    assert len(said["vqgan"]) == 64
+    assert said["vqgan"] == fingerprint(vqgan)
     model = load_vqgan(vqgan)
     for content, codes in zip(images, out["codes"].to_pylist(), strict=True):
         assert content is not None
