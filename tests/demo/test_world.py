@@ -226,3 +226,16 @@ def test_without_pictures_the_error_says_what_to_install(
 def test_base64_is_what_the_readers_expect(world: World) -> None:
     encoded = rows_of(world.valid)[0][2]
     assert base64.b64decode(encoded, validate=True).startswith(b"\x89PNG")
+
+
+def test_an_installed_emoji_font_serves_where_openmoji_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if world_module._find_font() is None:
+        pytest.skip("no colour emoji font is installed here")
+    monkeypatch.setattr(world_module, "find_spec", lambda name: None)
+    source = world_module._picture_source()
+    strawberry = source.picture("🍓", 96)
+    assert strawberry is not None
+    assert main_colour(strawberry) == "红色"
+    assert source.picture("\U000e0fff", 96) is None
