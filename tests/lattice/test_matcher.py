@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lattice.matcher import AhoCorasick
+from lattice.trie import Trie
 
-BACKENDS = [AhoCorasick]
+BACKENDS = [AhoCorasick, Trie.build]
 
 
 def codes(text):
