@@ -30,8 +30,8 @@ class KGConfig:
         min_tail_count: See `kg.triples.read_triples`.
         valid_fraction: Share of the triples held out for measuring, at most `max_valid`; 0: none.
         max_valid: See `valid_fraction`.
-        learn_held_out: Once it is measured, train a graph of up to a million triples again on all of
-            them, as long as was best: a name's only telling triple may be among those held out.
+        learn_held_out: Once it is measured, train a graph of up to a million triples again on all
+            of them, as long as was best: a name's only telling triple may be among those held out.
             Triples that an OpenKE folder sets apart are never learned.
         patience: Stop after so many measurements without a better one; 0: never.
         seed: The same seed gives the same vectors on one machine.

@@ -83,13 +83,13 @@ def pick_device(name: str) -> torch.device:
 
 
 def default_batch_size(num_triples: int) -> int:
-    """About fifty steps an epoch, within 256..8192."""
-    return min(8192, max(256, 1 << (num_triples // 50).bit_length()))
+    """About twenty steps an epoch, within 256..8192."""
+    return min(8192, max(256, 1 << (num_triples // 20).bit_length()))
 
 
 def default_epochs(num_triples: int) -> int:
-    """Enough for a small graph to converge, few enough for a large one to end: 300 down to 5."""
-    return int(min(300, max(5, 3e7 / max(1, num_triples))))
+    """Enough for a small graph to converge, few enough for a large one to end: 60 down to 5."""
+    return int(min(60, max(5, 30 * (270_000 / max(1, num_triples)) ** 0.5)))
 
 
 # ---- The parts that are given to pykeen
@@ -148,6 +148,49 @@ class Batch(NamedTuple):
     target: Tensor  # [B]
     sign: Tensor  # [B]: +1 where the tail is to be found, -1 where the head
     negatives: Tensor  # [G, N]
+    false: Tensor  # [B, N]: negatives that are true; in a large graph only the target itself
+
+
+class _Answers:
+    """Which entities answer which (source, relation, sign), as a table; for small graphs.
+
+    In a graph of a thousand entities one negative in ten may be true, and pushes apart entities
+    that have a triple in common; in a large graph they are too rare to matter.
+    """
+
+    LARGEST = 1 << 26  # cells of the table, a byte each
+
+    def __init__(self, triples: Tensor, num_entities: int) -> None:
+        self.num_entities = num_entities
+        head, relation, tail = triples.long().unbind(1)
+        forward = torch.ones_like(head, dtype=torch.bool)
+        key = torch.cat([self._key(head, relation, forward), self._key(tail, relation, ~forward)])
+        self._keys, row = _distinct(key)
+        self.table: Tensor | None = None
+        if len(self._keys) * num_entities <= self.LARGEST:
+            size = (len(self._keys), num_entities)
+            self.table = torch.zeros(size, dtype=torch.bool, device=triples.device)
+            self.table[row, torch.cat([tail, head])] = True
+
+    @classmethod
+    def of(cls, triples: Tensor, num_entities: int) -> "_Answers | None":
+        """The table, unless it would be too large."""
+        if len(triples) > cls.LARGEST // num_entities:  # about as many rows as triples
+            return None
+        answers = cls(triples, num_entities)
+        return answers if answers.table is not None else None
+
+    def _key(self, source: Tensor, relation: Tensor, forward: Tensor) -> Tensor:
+        return (relation * 2 + forward) * self.num_entities + source
+
+    def __call__(
+        self, source: Tensor, relation: Tensor, forward: Tensor, negatives: Tensor
+    ) -> Tensor:
+        """[B], [B], [B], [G, N] -> [B, N]: which negatives are true."""
+        assert self.table is not None
+        row = torch.searchsorted(self._keys, self._key(source, relation, forward))
+        negatives = negatives.repeat_interleave(len(source) // len(negatives), 0)
+        return self.table[row.unsqueeze(1), negatives]
 
 
 class Batches:
@@ -169,6 +212,7 @@ class Batches:
         self.batch_size = batch_size // self.chunk * self.chunk
         self.used = len(triples) // self.chunk * self.chunk
         self.epoch = epoch
+        self.answers = _Answers.of(triples, num_entities)
 
     def __len__(self) -> int:
         return -(-self.used // self.batch_size)
@@ -182,18 +226,17 @@ class Batches:
             chosen = order[begin : min(begin + self.batch_size, self.used)]
             head, relation, tail = self.triples[chosen].long().unbind(1)
             forward = torch.rand(len(chosen), generator=generator, device=device) < 0.5
-            yield Batch(
-                source=torch.where(forward, head, tail),
-                relation=relation,
-                target=torch.where(forward, tail, head),
-                sign=forward.float() * 2 - 1,
-                negatives=torch.randint(
-                    self.num_entities,
-                    (len(chosen) // self.chunk, self.config.num_negatives),
-                    generator=generator,
-                    device=device,
-                ),
-            )
+            source, target = torch.where(forward, head, tail), torch.where(forward, tail, head)
+            shape = (len(chosen) // self.chunk, self.config.num_negatives)
+            negatives = torch.randint(
+                self.num_entities, shape, generator=generator, device=device
+            )  # [G, N]
+            if self.answers is not None:
+                false = self.answers(source, relation, forward, negatives)
+            else:
+                false = (negatives.unsqueeze(1) == target.view(shape[0], -1, 1)).flatten(0, 1)
+            sign = forward.float() * 2 - 1
+            yield Batch(source, relation, target, sign, negatives, false)
 
 
 class _L2(torch.autograd.Function):
@@ -247,8 +290,7 @@ class SharedNegatives:
     def _process_batch(self, batch: Batch, start: int, stop: int, *_: Any, **__: Any) -> Tensor:
         assert (start, stop) == (0, len(batch.source)), "pykeen split a batch of whole chunks"
         positive, negative = self.score(batch)
-        same = batch.negatives.unsqueeze(1) == batch.target.view(len(batch.negatives), -1, 1)
-        negative = negative.masked_fill(same.flatten(0, 1), float("-inf"))
+        negative = negative.masked_fill(batch.false, float("-inf"))
         loss: Tensor = self.loss.process_slcwa_scores(
             positive_scores=positive, negative_scores=negative, num_entities=None
         )
