@@ -1,6 +1,6 @@
 """From a caption file to a lattice table, and from a few texts to the same rows.
 
-The corpus streams through: memory is bounded by `_BATCH_BYTES`, whatever its length. A row that
+The corpus streams through, so memory does not grow with it. A row that
 cannot be used is counted, kept in `<out>.rejects.tsv` with its line and reason, and left out. The
 tokenizer is written beside the table (`<out>.tokenizer/`), so a table says by itself what its ids
 mean.
@@ -8,13 +8,11 @@ mean.
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,15 +21,15 @@ from tqdm import tqdm
 
 from data.artefact import Manifest, Run, fingerprint, sha256
 from data.errors import ArtefactError, ConfigError, InputError, ToolkitError
-from data.images import check_image, decode_base64, decode_image
 from data.kg_folder import EASYNLP_VECTORS, VECTORS, kg_fingerprint, read_names
 from data.schema import IMAGE, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer, write_character_vocabulary
-from data.tsv import Rejects, Row, open_bytes, read_rows
-from lattice.kernel import CAPTIONS, LatticeConfig, LatticeKernel, one_of
+from data.tsv import Rejects, open_bytes
+from lattice.corpus import CAPTIONS, IMAGE_CHECKS, Batch, read_captions
+from lattice.kernel import LatticeConfig, LatticeKernel, one_of
 from lattice.lexicon import load_lexicon, names_file
-from lattice.matcher import AhoCorasick
 from lattice.show import Bar, draw
+from lattice.trie import BACKENDS, make_matcher
 
 __all__ = [
     "LatticeConfig",
@@ -45,12 +43,9 @@ __all__ = [
 ]
 
 _FORMATS = ("parquet", "tsv")
-_IMAGE_CHECKS = ("full", "header")
 
-_BATCH_ROWS = 16_384
-_BATCH_BYTES = 32 << 20
 _IMAGE_ROW_GROUP = 500  # rows; with images, training reads single row groups at random
-_LOOK_AHEAD = 100  # rows that decide whether the file has images
+_TEXT_ROW_GROUP = 65_536
 _MAX_TRACKED = 16_000_000  # rows whose idx is remembered (8 bytes each) to find duplicates
 
 
@@ -114,16 +109,6 @@ class LatticeReport:
         return "\n".join(lines)
 
 
-class _Batch(NamedTuple):
-    """Rows ready for the kernel."""
-
-    lines: list[int]
-    idx: list[str]
-    text: list[str]
-    images: list[bytes] | None
-    encoded: list[str] | None  # the images as they stood in the file
-
-
 def build_lattice(
     corpus: Path,
     out: Path,
@@ -134,6 +119,7 @@ def build_lattice(
     mentions: Path | None = None,
     format: str = "parquet",
     check_images: str = "full",
+    backend: str = "auto",
     overwrite: bool = False,
 ) -> LatticeReport:
     """Match entity names in every caption of a file and write the lattice table.
@@ -149,6 +135,7 @@ def build_lattice(
         format: `tsv` writes EasyNLP's preprocessed rows instead of Parquet.
         check_images: `full` decodes every image once, so that a damaged one is found now and not in
             training; `header` only reads its size.
+        backend: What matches: `ahocorasick`, `trie`, or `auto`; the table is the same.
         overwrite: Replace another run's output.
 
     Raises:
@@ -156,7 +143,8 @@ def build_lattice(
     """
     config = _with_mentions(config or LatticeConfig(), mentions)
     one_of("format", format, _FORMATS)
-    one_of("check_images", check_images, _IMAGE_CHECKS)
+    one_of("backend", backend, BACKENDS)
+    one_of("check_images", check_images, IMAGE_CHECKS)
     for source in (corpus, names_file(names), *([mentions] if mentions else [])):
         if out.exists() and source.exists() and out.samefile(source):
             raise ConfigError(f"--out {out} is an input; choose another.")
@@ -177,7 +165,7 @@ def build_lattice(
             return _report(out, run.finished, unchanged=True)
         try:
             lexicon = load_lexicon(names, loaded, config, mentions)
-            kernel = LatticeKernel(loaded, lexicon, AhoCorasick(lexicon.surfaces), config)
+            kernel = LatticeKernel(loaded, lexicon, make_matcher(lexicon.surfaces, backend), config)
             metadata = table_metadata(names, loaded, config)
             rejects = Rejects(run.beside(".rejects.tsv"))
             writer = _TsvWriter if format == "tsv" else _ParquetWriter
@@ -213,7 +201,7 @@ def match_texts(
     config = _with_mentions(config or LatticeConfig(), mentions)
     loaded = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
     lexicon = load_lexicon(names, loaded, config, mentions)
-    kernel = LatticeKernel(loaded, lexicon, AhoCorasick(lexicon.surfaces), config)
+    kernel = LatticeKernel(loaded, lexicon, make_matcher(lexicon.surfaces), config)
     idx = [str(n) for n in range(len(texts))]
     batch = kernel(
         pa.RecordBatch.from_arrays([pa.array(idx), pa.array(texts, pa.string())], schema=CAPTIONS)
@@ -314,8 +302,8 @@ def _stream(
     sink: _ParquetWriter | _TsvWriter | None = None
     bar = tqdm(desc="lattice", unit=" captions", disable=None)
     try:
-        for batch in _batches(corpus, rejects, check_images):
-            table, undecided = kernel.run(_record_batch(batch))
+        for batch in read_captions(corpus, rejects, check_images):
+            table, undecided = kernel.run(batch.captions)
             table, encoded = _drop_tokenless(table, batch, rejects)
             if not table.num_rows:
                 continue
@@ -328,7 +316,7 @@ def _stream(
             counts["with_entity"] += int((entities > 0).sum())
             counts["tokens"] += int(np.sum(table.column("seq_len").to_numpy()))
             if counts["rows"] <= _MAX_TRACKED:
-                hashes.append(np.array([hash(i) for i in batch.idx], np.int64))
+                hashes.append(np.array([hash(i) for i in table.column("idx").to_pylist()]))
             bar.update(table.num_rows)
     finally:
         bar.close()
@@ -356,109 +344,17 @@ def _stream(
     }
 
 
-def _batches(corpus: Path, rejects: Rejects, check_images: str) -> Iterator[_Batch]:
-    """The usable rows of a corpus, bounded in rows and bytes."""
-    rows = read_rows(corpus, (2, 3), rejects)
-    head = list(islice(rows, _LOOK_AHEAD))
-    has_images = sum(len(row.fields) == 3 for row in head) * 2 > len(head)
-    columns = 3 if has_images else 2
-    check = _full_check if check_images == "full" else _header_check
-
-    def usable(row: Row) -> bool:
-        if len(row.fields) != columns:
-            found = f"{len(row.fields)}, but most of the first {_LOOK_AHEAD} have {columns}"
-            rejects.add(row.line, "wrong column count", "\t".join(row.fields), found)
-        elif not row.fields[1].strip():
-            rejects.add(row.line, "empty caption", "\t".join(row.fields))
-        else:
-            return True
-        return False
-
-    with ThreadPoolExecutor(thread_name_prefix="images") as pool:
-        held: list[Row] = []
-        size = 0
-        for row in chain(head, rows):
-            if not usable(row):
-                continue
-            held.append(row)
-            size += sum(map(len, row.fields))
-            if len(held) == _BATCH_ROWS or size >= _BATCH_BYTES:
-                yield _make_batch(held, has_images, check, pool, rejects)
-                held, size = [], 0
-        if held:
-            yield _make_batch(held, has_images, check, pool, rejects)
-
-
-def _make_batch(
-    rows: list[Row],
-    has_images: bool,
-    check: Callable[[str], bytes | InputError],
-    pool: ThreadPoolExecutor,
-    rejects: Rejects,
-) -> _Batch:
-    if not has_images:
-        return _Batch(
-            [r.line for r in rows],
-            [r.fields[0] for r in rows],
-            [r.fields[1] for r in rows],
-            None,
-            None,
-        )
-    batch = _Batch([], [], [], [], [])
-    decoded = pool.map(check, [row.fields[2] for row in rows])
-    for (line, (idx, text, encoded)), image in zip(rows, decoded, strict=True):
-        if isinstance(image, InputError):
-            reason, _, detail = str(image).partition(": ")
-            rejects.add(line, reason, "\t".join((idx, text, encoded)), detail)
-            continue
-        batch.lines.append(line)
-        batch.idx.append(idx)
-        batch.text.append(text)
-        assert batch.images is not None
-        assert batch.encoded is not None
-        batch.images.append(image)
-        batch.encoded.append(encoded)
-    return batch
-
-
-def _header_check(encoded: str) -> bytes | InputError:
-    try:
-        content = decode_base64(encoded)
-        check_image(content)
-    except InputError as error:
-        return error
-    return content
-
-
-def _full_check(encoded: str) -> bytes | InputError:
-    try:
-        content = decode_base64(encoded)
-        decode_image(content)
-    except InputError as error:
-        return error
-    return content
-
-
-def _record_batch(batch: _Batch) -> pa.RecordBatch:
-    columns = [pa.array(batch.idx, pa.string()), pa.array(batch.text, pa.string())]
-    schema = CAPTIONS
-    if batch.images is not None:
-        content = pa.array(batch.images, pa.binary())
-        path = pa.nulls(len(batch.images), pa.string())
-        columns.append(pa.StructArray.from_arrays([content, path], fields=list(IMAGE.type)))
-        schema = schema.append(IMAGE)
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
 def _drop_tokenless(
-    table: pa.RecordBatch, batch: _Batch, rejects: Rejects
+    table: pa.RecordBatch, batch: Batch, rejects: Rejects
 ) -> tuple[pa.RecordBatch, list[str] | None]:
     """Without the captions that hold nothing the tokenizer keeps (control characters, say)."""
     kept = table.column("seq_len").to_numpy() > 0
     if kept.all():
         return table, batch.encoded
-    for n in np.flatnonzero(~kept):
-        rejects.add(batch.lines[n], "caption without a token", f"{batch.idx[n]}\t{batch.text[n]}")
+    for n in np.flatnonzero(~kept).tolist():
+        idx, text = (table.column(name)[n].as_py() for name in ("idx", "text"))
+        reason = "caption without a token" if text.strip() else "empty caption"
+        rejects.add(int(batch.lines[n]), reason, f"{idx}\t{text}")
     encoded = batch.encoded and [e for e, k in zip(batch.encoded, kept, strict=True) if k]
     return table.take(pa.array(np.flatnonzero(kept))), encoded
 
@@ -467,13 +363,25 @@ class _ParquetWriter:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema = schema
         self._writer = table_writer(path, schema)
-        self._group = _IMAGE_ROW_GROUP if IMAGE.name in schema.names else None
+        self._held: list[pa.RecordBatch] = []
+        self._group = _IMAGE_ROW_GROUP if IMAGE.name in schema.names else _TEXT_ROW_GROUP
 
     def write(self, table: pa.RecordBatch, encoded: list[str] | None) -> None:
-        self._writer.write_batch(table.cast(self._schema), row_group_size=self._group)
+        self._held.append(table)
+        held = sum(t.num_rows for t in self._held)
+        if held >= self._group:
+            self._flush(held - held % self._group)
 
     def close(self) -> None:
+        if self._held:
+            self._flush(sum(t.num_rows for t in self._held))
         self._writer.close()
+
+    def _flush(self, count: int) -> None:
+        """Write the first `count` rows in whole row groups; hold the rest."""
+        rows = pa.Table.from_batches(self._held).cast(self._schema)
+        self._writer.write_table(rows.slice(0, count), row_group_size=self._group)
+        self._held = rows.slice(count).to_batches()
 
 
 class _TsvWriter:

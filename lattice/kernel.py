@@ -23,8 +23,6 @@ from lattice.tokens import BatchTokenizer, TokenBatch
 SEGMENTS = ("none", "jieba")
 POLICIES = ("first", "longest")
 
-CAPTIONS = pa.schema([("idx", pa.string()), ("text", pa.string())])
-
 
 @dataclass(frozen=True, kw_only=True)
 class LatticeConfig(LexiconConfig):

@@ -1,0 +1,227 @@
+"""Reading a caption file column by column: the rows that `data.tsv.read_rows` gives, by chunks.
+
+Line ends and tabs of a chunk are found all at once, and Arrow cuts the columns out of it; only
+lines that cannot be used are looked at one by one. Images are decoded here, in threads.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.errors import InputError
+from data.images import check_image, decode_base64, decode_image
+from data.schema import IMAGE
+from data.tsv import Rejects, open_bytes, read_rows
+
+CAPTIONS = pa.schema([("idx", pa.string()), ("text", pa.string())])
+IMAGE_CHECKS = ("full", "header")
+
+_BATCH_ROWS = 4096  # the arrays of a batch of captions stay in the processor's cache
+_TEXT_CHUNK = 4 << 20  # bytes read at once
+_IMAGE_CHUNK = 32 << 20
+_LONGEST_ROW = 1 << 30  # Arrow's offsets have 32 bits
+_LOOK_AHEAD = 100  # rows that decide whether the file has images
+_BOM = b"\xef\xbb\xbf"
+
+
+class Batch(NamedTuple):
+    """Usable rows of a corpus.
+
+    Attributes:
+        lines: The line of each row in its file, from 1; int64.
+        captions: Columns `idx`, `text` and perhaps `image`.
+        encoded: Images as they stand in the file, or None.
+    """
+
+    lines: NDArray[np.int64]
+    captions: pa.RecordBatch
+    encoded: list[str] | None
+
+
+def read_captions(path: Path, rejects: Rejects, check_images: str) -> Iterator[Batch]:
+    """The usable rows of a corpus, in batches bounded in rows and bytes.
+
+    The form of most of the first hundred rows (with or without an image) is that of the file; rows
+    of another form are rejected.
+
+    Args:
+        path: The corpus, plain or gzip.
+        rejects: Receives all other rows.
+        check_images: `full` decodes every image; `header` reads its size.
+
+    Raises:
+        InputError: The file is missing, empty, not UTF-8, a damaged gzip, or has an endless row.
+    """
+    head = islice(read_rows(path, (2, 3), Rejects()), _LOOK_AHEAD)
+    forms = Counter(len(row.fields) for row in head)
+    check = _full_check if check_images == "full" else _header_check
+    if forms[3] > forms[2]:
+        with ThreadPoolExecutor(thread_name_prefix="images") as pool:
+            for line, chunk in _chunks(path, _IMAGE_CHUNK):
+                yield from _with_images(_cut(chunk, line, 3, rejects), check, pool, rejects)
+    else:
+        for line, chunk in _chunks(path, _TEXT_CHUNK):
+            lines, captions, _ = _cut(chunk, line, 2, rejects)
+            for begin in range(0, len(lines), _BATCH_ROWS):
+                rows = slice(begin, begin + _BATCH_ROWS)
+                yield Batch(lines[rows], captions.slice(begin, _BATCH_ROWS), None)
+
+
+class _Columns(NamedTuple):
+    lines: NDArray[np.int64]
+    captions: pa.RecordBatch
+    images: list[memoryview]
+
+
+def _chunks(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
+    """Whole lines, about `size` bytes at once, ended by line feeds; and the number of the first."""
+    line, rest = 1, b""
+    with open_bytes(path) as file:
+        first = True
+        while True:
+            read = _read(file.read, size, path, line)
+            if first:
+                read, first = read.removeprefix(_BOM), False
+            if not read:
+                break
+            end = read.rfind(b"\n") + 1
+            if not end:
+                rest += read
+                if len(rest) > _LONGEST_ROW:
+                    raise InputError(f"{path}:{line}: this row is longer than 1 GiB.")
+                continue
+            chunk, rest = rest + read[:end], read[end:]
+            number = chunk.count(b"\n")
+            yield line, chunk.replace(b"\r\n", b"\n") if b"\r" in chunk else chunk
+            line += number
+    if rest:
+        yield line, rest.removesuffix(b"\r") + b"\n"
+
+
+def _read(read: Callable[[int], bytes], size: int, path: Path, line: int) -> bytes:
+    import gzip
+    import zlib
+
+    try:
+        return read(size)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{path} is a damaged gzip file after line {line}: {error}. Fetch it again."
+        ) from None
+
+
+def _cut(chunk: bytes, first_line: int, columns: int, rejects: Rejects) -> _Columns:
+    """The columns of a chunk; lines that cannot be used go to `rejects`."""
+    data = np.frombuffer(chunk, np.uint8)
+    ends = np.flatnonzero(data == ord("\n"))
+    begins = np.concatenate(([0], ends[:-1] + 1))
+    tabs = np.flatnonzero(data == ord("\t"))
+    tabs_to = np.searchsorted(tabs, ends)
+    first_tab = np.concatenate(([0], tabs_to[:-1]))
+    good = tabs_to - first_tab == columns - 1
+    if b"\0" in chunk:
+        good[np.searchsorted(ends, np.flatnonzero(data == 0))] = False
+    try:
+        chunk.decode("utf-8")
+    except UnicodeDecodeError:
+        for n, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
+            good[n] &= _is_utf8(chunk[begin:end])
+    for n in np.flatnonzero(~good).tolist():
+        _reject(chunk[begins[n] : ends[n]], first_line + n, columns, rejects)
+
+    begins, ends, tab = begins[good], ends[good], tabs[first_tab[good]]
+    last = ends if columns == 2 else tabs[first_tab[good] + 1]
+    # The chunk itself as strings: idx, tab, text, what lies up to the next row; and so on.
+    offsets = np.stack((begins, tab, tab + 1, last), axis=1).reshape(-1)
+    offsets = np.append(offsets, len(chunk)).astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(chunk)]
+    pieces = pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
+    places = np.arange(len(begins)) * 4
+    captions = pa.RecordBatch.from_arrays(
+        [pieces.take(pa.array(places)), pieces.take(pa.array(places + 2))], schema=CAPTIONS
+    )
+    images = []
+    if columns == 3:
+        view = memoryview(chunk)
+        images = [view[b + 1 : e] for b, e in zip(last.tolist(), ends.tolist(), strict=True)]
+    return _Columns(first_line + np.flatnonzero(good), captions, images)
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _reject(raw: bytes, line: int, columns: int, rejects: Rejects) -> None:
+    """Set a line aside, for the reason that `data.tsv` would give."""
+    text = raw.decode("utf-8", "replace")
+    if not _is_utf8(raw):
+        rejects.add(line, "not UTF-8", text)
+    elif not text.strip():
+        rejects.add(line, "blank line", text)
+    elif "\0" in text:
+        rejects.add(line, "NUL character", text)
+    else:
+        found = f"{text.count(chr(9)) + 1}, expected {columns} as most of the first rows have"
+        rejects.add(line, "wrong column count", text, found)
+
+
+def _with_images(
+    columns: _Columns,
+    check: Callable[[memoryview], tuple[str, bytes | InputError]],
+    pool: ThreadPoolExecutor,
+    rejects: Rejects,
+) -> Iterator[Batch]:
+    kept: list[int] = []
+    encoded: list[str] = []
+    contents: list[bytes] = []
+    for n, (text, content) in enumerate(pool.map(check, columns.images)):
+        if isinstance(content, InputError):
+            reason, _, detail = str(content).partition(": ")
+            row = [*(column[n].as_py() for column in columns.captions), text]
+            rejects.add(int(columns.lines[n]), reason, "\t".join(row), detail)
+        else:
+            kept.append(n)
+            encoded.append(text)
+            contents.append(content)
+    if not kept:
+        return
+    captions = columns.captions.take(pa.array(kept))
+    image = pa.StructArray.from_arrays(
+        [pa.array(contents, pa.binary()), pa.nulls(len(kept), pa.string())],
+        fields=list(IMAGE.type),
+    )
+    yield Batch(
+        columns.lines[kept],
+        pa.RecordBatch.from_arrays([*captions.columns, image], schema=CAPTIONS.append(IMAGE)),
+        encoded,
+    )
+
+
+def _header_check(encoded: memoryview) -> tuple[str, bytes | InputError]:
+    return _check(encoded, check_image)
+
+
+def _full_check(encoded: memoryview) -> tuple[str, bytes | InputError]:
+    return _check(encoded, decode_image)
+
+
+def _check(encoded: memoryview, look: Callable[[bytes], object]) -> tuple[str, bytes | InputError]:
+    """Base64 text, and the image behind it or what is wrong with it."""
+    text = str(encoded, "utf-8")
+    try:
+        content = decode_base64(text)
+        look(content)
+    except InputError as error:
+        return text, error
+    return text, content
