@@ -308,11 +308,12 @@ def _read_chunks(path: Path, rejects: Rejects) -> Iterator[_Rows]:
         try:
             while block := file.read(_BLOCK):
                 rest += block
-                if parse is None:
+                cut = rest.rfind(b"\n") + 1
+                if parse is None and cut:
                     rest = rest.removeprefix(b"\xef\xbb\xbf")
                     parse, header = _detect(rest)
                     rest, number = rest[header:], number + (header > 0)
-                cut = rest.rfind(b"\n") + 1
+                    cut = rest.rfind(b"\n") + 1
                 if not cut and len(rest) > _LONGEST_ROW:
                     raise InputError(
                         f"{path}:{number}: a row of more than {_LONGEST_ROW >> 20} MB. Is this a "
@@ -329,8 +330,10 @@ def _read_chunks(path: Path, rejects: Rejects) -> Iterator[_Rows]:
             raise InputError(
                 f"{path} is a damaged gzip file after line {number}: {error}. Fetch it again."
             ) from None
-    if parse is None:
+    if parse is None and not rest:
         raise InputError(f"{path} is empty.")
+    if parse is None:  # one line that does not end
+        parse, rest = _parse_tsv, rest.removeprefix(b"\xef\xbb\xbf")
     if rest:
         rows, _ = parse(rest if rest.endswith(b"\n") else rest + b"\n", number, True, rejects)
         good += len(rows.line)
@@ -547,15 +550,15 @@ def _distinct(values: Hashes) -> tuple[Hashes, Ints]:
     """Distinct values, ascending, and how often each stands there."""
     # np.unique goes through a hash table here, twenty times slower than a vectorised sort.
     values = np.sort(values)
-    first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+    first = np.flatnonzero(np.concatenate([[len(values) > 0], values[1:] != values[:-1]]))
     counts = np.diff(np.concatenate([first, [len(values)]]))
     return values[first], counts
 
 
 def _find(known: Hashes, values: Hashes) -> Ids:
     """The place of each value in the ascending array `known`, -1 where it is not there."""
-    places = np.empty(len(values), np.int32)
-    for begin in range(0, len(values), 1 << 22):
+    places = np.full(len(values), -1, np.int32)
+    for begin in range(0, len(values) if len(known) else 0, 1 << 22):
         block = values[begin : begin + (1 << 22)]
         order = np.argsort(block)  # ascending look-ups stay in the cache
         place = np.searchsorted(known, block[order])
@@ -595,7 +598,7 @@ def _number(read: _Hashed, paths: Sequence[Path], min_tail_count: int) -> Triple
     head, tail = _find(entities, heads), _find(entities, tails)
     literal = kept & (tail < 0)
     counts["literals_dropped"] = int(literal.sum())
-    counts["literals_distinct"] = len(_distinct(tails[literal])[0]) if literal.any() else 0
+    counts["literals_distinct"] = len(_distinct(tails[literal])[0])
     kept &= tail >= 0
     rows = np.flatnonzero(kept)
     if not len(rows):
@@ -635,14 +638,12 @@ def _merged(read: _Hashed, entities: Hashes) -> int:
     _, once = np.unique(read.variants[:, 0], return_index=True)
     place = _find(entities, read.variants[once, 1])
     spellings = np.bincount(place[place >= 0], minlength=len(entities))
+    plain = np.zeros(len(entities), bool)
     for column in (0, 2):  # those that also stand there in their normal form
         touched = np.flatnonzero(spellings)
         own = read.names[~read.changed[:, column], column]
         own = own[_find(entities[touched], own) >= 0]
-        place = _find(entities, _distinct(own)[0]) if len(own) else np.empty(0, np.int32)
-        if column == 0:
-            plain = np.zeros(len(entities), bool)
-        plain[place] = True
+        plain[_find(entities, _distinct(own)[0])] = True
     return int(np.maximum(spellings + plain - 1, 0).sum())
 
 
