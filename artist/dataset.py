@@ -144,7 +144,7 @@ def read_rows(path: Path, *, text_len: int, pad_id: int, max_entities: int) -> R
 
 def lattice_settings(metadata: dict[str, str]) -> dict[str, object]:
     """The settings `lattice build` matched with, so that prompts can be matched alike."""
-    settings: dict[str, object] = json.loads(metadata.get("lattice", "{}"))
+    settings: dict[str, object] = json.loads(metadata.get("settings", "{}"))
     return settings
 
 

@@ -174,7 +174,7 @@ def check_table(rows: Rows, tokenizer: str, kg_used: str, kg: Path, source: str)
     Raises:
         SchemaError: It was built with another tokenizer or KG than the model was trained with.
     """
-    if rows.metadata.get("tokenizer") != tokenizer:
+    if rows.metadata.get("tokenizer_fingerprint") != tokenizer:
         raise SchemaError(
             f"{source} was built with another tokenizer than the model's. Build it with "
             "`--tokenizer` set to the model folder."
@@ -182,7 +182,7 @@ def check_table(rows: Rows, tokenizer: str, kg_used: str, kg: Path, source: str)
     if not kg_used:
         return
     for name, found in (
-        (source, rows.metadata.get("kg")),
+        (source, rows.metadata.get("kg_fingerprint")),
         (str(kg), kg_fingerprint(kg)),
     ):
         if found != kg_used:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from artist.dataset import Batches, Rows, rows_from_table
 from artist.device import choose_device, choose_dtype
 from artist.evaluate import check_table
-from artist.gallery import Card, Picture, PictureRow, Span, write_gallery
+from artist.gallery import Card, Entity, Picture, PictureRow, write_gallery
 from artist.model_folder import Model, load_model, read_config
 from artist.sample import SamplingConfig, sample
 from artist.vqgan import to_uint8
@@ -162,11 +162,11 @@ def predict(
             Card(
                 prompt=rows.texts[n],
                 tokens=token_surfaces(loaded, rows, n),
-                spans=entity_spans(rows, n, names),
+                entities=entities_of(rows, n, names),
                 rows=[
                     PictureRow(
                         label="",
-                        pictures=[Picture(png=f.read_bytes()) for f in files[n]],
+                        pictures=[Picture(content=f.read_bytes()) for f in files[n]],
                     )
                 ],
             )
@@ -180,7 +180,7 @@ def predict(
             footer=f"Model {model.name}, {fingerprint(model)[:12]}; KG {kg.name}; "
             f"{describe(sampling)}.",
         )
-        counts = {
+        counts: dict[str, Any] = {
             "prompts": len(rows),
             "images": len(rows) * num_images,
             "with_entity": int((np.diff(rows.first_entity) > 0).sum()),
@@ -261,12 +261,12 @@ def token_surfaces(model: Model, rows: Rows, n: int) -> list[str]:
     return next(iter(model.tokenizer.encode([rows.texts[n]]))).surfaces[: rows.bert_ids.shape[1]]
 
 
-def entity_spans(
+def entities_of(
     rows: Rows, n: int, names: Sequence[str], notes: Sequence[str] | None = None
-) -> list[Span]:
+) -> list[Entity]:
     """The n-th row's entities with their half-open token spans."""
     return [
-        Span(
+        Entity(
             start=int(rows.starts[at]),
             end=int(rows.ends[at]),
             label=names[rows.entity_ids[at]],

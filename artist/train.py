@@ -32,11 +32,11 @@ from artist.gpt import GPT, SIZES, Entities, GPTConfig, parameter_groups
 from artist.model_folder import CONFIG, Model, load_model, save_model
 from artist.vqgan_folder import load_vqgan
 from data.artefact import Run, atomic, fingerprint
-from data.errors import ConfigError, InputError, Interrupted, SchemaError, ToolkitError
+from data.errors import ConfigError, Interrupted, SchemaError, ToolkitError
 from data.kg_folder import kg_fingerprint, read_vectors
 from data.schema import CODES, LATTICE, open_table, table_metadata
 from data.seeds import stream
-from data.tokenizer import Tokenizer
+from data.tokenizer import Tokenizer, tokenizer_of
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ def finetune(
     with Run.open(out, kind="model", settings=settings, inputs=inputs, overwrite=overwrite) as run:
         if run.finished:
             return FinetuneReport(out=out, **run.finished.counts, unchanged=True)
-        tokenizer = Tokenizer.load(tokenizer_beside(table))
+        tokenizer = tokenizer_of(table)
         gpt, rows, valid_rows = _prepare(table, valid, kg, vqgan, tokenizer, config)
         if init is not None:
             start_from(gpt, init)
@@ -225,23 +225,12 @@ def with_codes(table: Path, vqgan: Path, device: str) -> Path:
         encoded = table.with_name(table.name.removesuffix(".parquet") + ".codes.parquet")
         log.info("%s", encode_table(table, encoded, vqgan=vqgan, device=device))
         return encoded
-    if table_metadata(found).get("vqgan") != fingerprint(vqgan):
+    if table_metadata(found).get("vqgan_fingerprint") != fingerprint(vqgan):
         raise SchemaError(
             f"{table} holds codes of another VQGAN than {vqgan}. Encode the images again with "
             "`cli.py artist encode`."
         )
     return table
-
-
-def tokenizer_beside(table: Path) -> Path:
-    """The tokenizer folder that `lattice build` and `artist encode` write beside a table."""
-    folder = table.with_name(table.name + ".tokenizer")
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder} is missing: the tokenizer that the table was built with. It moves with the "
-            "table; copy it too, or build the table again."
-        )
-    return folder
 
 
 def _prepare(
@@ -252,9 +241,9 @@ def _prepare(
     sizes = {"max_entities": config.max_entities, "text_len": config.text_len}
     rows, valid_rows = (read_rows(p, pad_id=tokenizer.pad_id, **sizes) for p in (table, valid))
     for path, found in ((table, rows), (valid, valid_rows)):
-        if found.metadata.get("tokenizer") != tokenizer.fingerprint:
+        if found.metadata.get("tokenizer_fingerprint") != tokenizer.fingerprint:
             raise SchemaError(f"{path} was built with another tokenizer than {table}.")
-        if config.fusion != "none" and found.metadata.get("kg") != kg_fingerprint(kg):
+        if config.fusion != "none" and found.metadata.get("kg_fingerprint") != kg_fingerprint(kg):
             raise SchemaError(
                 f"{path} was built with another KG than {kg}, so its entity ids mean others. Build "
                 "it again with `cli.py lattice build --kg`."

@@ -119,6 +119,26 @@ class Tokenizer:
             file.write(json.dumps(config) + "\n")
 
 
+def tokenizer_folder(table: Path) -> Path:
+    """Where the tokenizer of a table lies: beside it, and it moves with it."""
+    return table.with_name(table.name + ".tokenizer")
+
+
+def tokenizer_of(table: Path) -> Tokenizer:
+    """The tokenizer that a table was built with.
+
+    Raises:
+        InputError: It is not beside the table.
+    """
+    folder = tokenizer_folder(table)
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder} is missing: the tokenizer that the table was built with. It moves with the "
+            "table; copy it too, or build the table again."
+        )
+    return Tokenizer.load(folder)
+
+
 def _backend(vocab: dict[str, int], lowercase: bool) -> Any:
     """Transformers' BERT tokenizer, checked to hold the vocabulary it was given."""
     # `vocab_file=` builds an empty vocabulary without a word in transformers 5; `vocab=` does not.

@@ -102,10 +102,10 @@ def write_table(
     schema = with_metadata(
         LATTICE.append(CODES),
         {
-            "tokenizer": tokenizer.fingerprint,
-            "kg": kg_fingerprint(kg),
-            "vqgan": fingerprint(vqgan),
-            "lattice": {},
+            "tokenizer_fingerprint": tokenizer.fingerprint,
+            "kg_fingerprint": kg_fingerprint(kg),
+            "vqgan_fingerprint": fingerprint(vqgan),
+            "settings": {},
         },
     )
     with table_writer(path, schema) as writer:
