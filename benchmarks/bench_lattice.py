@@ -59,6 +59,46 @@ def make_names(count: int | None, rng: np.random.Generator) -> list[str]:
     return words[:count] + [words[a] + words[b] for a, b in pairs]
 
 
+def is_blank(c: str) -> bool:
+    return c in " \t\n\r" or unicodedata.category(c) == "Zs"
+
+
+def is_control(c: str) -> bool:
+    return c not in "\t\n\r" and unicodedata.category(c).startswith("C")
+
+
+def is_ideograph(code: int) -> bool:
+    return (
+        0x4E00 <= code <= 0x9FFF
+        or 0x3400 <= code <= 0x4DBF
+        or 0x20000 <= code <= 0x2CEAF
+        or 0xF900 <= code <= 0xFAFF
+        or 0x2F800 <= code <= 0x2FA1F
+    )
+
+
+def is_punctuation(c: str) -> bool:
+    code = ord(c)
+    if 33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126:
+        return True
+    return unicodedata.category(c).startswith("P")
+
+
+def split_at_punctuation(word: str) -> list[str]:
+    parts: list[list[str]] = []
+    new = True
+    for c in word:
+        if is_punctuation(c):
+            parts.append([c])
+            new = True
+        else:
+            if new:
+                parts.append([])
+            parts[-1].append(c)
+            new = False
+    return ["".join(part) for part in parts]
+
+
 class Reference:
     """One caption at a time."""
 
@@ -74,49 +114,41 @@ class Reference:
             node["id"] = entity_id
 
     def words(self, text: str) -> list[str]:
-        spaced = []
-        for c in text:
-            code = ord(c)
-            if code in (0, 0xFFFD) or (unicodedata.category(c)[0] == "C" and c not in "\t\n\r"):
-                continue
-            if 0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0xF900 <= code <= 0xFAFF:
-                spaced.append(f" {c} ")
-            else:
-                spaced.append(" " if c.isspace() else c)
-        words = []
-        for word in "".join(spaced).split():
+        """BERT's basic tokenizer: its steps, each a pass over the characters."""
+        kept = [c for c in text if ord(c) not in (0, 0xFFFD) and not is_control(c)]
+        clean = "".join(" " if is_blank(c) else c for c in kept)
+        spaced = "".join(f" {c} " if is_ideograph(ord(c)) else c for c in clean)
+        words: list[str] = []
+        for word in spaced.strip().split():
             folded = unicodedata.normalize("NFD", word.lower())
-            current = ""
-            for c in folded:
-                category = unicodedata.category(c)
-                if category == "Mn":
-                    continue
-                if category[0] == "P" or c in "$+<=>^`|~":
-                    words += [current, c] if current else [c]
-                    current = ""
-                else:
-                    current += c
-            if current:
-                words.append(current)
-        return words
+            bare = "".join(c for c in folded if unicodedata.category(c) != "Mn")
+            words += split_at_punctuation(bare)
+        return " ".join(words).split()
 
     def tokens(self, text: str) -> list[str]:
-        tokens = []
+        """BERT's WordPiece: the longest piece first."""
+        tokens: list[str] = []
         for word in self.words(text):
+            characters = list(word)
+            if len(characters) > 100:
+                tokens.append("[UNK]")
+                continue
             begin, pieces = 0, []
-            while begin < len(word):
-                end = len(word)
-                while end > begin:
-                    piece = word[begin:end] if begin == 0 else "##" + word[begin:end]
+            while begin < len(characters):
+                end, found = len(characters), None
+                while begin < end:
+                    piece = "".join(characters[begin:end])
+                    piece = "##" + piece if begin > 0 else piece
                     if piece in self.vocab:
+                        found = piece
                         break
                     end -= 1
-                if end == begin:
+                if found is None:
                     pieces = ["[UNK]"]
                     break
-                pieces.append(piece)
+                pieces.append(found)
                 begin = end
-            tokens += pieces
+            tokens.extend(pieces)
         return tokens
 
     def row(self, tokens: list[str]) -> tuple[list[int], list[int], list[int]]:
@@ -166,7 +198,7 @@ def check(reference: Reference, table: Path, limit: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--names", type=int, help="default: jieba's dictionary, 349,046")
-    parser.add_argument("--captions", type=int, default=200_000)
+    parser.add_argument("--captions", type=int, default=400_000)
     parser.add_argument("--reference-captions", type=int, default=20_000)
     parser.add_argument("--backend", default="auto")
     options = parser.parse_args()

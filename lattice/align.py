@@ -39,24 +39,24 @@ def align(tokens: TokenBatch, continues: NDArray[np.bool_], matches: Matches) ->
         matches: What a matcher found in `tokens.codes`.
     """
     starts = token_starts(tokens)
-    ends = starts + tokens.lengths
-    # Zero-length tokens have no edge of their own. An edge inside a run of letters or of digits,
-    # where a `##` piece begins, is the vocabulary's doing and not the writer's.
-    real = tokens.lengths > 0
-    begins = np.flatnonzero(real)
-    run = _runs()[tokens.codes]
-    inner = continues[tokens.ids[begins]]
-    at = starts[begins]
-    inner &= (run[at] != 0) & (run[at] == run[at - 1])
-    token_at = np.full(len(tokens.codes) + 1, -1, np.int64)
-    token_at[at[~inner]] = begins[~inner]
-    token_to = np.full(len(tokens.codes) + 1, -1, np.int64)
-    followed = np.append(inner, False)[1:]
-    token_to[ends[begins[~followed]]] = begins[~followed] + 1
+    real = np.flatnonzero(tokens.lengths)  # a token without a surface has no edge of its own
+    token_at = np.full(len(tokens.codes) + 1, -1, np.int32)
+    token_to = np.full(len(tokens.codes) + 1, -1, np.int32)
+    token_at[starts[real]] = real
+    token_to[starts[real] + tokens.lengths[real]] = real + 1
+    # An edge inside a run of letters or of digits, where a `##` piece begins, is the vocabulary's
+    # doing and not the writer's.
+    edges = starts[real[continues[tokens.ids[real]]]]
+    runs = _runs()
+    before, after = runs[tokens.codes[edges - 1]], runs[tokens.codes[edges]]
+    cut = edges[(after != 0) & (before == after)]
+    token_at[cut] = -1
+    token_to[cut] = -1
 
     first, end = token_at[matches.start], token_to[matches.end]
-    kept = (first >= 0) & (end >= 0)
-    spans = Spans(first[kept], end[kept], matches.ordinal[kept])
+    kept = np.flatnonzero((first >= 0) & (end >= 0))
+    first, end = first[kept].astype(np.int64), end[kept].astype(np.int64)
+    spans = Spans(first, end, matches.ordinal[kept])
     order = np.argsort((spans.first << 32) | spans.end)  # all keys differ
     return Spans(*(column[order] for column in spans))
 
