@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.artefact import Run, fingerprint, write_json
@@ -356,7 +357,7 @@ def _map_names(kg: Path, triples: Path) -> Ids:
     ids = []
     for names, file in ((graph.entities, ENTITY_NAMES), (graph.relations, RELATION_NAMES)):
         known = pa.array(read_names(kg / file), pa.string())
-        ids.append(names.index_in(known).fill_null(-1).to_numpy())
+        ids.append(pc.index_in(names, known).fill_null(-1).to_numpy())
     entity, relation = ids
     head, kind, tail = graph.train.T
     mapped = np.stack([entity[head], relation[kind], entity[tail]], axis=1).astype(np.int32)

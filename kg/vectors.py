@@ -6,6 +6,7 @@ that were held out, so that `kg eval` can measure again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from data.errors import InputError, did_you_mean
+from data.errors import InputError
 from data.kg_folder import (
     EASYNLP_VECTORS,
     ENTITY_NAMES,
@@ -144,10 +145,13 @@ def find_entity(names: Sequence[str], name: str) -> int:
         return names.index(wanted)
     if wanted.startswith("#") and wanted[1:].isdigit() and int(wanted[1:]) < len(names):
         return int(wanted[1:])
-    # Spellings worth offering share a character with the name; to compare all would take minutes.
-    near = [n for n in names if abs(len(n) - len(wanted)) <= 2 and set(n) & set(wanted)]
-    near.sort(key=lambda n: -len(set(n) & set(wanted)))
-    raise InputError(f'no entity is called "{name}"{did_you_mean(wanted, near[:2000])}')
+    # To compare all spellings would take minutes; those worth offering share characters.
+    letters = set(wanted)
+    near = [n for n in names if abs(len(n) - len(wanted)) <= 2 and letters & set(n)]
+    near.sort(key=lambda n: -len(letters & set(n)))
+    offers = get_close_matches(wanted, near[:2000], n=3, cutoff=0.5)
+    said = f"; did you mean {' or '.join(offers)}?" if offers else "."
+    raise InputError(f"no entity is called {wanted}{said}")
 
 
 def nearest_ids(

@@ -1,0 +1,151 @@
+"""The stage and its commands, from a dump to neighbours."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import cli
+import kg.train
+from data.artefact import verify
+from data.errors import InputError
+from data.kg_folder import read_names, read_vectors
+from data.schema import TRIPLES, open_table
+from kg.config import KGConfig
+from kg.train import eval_kg, hold_out, train_kg
+from kg.vectors import nearest
+
+SMALL = KGConfig(dim=16, epochs=30, batch_size=256, valid_fraction=0.1)
+KINDS = {"蔬菜": "菜", "乐器": "琴", "动物": "兽"}
+
+
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory):
+    """Things of three kinds, some with a colour, and a few rows that cannot be used."""
+    rows = []
+    for kind, ending in KINDS.items():
+        rows.append(f"{kind}\t上级\t东西\n")
+        for n in range(40):
+            name = f"{chr(0x4E00 + n)}{ending}"
+            rows.append(f"{name}\t类别\t{kind}\n{name}\t颜色\t{'红绿蓝'[n % 3]}\n")
+            rows.append(f"{name}\t简介\t一段只出现一次的话{name}。\n")
+    rows.append("坏行\n")
+    path = tmp_path_factory.mktemp("dump") / "triples.tsv"
+    path.write_text("".join(rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(dump, tmp_path_factory):
+    out = tmp_path_factory.mktemp("kg") / "kg"
+    report = train_kg(dump, out, config=SMALL, device="cpu")
+    assert report.counts["literals_dropped"] == 120
+    assert "MRR" in str(report)
+    return out
+
+
+def test_the_folder_is_whole_and_in_the_agreed_formats(folder):
+    manifest = verify(folder)
+    assert set(manifest.files) == {
+        "entity2id.txt",
+        "relation2id.txt",
+        "entity_vectors.safetensors",
+        "entity2vec.pt",
+        "relation_vectors.safetensors",
+        "triples.parquet",
+        "held_out.parquet",
+        "metrics.json",
+        "rejects.tsv",
+    }
+    assert manifest.counts["rejected: wrong column count"] == 1
+    assert "坏行" in (folder / "rejects.tsv").read_text(encoding="utf-8")
+    names, vectors = read_names(folder / "entity2id.txt"), read_vectors(folder)
+    assert vectors.shape == (len(names), 16)
+    easynlp = torch.load(folder / "entity2vec.pt", weights_only=True)
+    np.testing.assert_array_equal(easynlp.numpy(), vectors)
+    table = open_table(folder / "triples.parquet", TRIPLES).read()
+    assert len(table) == manifest.counts["triples"] == 243
+
+
+def test_neighbours_are_of_the_same_kind(folder):
+    right = 0
+    for n in range(0, 40, 4):
+        found = nearest(folder, f"{chr(0x4E00 + n)}菜", count=5).found
+        assert [f.cosine for f in found] == sorted((f.cosine for f in found), reverse=True)
+        right += sum(f.name.endswith("菜") for f in found)
+    assert right >= 45
+
+
+def test_an_unknown_name_is_offered_the_nearest_spelling(folder):
+    with pytest.raises(InputError, match="did you mean 一"):
+        nearest(folder, "一莱")
+    assert nearest(folder, "#0").name == read_names(folder / "entity2id.txt")[0]
+
+
+def test_nothing_is_done_twice(dump, folder):
+    before = (folder / "manifest.json").read_bytes()
+    report = train_kg(dump, folder, config=SMALL, device="cpu")
+    assert report.finished_before
+    assert (folder / "manifest.json").read_bytes() == before
+
+
+def test_measuring_again_gives_the_same_figures_where_nothing_was_learned_since(dump, tmp_path):
+    config = KGConfig(dim=8, epochs=5, valid_fraction=0.1, learn_held_out=False)
+    report = train_kg(dump, tmp_path / "kg", config=config, device="cpu")
+    again = eval_kg(tmp_path / "kg", device="cpu").metrics
+    assert again["both"] == pytest.approx(report.metrics["both"])
+    assert 0 < again["both"]["mrr"] < 1
+
+
+def test_a_run_that_broke_off_after_reading_goes_on_and_ends_the_same(
+    dump, folder, tmp_path, monkeypatch
+):
+    def broken(*_, **__):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kg.train, "save_vectors", broken)
+        with pytest.raises(OSError, match="no space"):
+            train_kg(dump, tmp_path / "kg", config=SMALL, device="cpu")
+    assert not (tmp_path / "kg").exists()
+    monkeypatch.setattr(kg.train, "read_triples", broken)  # it has been read already
+    train_kg(dump, tmp_path / "kg", config=SMALL, device="cpu")
+    assert verify(tmp_path / "kg").files == verify(folder).files
+
+
+def test_without_held_out_triples_nothing_is_measured(dump, tmp_path):
+    config = KGConfig(dim=8, epochs=2, valid_fraction=0)
+    report = train_kg(dump, tmp_path / "kg", config=config, device="cpu")
+    assert "not measured" in str(report)
+    with pytest.raises(InputError, match="--triples"):
+        eval_kg(tmp_path / "kg", device="cpu")
+    assert eval_kg(tmp_path / "kg", triples=dump, device="cpu").metrics["num_triples"] == 243
+
+
+def test_no_entity_or_relation_loses_its_last_triple():
+    generator = np.random.default_rng(0)
+    triples = np.unique(generator.integers(0, 30, (200, 3)), axis=0).astype(np.int32)
+    train, held_out = hold_out(triples, 60, seed=0)
+    assert len(train) + len(held_out) == len(triples)
+    assert len(held_out) >= 40
+    assert set(train[:, [0, 2]].ravel()) == set(triples[:, [0, 2]].ravel())
+    assert set(train[:, 1]) == set(triples[:, 1])
+
+
+def test_the_commands_work_and_explain_their_errors(dump, folder, tmp_path):
+    run = CliRunner().invoke
+    result = run(cli.app, ["kg", "nearest", "一菜", "--kg", str(folder), "--count", "3"])
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 4
+    result = run(cli.app, ["kg", "eval", str(folder), "--device", "cpu"])
+    assert "MRR" in result.stdout
+    out = tmp_path / "kg"
+    options = ["--out", str(out), "--dim", "8", "--epochs", "2", "--device", "cpu"]
+    assert run(cli.app, ["kg", "train", str(dump), *options]).exit_code == 0
+    assert json.loads((out / "metrics.json").read_text())["both"]["mrr"] > 0
+    result = run(cli.app, ["kg", "train", str(dump), *options, "--seed", "1"])
+    assert "seed was 0, now 1" in str(result.exception)
+    result = run(cli.app, ["kg", "train", str(tmp_path / "none.tsv"), *options])
+    assert "does not exist" in str(result.exception)

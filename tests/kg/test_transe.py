@@ -1,0 +1,269 @@
+"""TransE: pykeen's scores, sparse steps equal to dense ones, exact resume."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.errors import ConfigError
+from kg.config import CHECKPOINTS, KGConfig
+from kg.transe import (
+    Batch,
+    Batches,
+    RowAdagrad,
+    SharedNegatives,
+    make_model,
+    pairwise_distance,
+    train,
+)
+
+NUM_ENTITIES, NUM_RELATIONS = 60, 3
+
+
+@pytest.fixture(scope="module")
+def triples():
+    generator = np.random.default_rng(0)
+    rows = np.stack([generator.integers(0, n, 400) for n in (60, 3, 60)], axis=1)
+    return np.unique(rows, axis=0).astype(np.int32)
+
+
+def small(**changes) -> KGConfig:
+    defaults = {"dim": 8, "epochs": 6, "batch_size": 64, "chunk_size": 16, "num_negatives": 5}
+    return KGConfig(**(defaults | changes))
+
+
+def a_batch(triples: np.ndarray, config: KGConfig) -> Batch:
+    rows = torch.from_numpy(triples)
+    return next(iter(Batches(rows, NUM_ENTITIES, config, 64, epoch=lambda: 1)))
+
+
+@pytest.mark.parametrize("p_norm", [1, 2])
+def test_scores_equal_those_of_pykeens_own_transe(triples, p_norm):
+    config = small(p_norm=p_norm)
+    model = make_model(NUM_ENTITIES, NUM_RELATIONS, config)
+    from pykeen.models import TransE
+    from pykeen.triples import KGInfo
+
+    stock = TransE(
+        triples_factory=KGInfo(NUM_ENTITIES, NUM_RELATIONS, create_inverse_triples=False),
+        embedding_dim=config.dim,
+        scoring_fct_norm=p_norm,
+        random_seed=0,
+    )
+    stock.load_state_dict(model.state_dict())
+    batch = a_batch(triples, config)
+    scorer = SharedNegatives()
+    scorer.model = model
+    positive, negative = scorer.score(batch)
+
+    def hrt(entity: torch.Tensor) -> torch.Tensor:
+        tail_side = batch.sign > 0
+        head = torch.where(tail_side, batch.source, entity)
+        tail = torch.where(tail_side, entity, batch.source)
+        return stock.score_hrt(torch.stack([head, batch.relation, tail], dim=1))
+
+    torch.testing.assert_close(positive, hrt(batch.target), rtol=1e-4, atol=1e-4)
+    per_triple = batch.negatives.repeat_interleave(16, 0)
+    for n in range(config.num_negatives):
+        torch.testing.assert_close(
+            negative[:, n : n + 1], hrt(per_triple[:, n]), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_l2_distances_have_the_gradient_of_the_plain_formula():
+    generator = torch.Generator().manual_seed(0)
+    query, point = (
+        torch.randn(2, n, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+        for n in (3, 5)
+    )
+    assert torch.autograd.gradcheck(lambda q, p: pairwise_distance(q, p, 2), (query, point))
+
+
+def test_a_step_touches_only_the_rows_of_its_batch_and_keeps_them_on_the_sphere(triples):
+    config = small()
+    model = make_model(1000, NUM_RELATIONS, config)
+    weight = model.entity_representations[0]._embeddings.weight
+    weight.row_length = config.scale
+    before = weight.detach().clone()
+    optimizer = RowAdagrad([weight])
+    ids = torch.tensor([3, 70, 999])
+    model.entity_representations[0].rows(ids).pow(3).sum().backward()
+    optimizer.step()
+    moved = (weight != before).any(dim=1).nonzero().flatten()
+    assert moved.tolist() == ids.tolist()
+    torch.testing.assert_close(weight.detach().norm(dim=1), torch.full((1000,), config.scale))
+
+
+def test_row_adagrad_equals_its_formula_on_dense_gradients():
+    weight = torch.nn.Parameter(torch.ones(4, 3))
+    optimizer = RowAdagrad([weight], lr=0.5)
+    expected, power = torch.ones(4, 3), torch.zeros(4)
+    for k in range(1, 4):
+        grad = torch.arange(12.0).view(4, 3) * k
+        optimizer.zero_grad()
+        sparse = grad.clone()
+        weight.grad = torch.sparse_coo_tensor(
+            torch.arange(4)[None], sparse, (4, 3), check_invariants=True
+        )
+        optimizer.step()
+        power += grad.square().mean(1)
+        expected -= 0.5 * grad / (power.sqrt() + 1e-10)[:, None]
+    torch.testing.assert_close(weight.detach(), expected)
+
+
+def test_true_negatives_of_a_small_graph_are_known(triples):
+    config = small(num_negatives=40)
+    batch = a_batch(triples, config)
+    known = set(map(tuple, triples.tolist()))
+    negatives = batch.negatives.repeat_interleave(16, 0)
+    for i in range(len(batch.source)):
+        for n in range(40):
+            pair = int(batch.source[i]), int(negatives[i, n])
+            head, tail = pair if batch.sign[i] > 0 else pair[::-1]
+            assert bool(batch.false[i, n]) == ((head, int(batch.relation[i]), tail) in known)
+
+
+def test_each_epoch_sees_each_triple_once_but_for_an_incomplete_chunk(triples):
+    rows = torch.from_numpy(triples)
+    batches = Batches(rows, NUM_ENTITIES, small(), 64, epoch=lambda: 3)
+    seen = []
+    for batch in batches:
+        swap = batch.sign < 0
+        head = torch.where(swap, batch.target, batch.source)
+        tail = torch.where(swap, batch.source, batch.target)
+        seen += torch.stack([head, batch.relation, tail], dim=1).tolist()
+    assert len(seen) == len(triples) // 16 * 16
+    assert len(set(map(tuple, seen))) == len(seen)
+    assert set(map(tuple, seen)) <= set(map(tuple, triples.tolist()))
+
+
+@pytest.mark.parametrize(("loss", "p_norm"), [("nssa", 2), ("margin", 1)])
+def test_the_loss_falls_and_vectors_have_length_one(triples, loss, p_norm):
+    config = small(
+        loss=loss,
+        p_norm=p_norm,
+        epochs=15,
+        scale=10 if loss == "nssa" else 1,
+        learning_rate=1.0 if loss == "nssa" else 0.1,
+    )
+    trained = train(triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu")
+    assert trained.losses[-1] < 0.9 * trained.losses[0]
+    torch.testing.assert_close(trained.entity.norm(dim=1), torch.ones(NUM_ENTITIES))
+
+
+def test_the_same_seed_gives_the_same_vectors_and_another_one_others(triples):
+    one, same, other = (
+        train(triples, NUM_ENTITIES, NUM_RELATIONS, small(seed=seed), device="cpu").entity
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, same)
+    assert not torch.allclose(one, other)
+
+
+@pytest.mark.parametrize("stop_in", [2, 4, 5])
+def test_a_run_broken_off_and_resumed_equals_one_that_was_not(triples, tmp_path, stop_in):
+    def measure_of(calls: list[int], limit: int | None):
+        def measure(entity: torch.Tensor, relation: torch.Tensor) -> float:
+            calls.append(1)
+            if limit is not None and len(calls) == limit:
+                raise KeyboardInterrupt
+            return float(entity.sum() + relation.sum())
+
+        return measure
+
+    def run(work, limit=None):
+        return train(
+            triples,
+            NUM_ENTITIES,
+            NUM_RELATIONS,
+            small(),
+            device="cpu",
+            work=work,
+            measure=measure_of([], limit),
+            checkpoint_seconds=0,
+        )
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "broken").mkdir()
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", stop_in)
+    assert (tmp_path / "broken" / CHECKPOINTS[0]).exists()
+    resumed = run(tmp_path / "broken")
+    assert torch.equal(whole.entity, resumed.entity)
+    assert torch.equal(whole.relation, resumed.relation)
+    assert whole.losses == resumed.losses
+    assert whole.scores == resumed.scores
+
+
+def test_a_killed_run_resumes_to_the_same_vectors(triples, tmp_path):
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from kg.config import KGConfig\n"
+        "from kg.transe import train\n"
+        "config = KGConfig(dim=8, epochs=80, batch_size=64, chunk_size=16, num_negatives=5)\n"
+        "train(np.load(sys.argv[1]), 60, 3, config, device='cpu', work=Path(sys.argv[2]),"
+        " checkpoint_seconds=0)\n"
+    )
+    np.save(tmp_path / "triples.npy", triples)
+    (tmp_path / "killed").mkdir()
+    arguments = [sys.executable, "-c", code, tmp_path / "triples.npy", tmp_path / "killed"]
+    process = subprocess.Popen(arguments, cwd=Path(__file__).parents[2])
+    checkpoint = tmp_path / "killed" / CHECKPOINTS[0]
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    config = small(epochs=80)
+    resumed = train(
+        triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu", work=tmp_path / "killed"
+    )
+    whole = train(triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu")
+    assert torch.equal(whole.entity, resumed.entity)
+    assert whole.losses == resumed.losses
+
+
+def test_training_stops_when_the_measure_no_longer_rises_and_keeps_the_best(triples):
+    scores = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1])
+    seen = []
+
+    def measure(entity: torch.Tensor, relation: torch.Tensor) -> float:
+        seen.append(entity / 10)
+        return next(scores)
+
+    trained = train(
+        triples,
+        NUM_ENTITIES,
+        NUM_RELATIONS,
+        small(epochs=8, patience=3),
+        device="cpu",
+        measure=lambda e, r: measure(e.clone(), r),
+    )
+    assert len(trained.losses) == 5
+    assert trained.best_epoch == 2
+    torch.testing.assert_close(trained.entity, seen[1])
+
+
+def test_a_learning_rate_that_blows_up_is_explained(triples):
+    with pytest.raises(ConfigError, match="--learning-rate"):
+        train(
+            triples, NUM_ENTITIES, NUM_RELATIONS, small(learning_rate=1e38, scale=0), device="cpu"
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"loss": "nsa"}, "did you mean"),
+        ({"p_norm": 3}, "1 or 2"),
+        ({"dim": 0}, "at least 1"),
+        ({"valid_fraction": 1.0}, "valid_fraction"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        KGConfig(**changes)
