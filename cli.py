@@ -48,6 +48,13 @@ class DeviceName(StrEnum):
     cuda = "cuda"
 
 
+class VQGANPreset(StrEnum):
+    """Kinds of VQGAN; see `artist.vqgan_train`."""
+
+    small = "small"
+    base = "base"
+
+
 # --- options that several commands share ---------------------------------------------------------
 Out = Annotated[Path, typer.Option(help="Where the result is written.", show_default=False)]
 Overwrite = Annotated[
@@ -362,6 +369,70 @@ def lattice_show_stats(
 
 
 # --- artist vqgan, artist encode -----------------------------------------------------------------
+@vqgan_app.command("train")
+def vqgan_train(
+    table: Annotated[
+        Path,
+        typer.Argument(
+            help="A lattice table with images, or a TSV of idx, text, imgbase64.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    valid: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images to measure by; without it a twentieth of TABLE is held out.",
+            show_default=False,
+        ),
+    ] = None,
+    preset: Annotated[
+        VQGANPreset, typer.Option(help="small: for CPUs; base: taming-transformers' architecture.")
+    ] = VQGANPreset.small,
+    resolution: Annotated[int, typer.Option(help="Side of the images in pixels.", min=8)] = 64,
+    downsample: Annotated[int, typer.Option(help="Pixels per code and side: 4, 8 or 16.")] = 8,
+    ch: Annotated[
+        int | None,
+        typer.Option(help="Width of the first level; the preset's if left out.", min=1),
+    ] = None,
+    codebook_size: Annotated[
+        int | None, typer.Option(help="Number of codes; the preset's if left out.", min=2)
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = 2000,
+    batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 32,
+    learning_rate: Annotated[float, typer.Option(help="At the top of its schedule.")] = 2e-3,
+    adversarial: Annotated[
+        float, typer.Option(help="Weight of the patch discriminator; 0 means off.", min=0)
+    ] = 0.0,
+    no_flip: Annotated[
+        bool, typer.Option("--no-flip", help="Do not mirror images while training.")
+    ] = False,
+    seed: Seed = 0,
+    device: Device = DeviceName.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a VQGAN on your own images and write its folder, with a sheet of reconstructions."""
+    from artist.vqgan_train import VQGANTrainConfig, train_vqgan
+
+    config = VQGANTrainConfig(
+        preset=preset.value,
+        resolution=resolution,
+        downsample=downsample,
+        ch=ch,
+        codebook_size=codebook_size,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        adversarial=adversarial,
+        flip=not no_flip,
+        seed=seed,
+    )
+    report = train_vqgan(
+        table, out, config=config, valid=valid, device=device.value, overwrite=overwrite
+    )
+    print(report)
+
+
 @artist_app.command("encode")
 def artist_encode(
     table: Annotated[Path, typer.Argument(help="A lattice table with images.", show_default=False)],
@@ -424,7 +495,7 @@ def artist_finetune(
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="At the top of the schedule.")] = 3e-4,
     weight_decay: Annotated[float, typer.Option(help="Of matrices only.")] = 0.01,
-    dropout: Annotated[float, typer.Option(help="Of embeddings, attention and branches.")] = 0.1,
+    dropout: Annotated[float, typer.Option(help="Of embeddings and residual branches.")] = 0.1,
     caption_dropout: Annotated[
         float, typer.Option(help="Share of captions left empty, so that guidance can be used.")
     ] = 0.1,

@@ -1,0 +1,574 @@
+"""Training a VQGAN on one's own pictures: the loop, readable from top to bottom.
+
+Codes are unit vectors, and latents are put on the unit sphere while training (Yu et al. 2022,
+section 3.2); a plain nearest-code lookup finds the same codes without that, so the result is an
+ordinary VQGAN. The first steps train a plain autoencoder, whose latents k-means turns into the
+first codebook; codes that nothing uses are moved to where latents are.
+
+Every random choice of a step comes from a seed derived from the run's seed and the step's number:
+a run that was killed and resumed equals one that was not, bit for bit on one machine.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from artist.device import choose_device, choose_dtype
+from artist.muon import Muon
+from artist.picture_metrics import psnr, ssim
+from artist.train import stop_signals
+from artist.vqgan import VQGAN, ResnetBlock, VQGANConfig, channels_last, from_uint8, to_uint8
+from artist.vqgan_folder import save_vqgan
+from artist.vqgan_losses import (
+    PatchDiscriminator,
+    discriminator_loss,
+    k_means,
+    reconstruction_loss,
+)
+from data import schema
+from data.artefact import Run, atomic, fingerprint
+from data.errors import ConfigError, InputError, Interrupted, ToolkitError
+from data.images import decode_base64, decode_image, encode_png, square
+from data.seeds import stream
+from data.tsv import Rejects, read_rows
+
+PRESETS = ("small", "base")
+SHEET = "reconstructions.png"
+METRICS = "metrics.jsonl"
+_CHECKPOINT = "checkpoint.pt"
+_PIXELS = "pixels.u8"  # the decoded images, (n, size, size, 3); gone when the run is finished
+_MUON_RATE = 10.0  # Muon's learning rate as a multiple of AdamW's
+_WARMUP_STEPS = 50
+_KMEANS_IMAGES = 512
+_REVIVE_STEPS = 100  # a code unused for so many steps is dead
+_REVIVE_UNTIL = 0.8  # share of the steps after which the codebook is left to settle
+_DECODE_BATCH = 32
+_MOST_HELD_OUT = 256
+_VALIDATIONS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANTrainConfig:
+    """What kind of VQGAN to train, and how.
+
+    Attributes:
+        preset: `small` for CPUs and small pictures; `base` is taming-transformers' architecture.
+        resolution: Images are cropped to squares and scaled to this side.
+        downsample: Pixels per code and side: 4, 8 or 16.
+        ch: Width of the first level; None means the preset's.
+        codebook_size: Number of codes; None means the preset's.
+        steps: Steps of the optimizer.
+        batch_size: Images a step.
+        learning_rate: AdamW's at its top; Muon's is ten times it.
+        plain_share: Share of the steps before the codebook comes in.
+        adversarial: Weight of the patch discriminator's loss; 0 means off.
+        adversarial_start: Share of the steps after which it comes in.
+        commitment: How strongly latents are drawn to their codes.
+        flip: Whether half of the images are mirrored while training.
+        valid_share: Share of the images held out (at most 256) where no others are given.
+        checkpoint_seconds: Time between two checkpoints.
+        precision: `auto`, `bf16` or `fp32`.
+        seed: Of everything.
+    """
+
+    preset: str = "small"
+    resolution: int = 64
+    downsample: int = 8
+    ch: int | None = None
+    codebook_size: int | None = None
+    steps: int = 2000
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    plain_share: float = 0.12
+    adversarial: float = 0.0
+    adversarial_start: float = 0.7
+    commitment: float = 0.25
+    flip: bool = True
+    valid_share: float = 0.05
+    checkpoint_seconds: float = 300.0
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ConfigError(f"preset={self.preset!r} is unknown; use {' or '.join(PRESETS)}.")
+        if self.downsample not in (4, 8, 16):
+            raise ConfigError(f"downsample={self.downsample}: use 4, 8 or 16.")
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        for name in ("plain_share", "adversarial_start", "valid_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must lie in [0, 1).")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning_rate={self.learning_rate} must be above 0.")
+        self.model_config()  # refuses sizes that do not fit
+
+    def model_config(self) -> VQGANConfig:
+        """The sizes of the model."""
+        if self.preset == "base":
+            levels = {4: (1, 2, 4), 8: (1, 2, 2, 4), 16: (1, 1, 2, 2, 4)}
+            ch = self.ch or 128
+            return VQGANConfig(
+                resolution=self.resolution,
+                ch=ch,
+                ch_mult=levels[self.downsample],
+                attn_resolutions=(16,),
+                codebook_size=self.codebook_size or 16_384,
+                norm_groups=math.gcd(ch, 32),
+            )
+        ch = self.ch or 128
+        return VQGANConfig(
+            resolution=self.resolution,
+            ch=ch,
+            ch_mult=(1, 1),
+            num_res_blocks=1,
+            attn_resolutions=(),
+            z_channels=64,
+            codebook_size=self.codebook_size or 1024,
+            codebook_embed_dim=16,
+            # torch's kernels are several times faster on groups of 16 channels and multiples
+            norm_groups=max(1, ch // 16),
+            patch_size=self.downsample // 2,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANReport:
+    """What a training reached; pictures are measured through their codes, as a GPT sees them."""
+
+    out: Path
+    parameters: int
+    steps: int
+    images: int
+    valid_images: int
+    rejected: dict[str, int] = field(default_factory=dict)
+    psnr: float
+    ssim: float
+    train_psnr: float
+    codes_used: int
+    codebook_size: int
+    image_len: int
+    seconds: float
+    unchanged: bool = False
+
+    def __str__(self) -> str:
+        done = "is finished and unchanged" if self.unchanged else f"took {self.seconds:.0f} s"
+        text = (
+            f"{self.out} {done}: {self.parameters / 1e6:.1f} M parameters, {self.steps} steps on "
+            f"{self.images} images, each {self.image_len} codes.\n"
+            f"On {self.valid_images} images held out: PSNR {self.psnr:.2f} dB (training images "
+            f"{self.train_psnr:.2f}), SSIM {self.ssim:.3f}, {self.codes_used} of "
+            f"{self.codebook_size} codes used. Look at {self.out / SHEET}."
+        )
+        for reason, count in sorted(self.rejected.items()):
+            text += f"\n  rejected {count}: {reason}"
+        return text
+
+
+def train_vqgan(
+    table: Path,
+    out: Path,
+    *,
+    config: VQGANTrainConfig,
+    valid: Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> VQGANReport:
+    """Train a VQGAN on the images of a table and write it as a folder.
+
+    Args:
+        table: A lattice table with images, or a TSV of `idx, text, imgbase64`.
+        out: The VQGAN folder.
+        config: What to train, and how.
+        valid: The same for images to measure by; without it some of `table` are held out.
+        device: `auto`, `cpu` or `cuda`.
+        overwrite: Replace another run's output.
+
+    Raises:
+        InputError: There are no usable images.
+        ArtefactError: An output is in the way.
+        Interrupted: SIGINT or SIGTERM; the checkpoint is saved.
+    """
+    on = choose_device(device)
+    inputs = {"table": fingerprint(table), **({"valid": fingerprint(valid)} if valid else {})}
+    settings = {**asdict(config), "device": on.type}
+    with Run.open(out, kind="vqgan", settings=settings, inputs=inputs, overwrite=overwrite) as run:
+        if run.finished:
+            return VQGANReport(out=out, **run.finished.counts, unchanged=True)
+        rejects = Rejects()
+        pixels = _read_pixels(table, run.work / _PIXELS, config.resolution, rejects)
+        train_rows = np.arange(len(pixels))
+        if valid is not None:
+            valid_file = run.work / f"valid.{_PIXELS}"
+            held_out = _read_pixels(valid, valid_file, config.resolution, rejects)[:_MOST_HELD_OUT]
+        else:
+            if len(pixels) < 2:
+                raise InputError(f"{table} holds {len(pixels)} image; at least 2 are needed.")
+            order = np.random.default_rng(stream(config.seed, "held out")).permutation(train_rows)
+            count = max(1, min(_MOST_HELD_OUT, round(config.valid_share * len(pixels))))
+            held_out, train_rows = pixels[np.sort(order[:count])], np.sort(order[count:])
+        trainer = VQGANTrainer(pixels, train_rows, held_out, config, device=on, folder=run.work)
+        counts = trainer.run() | {"rejected": dict(rejects.reasons)}
+        save_vqgan(run.work, trainer.model)
+        (run.work / SHEET).write_bytes(encode_png(trainer.sheet()))
+        for name in (_CHECKPOINT, _PIXELS, f"valid.{_PIXELS}"):
+            (run.work / name).unlink(missing_ok=True)
+        run.finish(counts)
+    return VQGANReport(out=out, **counts)
+
+
+class VQGANTrainer:
+    """The state of a training and its loop.
+
+    Args:
+        pixels: All images, (n, size, size, 3).
+        train_rows: Which of them to train on.
+        held_out: Images to measure by, (m, size, size, 3).
+        config: How.
+        device: Where.
+        folder: Where checkpoints and metrics go.
+    """
+
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        train_rows: NDArray[np.int64],
+        held_out: NDArray[np.uint8],
+        config: VQGANTrainConfig,
+        *,
+        device: torch.device,
+        folder: Path,
+    ) -> None:
+        self.pixels, self.train_rows, self.held_out = pixels, train_rows, held_out
+        self.config, self.device, self.folder = config, device, folder
+        self.dtype = choose_dtype(config.precision, device)
+        torch.manual_seed(stream(config.seed, "weights"))
+        self.model = VQGAN(config.model_config())
+        start_as_identity(self.model)
+        self.judge = PatchDiscriminator()
+        for module in (self.model, self.judge):
+            channels_last(module.to(device))
+        self.muon, self.adam = _optimizers(self.model, config.learning_rate)
+        self.judge_adam = torch.optim.AdamW(
+            self.judge.parameters(), lr=config.learning_rate / 2, betas=(0.5, 0.9), weight_decay=0
+        )
+        self.plain_steps = round(config.plain_share * config.steps)
+        self.judge_from = round(config.adversarial_start * config.steps)
+        self.times_used = torch.zeros(self.model.config.codebook_size, device=device)
+        self.step = 0
+        self.seconds = 0.0
+        self.curve: list[dict[str, float]] = []
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, from the last checkpoint if there is one; what it reached."""
+        self._resume()
+        config = self.config
+        validate_every = math.ceil(config.steps / _VALIDATIONS)
+        began, saved = time.monotonic() - self.seconds, time.monotonic()
+        with (
+            stop_signals() as stopped,
+            tqdm(total=config.steps, initial=self.step, unit="step", disable=None) as bar,
+        ):
+            while self.step < config.steps:
+                loss = self._train_step()
+                self.step += 1
+                bar.update()
+                bar.set_postfix({"loss": f"{loss:.3f}", **self._last_measured()})
+                if self.step % validate_every == 0 and self.step > self.plain_steps:
+                    self._note(self.measure(self.held_out), loss)
+                if stopped or time.monotonic() - saved > config.checkpoint_seconds:
+                    self.seconds = time.monotonic() - began
+                    self._save()
+                    saved = time.monotonic()
+                if stopped:
+                    raise Interrupted(
+                        f"stopped at step {self.step} of {config.steps}; the checkpoint is in "
+                        f"{self.folder}. Repeat the command to go on."
+                    )
+        reached = self.measure(self.held_out)
+        some = self.train_rows[:: max(1, len(self.train_rows) // _MOST_HELD_OUT)]
+        return {
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "steps": self.step,
+            "images": len(self.train_rows),
+            "valid_images": len(self.held_out),
+            "psnr": round(reached["psnr"], 3),
+            "ssim": round(reached["ssim"], 4),
+            "train_psnr": round(self.measure(self.pixels[some])["psnr"], 3),
+            "codes_used": int(reached["codes_used"]),
+            "codebook_size": self.model.config.codebook_size,
+            "image_len": self.model.config.image_len,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+
+    def _train_step(self) -> float:
+        """One step of the optimizers; the loss of its batch, without the judge's."""
+        config, model = self.config, self.model
+        quantising = self.step >= self.plain_steps
+        if self.step == self.plain_steps:
+            self._start_codebook()
+        model.train()
+        self._set_learning_rates()
+        images = self._images()  # (B, 3, H, W)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            latents = F.normalize(model.latents(images).float(), dim=1)  # (B, D, h, w)
+            if quantising:
+                codes = model.quantise(latents.detach())  # (B, h*w)
+                quantised = model.lookup(codes)
+                pictures = model.decode(latents + (quantised - latents).detach())
+            else:
+                pictures = model.decode(latents)
+            pictures = pictures.float()
+            loss = reconstruction_loss(pictures, images)
+            judging = config.adversarial > 0 and self.step >= self.judge_from
+            fooling = -self.judge(pictures).float().mean() if judging else loss.new_zeros(())
+        if quantising:
+            # Summed over the width of a code: on the sphere, distances do not grow with it.
+            width = latents.shape[1]
+            loss = loss + width * config.commitment * F.mse_loss(latents, quantised.detach())
+            loss = loss + width * F.mse_loss(quantised, latents.detach())
+        total = loss + config.adversarial * fooling
+        total.backward()  # type: ignore[no-untyped-call]
+        norm = float(nn.utils.clip_grad_norm_(model.parameters(), 1.0))
+        if not math.isfinite(norm):
+            raise ToolkitError(
+                f"the loss at step {self.step} is {float(loss.detach())} (gradient norm {norm}). "
+                "Nothing was saved of this step. Lower --learning-rate (now "
+                f"{config.learning_rate:g})."
+            )
+        for optimizer in (self.muon, self.adam):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if judging:
+            self._teach_judge(images, pictures.detach())
+        if quantising:
+            self._tend_codebook(latents.detach(), codes)
+        return float(loss.detach())
+
+    def _teach_judge(self, images: Tensor, pictures: Tensor) -> None:
+        self.judge_adam.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            loss = discriminator_loss(self.judge(images), self.judge(pictures))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.judge_adam.step()
+
+    @torch.no_grad()
+    def _start_codebook(self) -> None:
+        """k-means over latents of training images: codes begin where latents are."""
+        self.model.eval()
+        generator = torch.Generator().manual_seed(stream(self.config.seed, "k-means"))
+        chosen = torch.randint(len(self.train_rows), (_KMEANS_IMAGES,), generator=generator)
+        rows = []
+        for part in torch.split(chosen, _DECODE_BATCH):
+            images = self._to_device(self.pixels[self.train_rows[part.numpy()]])
+            latents = self.model.encode(images)
+            rows.append(latents.permute(0, 2, 3, 1).flatten(0, 2))  # (B*h*w, D)
+        unit = F.normalize(torch.cat(rows), dim=1)
+        table = self.model.quantize.embedding.weight
+        table.copy_(k_means(unit, len(table), 10, generator))
+
+    @torch.no_grad()
+    def _tend_codebook(self, latents: Tensor, codes: Tensor) -> None:
+        """Keep codes on the sphere, and move dead ones to latents of this batch."""
+        table = self.model.quantize.embedding.weight
+        table.copy_(F.normalize(table, dim=1))
+        self.times_used += torch.bincount(codes.flatten(), minlength=len(table))
+        if (self.step + 1) % _REVIVE_STEPS or self.step > _REVIVE_UNTIL * self.config.steps:
+            return
+        dead = (self.times_used == 0).nonzero().flatten()
+        rows = latents.permute(0, 2, 3, 1).flatten(0, 2)  # (B*h*w, D)
+        generator = self._generator("revive")
+        drawn = torch.randint(len(rows), (len(dead),), generator=generator)
+        table[dead] = rows[drawn.to(rows.device)]
+        self.times_used.zero_()
+
+    def _images(self) -> Tensor:
+        """The images of this step, (B, 3, H, W) in [-1, 1]."""
+        generator = self._generator("batch")
+        size = self.config.batch_size
+        chosen = torch.randint(len(self.train_rows), (size,), generator=generator).numpy()
+        batch = self.pixels[self.train_rows[chosen]]
+        if self.config.flip:
+            mirrored = torch.rand(size, generator=generator).numpy() < 0.5
+            batch[mirrored] = batch[mirrored, :, ::-1]
+        return self._to_device(batch)
+
+    def _to_device(self, pixels: NDArray[np.uint8]) -> Tensor:
+        batch = torch.from_numpy(np.array(pixels)).to(self.device)
+        return from_uint8(batch.permute(0, 3, 1, 2))  # (B, 3, H, W), laid out channels last
+
+    def _generator(self, use: str) -> torch.Generator:
+        return torch.Generator().manual_seed(stream(self.config.seed, use, self.step))
+
+    def _set_learning_rates(self) -> None:
+        """A short linear warm-up, then half a cosine down to a hundredth."""
+        share = 0.5 * (1 + math.cos(math.pi * self.step / self.config.steps))
+        rate = self.config.learning_rate * max(0.01, share)
+        rate *= min(1.0, (self.step + 1) / _WARMUP_STEPS)
+        for optimizer, factor in ((self.muon, _MUON_RATE), (self.adam, 1.0)):
+            for group in optimizer.param_groups:
+                group["lr"] = factor * rate
+
+    @torch.inference_mode()
+    def _reconstruct(self, pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, H, W) of 0..255 and codes (B, h*w), as encoding and drawing give them."""
+        self.model.eval()
+        pictures, codes = [], []
+        for begin in range(0, len(pixels), _DECODE_BATCH):
+            images = self._to_device(pixels[begin : begin + _DECODE_BATCH])
+            codes.append(self.model.encode_codes(images))
+            pictures.append(to_uint8(self.model.decode_codes(codes[-1])).cpu())
+        return torch.cat(pictures), torch.cat(codes).cpu()
+
+    def measure(self, pixels: NDArray[np.uint8]) -> dict[str, float]:
+        """PSNR and SSIM of pictures through their codes, and how many codes they use."""
+        pictures, codes = self._reconstruct(pixels)
+        originals = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)
+        return {
+            "psnr": float(psnr(pictures, originals).mean()),
+            "ssim": float(ssim(pictures, originals).mean()),
+            "codes_used": float(len(torch.unique(codes))),
+        }
+
+    def sheet(self, count: int = 32, columns: int = 8) -> NDArray[np.uint8]:
+        """Held-out originals, below each row of them their reconstructions."""
+        chosen = np.linspace(0, len(self.held_out) - 1, min(count, len(self.held_out))).astype(int)
+        originals = self.held_out[chosen]
+        pictures = self._reconstruct(originals)[0].permute(0, 2, 3, 1).numpy()
+        bands = []
+        for begin in range(0, len(chosen), columns):
+            for images in (originals, pictures):
+                row = list(images[begin : begin + columns])
+                row += [np.full_like(originals[0], 255)] * (columns - len(row))
+                bands.append(np.concatenate(row, axis=1))
+        return np.concatenate(bands)
+
+    def _note(self, measured: dict[str, float], loss: float) -> None:
+        self.curve.append({"step": self.step, "loss": loss, **measured})
+        with atomic(self.folder / METRICS) as file:
+            file.writelines(json.dumps(point) + "\n" for point in self.curve)
+
+    def _last_measured(self) -> dict[str, str]:
+        return {"psnr": f"{self.curve[-1]['psnr']:.2f}"} if self.curve else {}
+
+    def _stateful(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "judge": self.judge,
+            "muon": self.muon,
+            "adam": self.adam,
+            "judge_adam": self.judge_adam,
+        }
+
+    def _save(self) -> None:
+        state = {name: part.state_dict() for name, part in self._stateful().items()}
+        state |= {
+            "step": self.step,
+            "seconds": self.seconds,
+            "times_used": self.times_used,
+            "curve": self.curve,
+        }
+        with atomic(self.folder / _CHECKPOINT, "wb") as file:
+            torch.save(state, file)
+
+    def _resume(self) -> None:
+        path = self.folder / _CHECKPOINT
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+        self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
+        self.times_used = state["times_used"]
+
+
+def start_as_identity(model: VQGAN) -> None:
+    """Make every residual branch begin at nothing, so that depth costs no learning at first."""
+    for module in model.modules():
+        last = getattr(module, "conv2" if isinstance(module, ResnetBlock) else "proj_out", None)
+        if isinstance(last, nn.Conv2d):
+            nn.init.zeros_(last.weight)
+            assert last.bias is not None
+            nn.init.zeros_(last.bias)
+
+
+def _optimizers(model: VQGAN, learning_rate: float) -> tuple[Muon, torch.optim.AdamW]:
+    """Muon for the convolutions; AdamW for norms, biases, the codebook and the output layer."""
+    output = model.decoder.conv_out.weight
+    matrices = [p for p in model.parameters() if p.ndim == 4 and p is not output]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    adam = torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    return Muon(matrices, lr=_MUON_RATE * learning_rate), adam
+
+
+def _read_pixels(table: Path, target: Path, size: int, rejects: Rejects) -> NDArray[np.uint8]:
+    """The usable images of a table, (n, size, size, 3), in a file that is mapped, not loaded.
+
+    Raises:
+        InputError: There are none.
+    """
+    count = 0
+    with target.open("wb") as file:
+        for line, content in tqdm(_image_bytes(table, rejects), unit="image", disable=None):
+            try:
+                file.write(square(decode_image(content), size).tobytes())
+                count += 1
+            except InputError as error:
+                reason, _, detail = str(error).replace(" (", ": ", 1).partition(": ")
+                rejects.add(line, reason, "", detail)
+    if not count:
+        raise InputError(f"{table} holds no usable image ({rejects.first or 'it is empty'}).")
+    return np.memmap(target, dtype=np.uint8, mode="r", shape=(count, size, size, 3))
+
+
+def _image_bytes(table: Path, rejects: Rejects) -> Iterator[tuple[int, bytes]]:
+    """Row number and encoded image, of a lattice table or of a TSV `idx, text, imgbase64`."""
+    if _is_parquet(table):
+        source = schema.open_table(table, schema.LATTICE, [schema.IMAGE])
+        if schema.IMAGE.name not in source.schema_arrow.names:
+            raise InputError(
+                f"{table} has no images. Build it with `cli.py lattice build` from a TSV whose "
+                "third column is a base64 image, or give that TSV."
+            )
+        line = 0
+        for batch in source.iter_batches(_DECODE_BATCH, columns=[schema.IMAGE.name]):
+            for content in _bytes_of(batch.column(0)):
+                line += 1
+                if content is None:
+                    rejects.add(line, "no image", "")
+                else:
+                    yield line, content
+        return
+    for row in read_rows(table, {3}, rejects):
+        try:
+            yield row.line, decode_base64(row.fields[2])
+        except InputError as error:
+            reason, _, detail = str(error).partition(": ")
+            rejects.add(row.line, reason, row.fields[0], detail)
+
+
+def _bytes_of(images: Any) -> Iterable[bytes | None]:
+    """The `bytes` of an Arrow column of images."""
+    values: Iterable[bytes | None] = images.field("bytes").to_pylist()
+    return values
+
+
+def _is_parquet(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return False  # the reader of text says what is wrong

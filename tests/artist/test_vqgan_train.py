@@ -1,0 +1,234 @@
+import base64
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from artist.muon import Muon, orthogonalise
+from artist.picture_metrics import psnr, ssim
+from artist.vqgan import VQGAN, from_uint8
+from artist.vqgan_folder import load_vqgan
+from artist.vqgan_losses import k_means, reconstruction_loss
+from artist.vqgan_train import SHEET, VQGANTrainConfig, VQGANTrainer, train_vqgan
+from data.artefact import read_manifest
+from data.errors import ConfigError, InputError
+from data.images import check_image
+
+SMALL = VQGANTrainConfig(
+    resolution=16,
+    downsample=4,
+    ch=16,
+    codebook_size=16,
+    steps=12,
+    batch_size=4,
+    plain_share=0.25,
+    adversarial=0.1,
+    adversarial_start=0.5,
+    precision="fp32",
+)
+
+
+def blobs(count: int, size: int = 16, seed: int = 0) -> np.ndarray:
+    """Pictures of one bright square on a plain ground."""
+    rng = np.random.default_rng(seed)
+    images = np.empty((count, size, size, 3), dtype=np.uint8)
+    for image in images:
+        image[:] = rng.integers(0, 128, 3)
+        y, x = rng.integers(0, size // 2, 2)
+        image[y : y + size // 2, x : x + size // 2] = rng.integers(128, 256, 3)
+    return images
+
+
+def write_tsv(path: Path, images: np.ndarray, more: list[str] | None = None) -> Path:
+    lines = []
+    for i, image in enumerate(images):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        lines.append(f"{i}\t图\t{base64.b64encode(buffer.getvalue()).decode()}")
+    path.write_text("\n".join([*lines, *(more or [])]) + "\n")
+    return path
+
+
+def trainer(folder: Path, config: VQGANTrainConfig = SMALL) -> VQGANTrainer:
+    folder.mkdir(parents=True, exist_ok=True)
+    images = blobs(20)
+    device = torch.device("cpu")
+    return VQGANTrainer(images, np.arange(16), images[16:], config, device=device, folder=folder)
+
+
+def same_weights(one: VQGAN, other: VQGAN) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_training_writes_a_folder_that_loads_and_says_what_it_reached(tmp_path: Path) -> None:
+    bad = ["x\t图\tnot base64!", "y\t图", f"z\t图\t{base64.b64encode(b'nonsense').decode()}"]
+    table = write_tsv(tmp_path / "train.tsv", blobs(20), bad)
+    report = train_vqgan(table, tmp_path / "vqgan", config=SMALL, device="cpu")
+    assert report.images + report.valid_images == 20
+    assert report.rejected == {
+        "invalid base64": 1,
+        "wrong column count": 1,
+        "not an image": 1,
+    }
+    model = load_vqgan(tmp_path / "vqgan")
+    assert model.config == SMALL.model_config()
+    manifest = read_manifest(tmp_path / "vqgan")
+    assert manifest.kind == "vqgan"
+    assert manifest.counts["psnr"] == report.psnr
+    assert sorted(manifest.files) == [
+        "config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        SHEET,
+    ]
+    assert check_image((tmp_path / "vqgan" / SHEET).read_bytes()) == (8 * 16, 2 * 16)
+    points = [
+        json.loads(line) for line in (tmp_path / "vqgan/metrics.jsonl").read_text().splitlines()
+    ]
+    assert [point["step"] for point in points] == [6, 9, 12]
+    again = train_vqgan(table, tmp_path / "vqgan", config=SMALL, device="cpu")
+    assert again.unchanged
+    assert again.psnr == report.psnr
+
+
+def test_images_held_out_may_come_from_a_table_of_their_own(tmp_path: Path) -> None:
+    table = write_tsv(tmp_path / "train.tsv", blobs(8))
+    valid = write_tsv(tmp_path / "valid.tsv", blobs(3, seed=1))
+    report = train_vqgan(table, tmp_path / "vqgan", config=SMALL, valid=valid, device="cpu")
+    assert (report.images, report.valid_images) == (8, 3)
+
+
+@pytest.mark.parametrize("stop_at", [2, 5, 8])
+def test_a_resumed_training_equals_one_that_was_not_stopped(tmp_path: Path, stop_at: int) -> None:
+    whole = trainer(tmp_path / "whole")
+    counts = whole.run()
+    stopped = trainer(tmp_path / "stopped")
+    for _ in range(stop_at):
+        stopped._train_step()
+        stopped.step += 1
+    stopped._save()
+    resumed = trainer(tmp_path / "stopped")
+    again = resumed.run()
+    assert same_weights(whole.model, resumed.model)
+    assert {k: v for k, v in again.items() if k != "seconds"} == {
+        k: v for k, v in counts.items() if k != "seconds"
+    }
+
+
+def test_another_seed_gives_another_model(tmp_path: Path) -> None:
+    one, other = trainer(tmp_path / "a"), trainer(tmp_path / "b")
+    assert same_weights(one.model, other.model)
+    other = trainer(tmp_path / "c", VQGANTrainConfig(**{**SMALL.__dict__, "seed": 1}))
+    assert not same_weights(one.model, other.model)
+
+
+def test_the_codebook_stays_on_the_sphere_where_lookups_need_no_normalisation(
+    tmp_path: Path,
+) -> None:
+    trained = trainer(tmp_path)
+    trained.run()
+    table = trained.model.quantize.embedding.weight
+    torch.testing.assert_close(table.norm(dim=1), torch.ones(len(table)))
+    images = from_uint8(torch.from_numpy(blobs(4)).permute(0, 3, 1, 2))
+    latents = trained.model.encode(images)
+    on_sphere = torch.nn.functional.normalize(latents, dim=1)
+    assert torch.equal(trained.model.quantise(latents), trained.model.quantise(on_sphere))
+
+
+def test_training_makes_pictures_nearer(tmp_path: Path) -> None:
+    longer = VQGANTrainConfig(**{**SMALL.__dict__, "steps": 80, "adversarial": 0.0})
+    trained = trainer(tmp_path, longer)
+    before = trained.measure(blobs(4, seed=3))["psnr"]
+    trained.run()
+    assert trained.measure(blobs(4, seed=3))["psnr"] > before + 4
+
+
+@pytest.mark.parametrize(
+    ("values", "advice"),
+    [
+        ({"preset": "smal"}, "small or base"),
+        ({"downsample": 5}, "4, 8 or 16"),
+        ({"steps": 0}, "at least 1"),
+        ({"resolution": 60}, "the nearest are 56 and 64"),
+        ({"plain_share": 1.0}, "plain_share"),
+        ({"learning_rate": 0.0}, "above 0"),
+    ],
+)
+def test_settings_that_cannot_be_say_what_to_try(values: dict[str, object], advice: str) -> None:
+    with pytest.raises(ConfigError, match=advice):
+        VQGANTrainConfig(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("downsample", [4, 8, 16])
+@pytest.mark.parametrize("preset", ["small", "base"])
+def test_presets_have_the_downsampling_asked_for(preset: str, downsample: int) -> None:
+    config = VQGANTrainConfig(preset=preset, downsample=downsample, resolution=256)
+    assert config.model_config().downsampling == downsample
+
+
+def test_tables_without_usable_images_are_errors(tmp_path: Path) -> None:
+    one = write_tsv(tmp_path / "one.tsv", blobs(1))
+    none = write_tsv(tmp_path / "none.tsv", blobs(0), ["a\t图\tbm9uc2Vuc2U="])
+    with pytest.raises(InputError, match="at least 2"):
+        train_vqgan(one, tmp_path / "vqgan", config=SMALL, device="cpu")
+    with pytest.raises(InputError, match="no usable image"):
+        train_vqgan(none, tmp_path / "other", config=SMALL, device="cpu")
+    with pytest.raises(InputError, match="does not exist"):
+        train_vqgan(tmp_path / "nothing.tsv", tmp_path / "third", config=SMALL, device="cpu")
+
+
+def test_edges_cost_more_when_blurred() -> None:
+    sharp = torch.zeros(1, 3, 8, 8)
+    sharp[..., 4:] = 1.0
+    blurred = sharp.clone()
+    blurred[..., 3:5] = 0.5
+    shifted_mean = sharp + 0.125  # the same absolute error in pixels, edges intact
+    assert reconstruction_loss(blurred, sharp) > reconstruction_loss(shifted_mean, sharp)
+
+
+def test_k_means_finds_separate_directions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.eye(4)
+    rows = centres.repeat(50, 1) + 0.05 * torch.randn(200, 4, generator=generator)
+    rows = torch.nn.functional.normalize(rows, dim=1)
+    found = k_means(rows, 8, 10, generator)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(8))
+    assert (centres @ found.T).max(dim=1).values.min() > 0.95
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (8, 5), (6, 6)])
+def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, int]) -> None:
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(matrices))
+    assert values.min() > 0.5
+    assert values.max() < 1.4
+
+
+def test_muon_goes_downhill_through_a_convolution() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(3, 4, 3)
+    x, y = torch.randn(8, 3, 6, 6), torch.randn(8, 4, 4, 4)
+    optimizer = Muon([layer.weight], lr=0.02)
+    losses = []
+    for _ in range(20):
+        loss = (layer(x) - y).square().mean()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < losses[0]
+
+
+def test_psnr_and_ssim_know_equal_from_different() -> None:
+    images = torch.from_numpy(blobs(2)).permute(0, 3, 1, 2)
+    assert psnr(images, images).min() > 90
+    torch.testing.assert_close(ssim(images, images), torch.ones(2))
+    one_off = images.to(torch.int16) + 1
+    torch.testing.assert_close(psnr(one_off, images), torch.full((2,), 48.1308))
+    noise = torch.randint(0, 256, images.shape, generator=torch.Generator().manual_seed(0))
+    assert ssim(noise, images).max() < 0.3
