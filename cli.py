@@ -237,7 +237,9 @@ Names = Annotated[
 EntityFile = Annotated[
     Path | None,
     typer.Option(
-        "--entities", help="Or only its names: an OpenKE entity2id.txt.", show_default=False
+        "--entities",
+        help="Or only names: an OpenKE entity2id.txt, or a folder from `lattice compile`.",
+        show_default=False,
     ),
 ]
 Mentions = Annotated[
@@ -313,6 +315,33 @@ def lattice_build(
         mentions=mentions,
         format=format.value,
         check_images=check_images.value,
+        overwrite=overwrite,
+    )
+    typer.echo(report)
+
+
+@lattice_app.command("compile")
+def lattice_compile(
+    out: Out,
+    kg: Names = None,
+    entities: EntityFile = None,
+    tokenizer: TokenizerPath = None,
+    mentions: Mentions = None,
+    min_length: MinLength = 2,
+    bracket_aliases: BracketAliases = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compile millions of names once, for `--entities` of many builds."""
+    from lattice.build import load_tokenizer
+    from lattice.lexicon import LexiconConfig
+    from lattice.vocabulary import compile_vocabulary
+
+    report = compile_vocabulary(
+        _names(kg, entities),
+        out,
+        tokenizer=load_tokenizer(tokenizer),
+        config=LexiconConfig(min_length=min_length, bracket_aliases=bracket_aliases),
+        mentions=mentions,
         overwrite=overwrite,
     )
     typer.echo(report)
