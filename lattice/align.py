@@ -53,10 +53,9 @@ def align(tokens: TokenBatch, continues: NDArray[np.bool_], matches: Matches) ->
     token_at[cut] = -1
     token_to[cut] = -1
 
-    first, end = token_at[matches.start], token_to[matches.end]
-    kept = np.flatnonzero((first >= 0) & (end >= 0))
-    first, end = first[kept].astype(np.int64), end[kept].astype(np.int64)
-    spans = Spans(first, end, matches.ordinal[kept])
+    begin, end = token_at[matches.start], token_to[matches.end]
+    kept = np.flatnonzero((begin >= 0) & (end >= 0))
+    spans = Spans(begin[kept].astype(np.int64), end[kept].astype(np.int64), matches.ordinal[kept])
     order = np.argsort((spans.first << 32) | spans.end)  # all keys differ
     return Spans(*(column[order] for column in spans))
 

@@ -21,15 +21,15 @@ from tqdm import tqdm
 
 from data.artefact import Manifest, Run, fingerprint, sha256
 from data.errors import ArtefactError, ConfigError, InputError, ToolkitError
-from data.kg_folder import EASYNLP_VECTORS, VECTORS, kg_fingerprint, read_names
+from data.kg_folder import read_names
 from data.schema import IMAGE, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer, write_character_vocabulary
 from data.tsv import Rejects, open_bytes
 from lattice.corpus import CAPTIONS, IMAGE_CHECKS, Batch, read_captions
 from lattice.kernel import LatticeConfig, LatticeKernel, one_of
-from lattice.lexicon import load_lexicon, names_file
+from lattice.lexicon import names_file
 from lattice.show import Bar, draw
-from lattice.trie import BACKENDS, make_matcher
+from lattice.vocabulary import BACKENDS, kg_of, load_vocabulary
 
 __all__ = [
     "LatticeConfig",
@@ -128,7 +128,7 @@ def build_lattice(
         corpus: `idx<TAB>text` or `idx<TAB>text<TAB>imgbase64`, plain or gzip. The form of the first
             hundred rows decides; rows of the other form are rejected.
         out: The table.
-        names: A KG folder or an `entity2id.txt`.
+        names: A KG folder, an `entity2id.txt`, or a compiled vocabulary.
         tokenizer: A `vocab.txt` or a folder with one; None makes a character vocabulary.
         config: What is matched and stored.
         mentions: A file of `mention<TAB>entity`: further surfaces of entities.
@@ -164,13 +164,13 @@ def build_lattice(
             _save_tokenizer(loaded, out)
             return _report(out, run.finished, unchanged=True)
         try:
-            lexicon = load_lexicon(names, loaded, config, mentions)
-            kernel = LatticeKernel(loaded, lexicon, make_matcher(lexicon.surfaces, backend), config)
+            vocabulary = load_vocabulary(names, loaded, config, mentions, backend)
+            kernel = LatticeKernel(loaded, vocabulary, config)
             metadata = table_metadata(names, loaded, config)
             rejects = Rejects(run.beside(".rejects.tsv"))
             writer = _TsvWriter if format == "tsv" else _ParquetWriter
             counts = _stream(corpus, run.work, kernel, rejects, check_images, metadata, writer)
-            counts["lexicon"] = lexicon.counts
+            counts["lexicon"] = vocabulary.counts
             _save_tokenizer(loaded, out)
             return _report(out, run.finish(counts, companions=(".rejects.tsv",)))
         except OSError as error:
@@ -193,15 +193,14 @@ def match_texts(
 
     Args:
         texts: Captions or prompts.
-        names: A KG folder or an `entity2id.txt`.
+        names: A KG folder, an `entity2id.txt`, or a compiled vocabulary.
         tokenizer: A `vocab.txt`, a folder with one, or a loaded tokenizer.
         config: What is matched and stored; `LatticeConfig(**settings)` repeats a table's.
         mentions: A file of `mention<TAB>entity`.
     """
     config = _with_mentions(config or LatticeConfig(), mentions)
     loaded = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
-    lexicon = load_lexicon(names, loaded, config, mentions)
-    kernel = LatticeKernel(loaded, lexicon, make_matcher(lexicon.surfaces), config)
+    kernel = LatticeKernel(loaded, load_vocabulary(names, loaded, config, mentions), config)
     idx = [str(n) for n in range(len(texts))]
     batch = kernel(
         pa.RecordBatch.from_arrays([pa.array(idx), pa.array(texts, pa.string())], schema=CAPTIONS)
@@ -255,11 +254,9 @@ def table_metadata(names: Path, tokenizer: Tokenizer, config: LatticeConfig) -> 
     `tokenizer_fingerprint`, `kg_fingerprint` (empty where the names are in no KG folder), and
     `settings`: the `LatticeConfig` as JSON, which matches other texts alike.
     """
-    folder = names if names.is_dir() else names.parent
-    has_vectors = (folder / VECTORS).exists() or (folder / EASYNLP_VECTORS).exists()
     return {
         "tokenizer_fingerprint": tokenizer.fingerprint,
-        "kg_fingerprint": kg_fingerprint(folder) if names.is_dir() or has_vectors else "",
+        "kg_fingerprint": kg_of(names),
         "settings": asdict(config),
     }
 

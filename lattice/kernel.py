@@ -15,10 +15,10 @@ from data.errors import ConfigError, did_you_mean
 from data.schema import IMAGE, LATTICE
 from data.tokenizer import Tokenizer
 from lattice.align import Spans, align, rows_of_tokens
-from lattice.lexicon import Lexicon, LexiconConfig
-from lattice.matcher import Matcher
+from lattice.lexicon import LexiconConfig
 from lattice.segment import crosses_a_word
 from lattice.tokens import BatchTokenizer, TokenBatch
+from lattice.vocabulary import Vocabulary
 
 SEGMENTS = ("none", "jieba")
 POLICIES = ("first", "longest")
@@ -72,13 +72,11 @@ class Entities(NamedTuple):
 
 
 class LatticeKernel:
-    """Captions to lattice rows, with one lexicon and one tokenizer."""
+    """Captions to lattice rows, with one vocabulary and one tokenizer."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, lexicon: Lexicon, matcher: Matcher, config: LatticeConfig
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary, config: LatticeConfig) -> None:
         self._tokenise = BatchTokenizer(tokenizer)
-        self._lexicon, self._matcher, self._config = lexicon, matcher, config
+        self._vocabulary, self._config = vocabulary, config
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Lattice rows for the captions of a batch.
@@ -99,12 +97,8 @@ class LatticeKernel:
             schema = schema.append(IMAGE)
         return pa.RecordBatch.from_arrays(columns, schema=schema), tokens.num_undecided
 
-    def tokens(self, texts: Sequence[str]) -> TokenBatch:
-        """The tokens that matching sees."""
-        return self._tokenise(texts)
-
     def _entities(self, tokens: TokenBatch) -> Entities:
-        spans = align(tokens, self._tokenise.continues, self._matcher.find(tokens.codes))
+        spans = align(tokens, self._tokenise.continues, self._vocabulary.matcher.find(tokens.codes))
         if self._config.segment == "jieba":
             spans = spans.keep(~crosses_a_word(tokens, spans))
         entities = self._name(tokens, spans)
@@ -115,8 +109,8 @@ class LatticeKernel:
 
     def _name(self, tokens: TokenBatch, spans: Spans) -> Entities:
         """Each span once for every entity that its surface names."""
-        begin = self._lexicon.offsets[spans.ordinal]
-        senses = self._lexicon.offsets[spans.ordinal + 1] - begin
+        begin = self._vocabulary.offsets[spans.ordinal]
+        senses = self._vocabulary.offsets[spans.ordinal + 1] - begin
         which = np.repeat(np.arange(len(senses)), senses)
         nth = np.arange(len(which)) - np.repeat(np.cumsum(senses) - senses, senses)
         first = spans.first[which]
@@ -124,7 +118,7 @@ class LatticeKernel:
             rows_of_tokens(tokens)[first],
             first,
             spans.end[which],
-            self._lexicon.entity_ids[begin[which] + nth].astype(np.int64),
+            self._vocabulary.entity_ids[begin[which] + nth].astype(np.int64),
         )
 
 

@@ -27,6 +27,7 @@ from data.tokenizer import Tokenizer
 from data.tsv import Rejects, read_rows
 
 _IDEOGRAPHS = re.compile(r"[\u4e00-\u9fff]+")  # equal to their normal form in any BERT tokenizer
+_CLOSING = ("）", ")", " ")
 _BRACKETED = re.compile(r"(.+?)\s*[（(][^（）()]*[）)]\s*")
 
 
@@ -141,61 +142,77 @@ def make_lexicon(
         mentions: Pairs of mention and entity name.
     """
     counts: Counter[str] = Counter(names=len(names))
-    exact: dict[str, int] = {}
+    named: dict[str, int] = {}
     folded: dict[str, int] = {}
-    normals: list[str] = []
     for entity_id, name in enumerate(names):
         normal = _normalise(name, tokenizer)
-        normals.append(normal)
-        if not _fits(normal, config, counts):
-            continue
-        equal = exact if normal == name else folded
-        counts["duplicate_names"] += normal in equal
-        equal[normal] = entity_id
-    counts["hidden_by_an_equal_name"] = len(exact.keys() & folded.keys())
-    named = folded | exact
+        if _fits(normal, config, counts):
+            equal = named if normal == name else folded
+            counts["duplicate_names"] += normal in equal
+            equal[normal] = entity_id
+    for normal, entity_id in folded.items():
+        counts["hidden_by_an_equal_name"] += normal in named
+        named.setdefault(normal, entity_id)
 
     senses: dict[str, set[int]] = {}
     _add_mentions(senses, mentions, names, named, tokenizer, config, counts)
     if config.bracket_aliases:
-        aliases: dict[str, set[int]] = {}
-        for entity_id, name in enumerate(names):
-            bracketed = _BRACKETED.fullmatch(name) if name[-1:] in "）) " else None
-            if bracketed is None or normals[entity_id] == "":
-                continue
-            alias = _normalise(bracketed[1], tokenizer)
-            if len(alias) < config.min_length or len(alias) > config.max_length:
-                continue
-            if alias in named or alias in senses:
-                counts["aliases_hidden_by_a_name"] += 1
-            else:
-                aliases.setdefault(alias, set()).add(entity_id)
-        counts["bracket_aliases"] = len(aliases)
-        senses |= aliases
-
-    surfaces = list(named)
-    ids: list[list[int]] = [[i] for i in named.values()]
-    position = {s: n for n, s in enumerate(surfaces) if s in senses}
+        _add_aliases(senses, names, named, tokenizer, config, counts)
+    surfaces, own = list(named), np.fromiter(named.values(), np.int32, len(named))
+    position = {s: n for n, s in enumerate(surfaces) if s in senses} if senses else {}
+    several: dict[int, list[int]] = {}
     for surface, more in senses.items():
-        n = position.get(surface)
-        own = set() if n is None else set(ids[n])
-        kept = [*own, *sorted(more - own)][: config.max_senses]
+        n = position.get(surface, len(surfaces))
+        first = {int(own[n])} if n < len(own) else set()
+        kept = [*first, *sorted(more - first)][: config.max_senses]
         counts["ambiguous_surfaces"] += len(kept) > 1
-        counts["senses_cut"] += len(own | more) - len(kept)
-        if n is None:
+        counts["senses_cut"] += len(first | more) - len(kept)
+        several[n] = sorted(kept)
+        if n == len(surfaces):
             surfaces.append(surface)
-            ids.append(sorted(kept))
-        else:
-            ids[n] = sorted(kept)
-    offsets = np.zeros(len(ids) + 1, np.int64)
-    np.cumsum([len(i) for i in ids], out=offsets[1:])
     counts["surfaces"] = len(surfaces)
-    return Lexicon(
-        surfaces,
-        np.fromiter((i for each in ids for i in each), np.int32, int(offsets[-1])),
-        offsets,
-        {key: n for key, n in counts.items() if n},
-    )
+    return Lexicon(surfaces, *_table(own, several, len(surfaces)), +counts)
+
+
+def _table(
+    own: NDArray[np.int32], several: dict[int, list[int]], num_surfaces: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """`entity_ids` and `offsets`: `own[n]`, unless `several[n]` lists the entities."""
+    widths = np.ones(num_surfaces, np.int64)
+    for n, ids in several.items():
+        widths[n] = len(ids)
+    offsets = np.zeros(num_surfaces + 1, np.int64)
+    np.cumsum(widths, out=offsets[1:])
+    entity_ids = np.empty(int(offsets[-1]), np.int32)
+    entity_ids[offsets[: len(own)]] = own
+    for n, ids in several.items():
+        entity_ids[offsets[n] : offsets[n + 1]] = ids
+    return entity_ids, offsets
+
+
+def _add_aliases(
+    senses: dict[str, set[int]],
+    names: Sequence[str],
+    named: dict[str, int],
+    tokenizer: Tokenizer,
+    config: LexiconConfig,
+    counts: Counter[str],
+) -> None:
+    """Names without their bracket, where neither a name nor a mention has that surface."""
+    aliases: dict[str, set[int]] = {}
+    for entity_id, name in enumerate(names):
+        bracketed = _BRACKETED.fullmatch(name) if name[-1:] in _CLOSING else None
+        if bracketed is None:
+            continue
+        alias = _normalise(bracketed[1], tokenizer)
+        if not config.min_length <= len(alias) <= config.max_length:
+            continue
+        if alias in named or alias in senses:
+            counts["aliases_hidden_by_a_name"] += 1
+        else:
+            aliases.setdefault(alias, set()).add(entity_id)
+    counts["bracket_aliases"] = len(aliases)
+    senses |= aliases
 
 
 def _normalise(name: str, tokenizer: Tokenizer) -> str:

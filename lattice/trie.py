@@ -17,9 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lattice.matcher import AhoCorasick, Matcher, Matches
-
-BACKENDS = ("auto", "ahocorasick", "trie")
+from lattice.matcher import Matches
 
 _SYMBOL_BITS = 21
 _KEY = np.int64((1 << 62) - 1)
@@ -115,16 +113,6 @@ class Trie:
             np.concatenate((none, *ends)),
             np.concatenate((none, *ordinals)),
         )
-
-
-def make_matcher(surfaces: Sequence[str], backend: str = "auto") -> Matcher:
-    """The matcher called `backend`; `auto` takes the trie, which was faster at every size measured.
-
-    Args:
-        surfaces: Different, non-empty; their positions are the ordinals.
-        backend: One of `BACKENDS`; all find the same.
-    """
-    return AhoCorasick(surfaces) if backend == "ahocorasick" else Trie.build(surfaces)
 
 
 def _home(keys: NDArray[np.int64], num_slots: int) -> NDArray[np.int64]:

@@ -319,12 +319,10 @@ def test_the_kernel_has_no_side_effects(names, characters):
     import pyarrow as pa
 
     from lattice.kernel import LatticeKernel
-    from lattice.lexicon import load_lexicon
-    from lattice.matcher import AhoCorasick
+    from lattice.vocabulary import load_vocabulary
 
     config = LatticeConfig()
-    lexicon = load_lexicon(names, characters, config)
-    kernel = LatticeKernel(characters, lexicon, AhoCorasick(lexicon.surfaces), config)
+    kernel = LatticeKernel(characters, load_vocabulary(names, characters, config), config)
     batch = pa.RecordBatch.from_pylist(
         [{"idx": str(n), "text": t} for n, t in enumerate(["北京", "iPhone x", "狗"] * 3)],
         schema=CAPTIONS,
