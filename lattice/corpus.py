@@ -7,7 +7,7 @@ lines that cannot be used are looked at one by one. Images are decoded here, in 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ IMAGE_CHECKS = ("full", "header")
 _BATCH_ROWS = 4096  # the arrays of a batch of captions stay in the processor's cache
 _TEXT_CHUNK = 4 << 20  # bytes read at once
 _IMAGE_CHUNK = 32 << 20
+_IMAGE_TASK = 64  # images that a thread checks at once
 _LONGEST_ROW = 1 << 30  # Arrow's offsets have 32 bits
 _LOOK_AHEAD = 100  # rows that decide whether the file has images
 _BOM = b"\xef\xbb\xbf"
@@ -61,11 +62,10 @@ def read_captions(path: Path, rejects: Rejects, check_images: str) -> Iterator[B
     """
     head = islice(read_rows(path, (2, 3), Rejects()), _LOOK_AHEAD)
     forms = Counter(len(row.fields) for row in head)
-    check = _full_check if check_images == "full" else _header_check
     if forms[3] > forms[2]:
         with ThreadPoolExecutor(thread_name_prefix="images") as pool:
             for line, chunk in _chunks(path, _IMAGE_CHUNK):
-                yield from _with_images(_cut(chunk, line, 3, rejects), check, pool, rejects)
+                yield from _with_images(_cut(chunk, line, 3, rejects), check_images, pool, rejects)
     else:
         for line, chunk in _chunks(path, _TEXT_CHUNK):
             lines, captions, _ = _cut(chunk, line, 2, rejects)
@@ -177,15 +177,17 @@ def _reject(raw: bytes, line: int, columns: int, rejects: Rejects) -> None:
 
 
 def _with_images(
-    columns: _Columns,
-    check: Callable[[memoryview], tuple[str, bytes | InputError]],
-    pool: ThreadPoolExecutor,
-    rejects: Rejects,
+    columns: _Columns, check_images: str, pool: ThreadPoolExecutor, rejects: Rejects
 ) -> Iterator[Batch]:
     kept: list[int] = []
     encoded: list[str] = []
     contents: list[bytes] = []
-    for n, (text, content) in enumerate(pool.map(check, columns.images)):
+    # A task for each image would cost more than it does.
+    groups = [
+        columns.images[n : n + _IMAGE_TASK] for n in range(0, len(columns.images), _IMAGE_TASK)
+    ]
+    check = _full_check if check_images == "full" else _header_check
+    for n, (text, content) in enumerate(chain.from_iterable(pool.map(check, groups))):
         if isinstance(content, InputError):
             reason, _, detail = str(content).partition(": ")
             row = [*(column[n].as_py() for column in columns.captions), text]
@@ -208,12 +210,12 @@ def _with_images(
     )
 
 
-def _header_check(encoded: memoryview) -> tuple[str, bytes | InputError]:
-    return _check(encoded, check_image)
+def _header_check(images: list[memoryview]) -> list[tuple[str, bytes | InputError]]:
+    return [_check(image, check_image) for image in images]
 
 
-def _full_check(encoded: memoryview) -> tuple[str, bytes | InputError]:
-    return _check(encoded, decode_image)
+def _full_check(images: list[memoryview]) -> list[tuple[str, bytes | InputError]]:
+    return [_check(image, decode_image) for image in images]
 
 
 def _check(encoded: memoryview, look: Callable[[bytes], object]) -> tuple[str, bytes | InputError]:
