@@ -216,6 +216,14 @@ class PolicyName(StrEnum):
     longest = "longest"
 
 
+class Backend(StrEnum):
+    """What matches names."""
+
+    auto = "auto"
+    ahocorasick = "ahocorasick"
+    trie = "trie"
+
+
 class TableFormat(StrEnum):
     """How a lattice table is written."""
 
@@ -293,6 +301,9 @@ def lattice_build(
     check_images: Annotated[
         ImageCheck, typer.Option(help="full decodes each image once; header reads its size.")
     ] = ImageCheck.full,
+    backend: Annotated[
+        Backend, typer.Option(help="What matches; the table is the same.")
+    ] = Backend.auto,
     overwrite: Overwrite = False,
 ) -> None:
     """Match entity names in captions and write the lattice table."""
@@ -315,6 +326,7 @@ def lattice_build(
         mentions=mentions,
         format=format.value,
         check_images=check_images.value,
+        backend=backend.value,
         overwrite=overwrite,
     )
     typer.echo(report)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.artefact import Manifest, Run, fingerprint, sha256
-from data.errors import ArtefactError, ConfigError, InputError, ToolkitError
+from data.errors import ArtefactError, ConfigError, InputError
 from data.kg_folder import read_names
 from data.schema import IMAGE, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer, write_character_vocabulary
@@ -172,13 +172,16 @@ def build_lattice(
             counts = _stream(corpus, run.work, kernel, rejects, check_images, metadata, writer)
             counts["lexicon"] = vocabulary.counts
             _save_tokenizer(loaded, out)
-            return _report(out, run.finish(counts, companions=(".rejects.tsv",)))
         except OSError as error:
             _discard(run)
             raise ArtefactError(f"{out} cannot be written: {error.strerror or error}.") from None
-        except ToolkitError:
+        except BaseException:
             _discard(run)
             raise
+        manifest = run.finish(counts, companions=(".rejects.tsv",))
+        if not rejects.count:  # what a replaced run had rejected
+            out.with_name(out.name + ".rejects.tsv").unlink(missing_ok=True)
+        return _report(out, manifest)
 
 
 def match_texts(

@@ -265,6 +265,27 @@ def test_a_finished_table_is_left_alone_and_another_runs_is_not_replaced(build, 
     assert rows(out)[0]["text"] == "故宫"
 
 
+def test_rejects_of_a_replaced_run_do_not_stay(build):
+    *_, out = build("1\t北京\n2\n")
+    assert len(rejects(out)) == 1
+    build("1\t北京\n", "--overwrite")
+    assert not out.with_name(out.name + ".rejects.tsv").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_run_that_breaks_off_leaves_nothing(build, error, monkeypatch, tmp_path):
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lattice.build._ParquetWriter.close", fail)
+        code, _, err, _ = build("1\t北京\n")
+    assert code == (2 if isinstance(error, OSError) else 130)
+    assert "No space left" in err or "interrupted" in err
+    assert not list(tmp_path.glob("out.parquet*"))
+    assert build("2\t故宫\n")[0] == 0
+
+
 def test_an_input_is_never_overwritten(command, names, write):
     corpus = write("corpus.tsv", "1\t北京\n")
     arguments = ["lattice", "build", corpus, "--entities", names, "--out", corpus, "--overwrite"]
