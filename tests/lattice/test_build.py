@@ -281,7 +281,8 @@ def test_a_run_that_breaks_off_leaves_nothing(build, error, monkeypatch, tmp_pat
         patch.setattr("lattice.build._ParquetWriter.close", fail)
         code, _, err, _ = build("1\t北京\n")
     assert code == (2 if isinstance(error, OSError) else 130)
-    assert "No space left" in err or "interrupted" in err
+    if code == 2:
+        assert "No space left" in err
     assert not list(tmp_path.glob("out.parquet*"))
     assert build("2\t故宫\n")[0] == 0
 
