@@ -155,6 +155,7 @@ def build_lattice(
     inputs = {
         "corpus": fingerprint(corpus),
         "names": sha256(names_file(names)),
+        "kg": kg_of(names),  # the same names with other vectors are another KG
         "tokenizer": loaded.fingerprint,
     }
     with Run.open(

@@ -265,6 +265,21 @@ def test_a_finished_table_is_left_alone_and_another_runs_is_not_replaced(build, 
     assert rows(out)[0]["text"] == "故宫"
 
 
+def test_a_table_belongs_to_one_training_of_its_kg(command, names, write, tmp_path):
+    vectors = tmp_path / "entity_vectors.safetensors"
+    vectors.write_bytes(b"one")
+    corpus, out = write("corpus.tsv", "1\t北京\n"), tmp_path / "tables" / "out.parquet"
+    build = ["lattice", "build", corpus, "--entities", names, "--out", out]
+    assert command(*build)[0] == 0
+    first = table_metadata(open_table(out, LATTICE).schema_arrow)["kg_fingerprint"]
+    assert first
+    vectors.write_bytes(b"another")
+    code, _, err = command(*build)
+    assert (code, "its input kg was another" in err) == (2, True)
+    assert command(*build, "--overwrite")[0] == 0
+    assert table_metadata(open_table(out, LATTICE).schema_arrow)["kg_fingerprint"] != first
+
+
 def test_rejects_of_a_replaced_run_do_not_stay(build):
     *_, out = build("1\t北京\n2\n")
     assert len(rejects(out)) == 1
