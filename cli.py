@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from artist.config import SamplingConfig, TrainConfig
 from data.errors import ConfigError, Interrupted, ToolkitError
 from kg.config import KGConfig
 
@@ -518,37 +519,47 @@ def artist_finetune(
         typer.Option(help="VQGAN folder, or a taming-transformers checkpoint.", show_default=False),
     ],
     out: Out,
-    size: Annotated[str, typer.Option(help="nano, tiny, small, base or large.")] = "base",
+    size: Annotated[str, typer.Option(help="nano, tiny, small, base or large.")] = TrainConfig.size,
     fusion: Annotated[
         str, typer.Option(help="How knowledge enters: lattice, easynlp or none.")
-    ] = "lattice",
+    ] = TrainConfig.fusion,
     init: Annotated[
         Path | None, typer.Option(help="Begin with this model's weights.", show_default=False)
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the table.")] = 10,
+    epochs: Annotated[int, typer.Option(help="Passes over the table.")] = TrainConfig.epochs,
     max_steps: Annotated[
         int | None, typer.Option(help="Stop after so many steps even so.", show_default=False)
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Captions a step.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Captions a step.")] = TrainConfig.batch_size,
     micro_batch_size: Annotated[
         int | None,
         typer.Option(help="Captions in memory at once; lower it when memory runs out."),
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="At the top of the schedule.")] = 3e-4,
-    weight_decay: Annotated[float, typer.Option(help="Of matrices only.")] = 0.01,
-    dropout: Annotated[float, typer.Option(help="Of embeddings and residual branches.")] = 0.1,
+    learning_rate: Annotated[
+        float, typer.Option(help="At the top of the schedule.")
+    ] = TrainConfig.learning_rate,
+    weight_decay: Annotated[
+        float, typer.Option(help="Of matrices only.")
+    ] = TrainConfig.weight_decay,
+    dropout: Annotated[
+        float, typer.Option(help="Of embeddings and residual branches.")
+    ] = TrainConfig.dropout,
     caption_dropout: Annotated[
         float, typer.Option(help="Share of captions left empty, so that guidance can be used.")
-    ] = 0.1,
+    ] = TrainConfig.caption_dropout,
     ema_decay: Annotated[
         float, typer.Option(help="Averaging of the weights that are kept; 0 turns it off.")
-    ] = 0.999,
-    text_len: Annotated[int, typer.Option(help="Text tokens a caption may have.")] = 32,
+    ] = TrainConfig.ema_decay,
+    text_len: Annotated[
+        int, typer.Option(help="Text tokens a caption may have.")
+    ] = TrainConfig.text_len,
     max_entities: Annotated[
         int | None,
         typer.Option(help="Entities a caption may bring; 32, or 10 with fusion easynlp."),
     ] = None,
-    validations: Annotated[int, typer.Option(help="How often to validate in a run.")] = 10,
+    validations: Annotated[
+        int, typer.Option(help="How often to validate in a run.")
+    ] = TrainConfig.validations,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many validations without a better one.")
     ] = None,
@@ -562,7 +573,7 @@ def artist_finetune(
     Images are turned into codes first, once. Interrupted, it saves a checkpoint; the same command
     goes on from there.
     """
-    from artist.train import TrainConfig, finetune
+    from artist.train import finetune
 
     config = TrainConfig(
         size=size,
@@ -615,7 +626,7 @@ def artist_evaluate(
     typer.echo(report)
 
 
-def _match(prompts: "Prompts", kg: Path, model: Path) -> "pa.Table":
+def _match(prompts: "Prompts", kg: Path, model: Path, mentions: Path | None) -> "pa.Table":
     """The lattice of each prompt, found as it was for the captions the model was trained on."""
     import pyarrow as pa
 
@@ -623,7 +634,7 @@ def _match(prompts: "Prompts", kg: Path, model: Path) -> "pa.Table":
     from lattice.build import LatticeConfig, match_texts
 
     config = LatticeConfig(**matching_settings(model))
-    table = match_texts(prompts.texts, names=kg, tokenizer=model, config=config)
+    table = match_texts(prompts.texts, names=kg, tokenizer=model, config=config, mentions=mentions)
     return table.set_column(0, "idx", pa.array(prompts.idx, pa.string()))
 
 
@@ -642,8 +653,12 @@ def artist_predict(
         list[str] | None, typer.Option("--text", help="A prompt; may be given several times.")
     ] = None,
     num_images: Annotated[int, typer.Option(help="Pictures a prompt.")] = 1,
-    temperature: Annotated[float, typer.Option(help="Below 1 is tamer, above 1 wilder.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Choose among the k likeliest codes; 0 is all.")] = 100,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1 is tamer, above 1 wilder.")
+    ] = SamplingConfig.temperature,
+    top_k: Annotated[
+        int, typer.Option(help="Choose among the k likeliest codes; 0 is all.")
+    ] = SamplingConfig.top_k or 0,
     top_p: Annotated[
         float, typer.Option(help="Choose among the likeliest codes of this probability; 1 is all.")
     ] = 1.0,
@@ -651,6 +666,7 @@ def artist_predict(
         float, typer.Option(help="Guidance: above 1 follows the prompt more closely.")
     ] = 1.0,
     batch_size: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 32,
+    mentions: Mentions = None,
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
     seed: Seed = 0,
     device: Device = DeviceName.auto,
@@ -659,7 +675,6 @@ def artist_predict(
     """Draw pictures from prompts: a TSV, PNG files and a gallery."""
 
     from artist.predict import predict, read_prompts
-    from artist.sample import SamplingConfig
 
     sampling = SamplingConfig(
         temperature=temperature,
@@ -668,7 +683,7 @@ def artist_predict(
         cfg_scale=cfg_scale,
     )
     report = predict(
-        _match(read_prompts(tsv, text or []), kg, model),
+        _match(read_prompts(tsv, text or []), kg, model, mentions),
         model=model,
         kg=kg,
         out=out,

@@ -17,16 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from artist.config import FUSIONS
 from data.errors import ConfigError
-
-FUSIONS = ("lattice", "easynlp", "none")
-SIZES = {
-    "nano": {"n_layer": 2, "n_head": 2, "n_embd": 64},  # to try things out
-    "tiny": {"n_layer": 4, "n_head": 3, "n_embd": 192},  # for CPUs and demos
-    "small": {"n_layer": 8, "n_head": 8, "n_embd": 512},
-    "base": {"n_layer": 12, "n_head": 12, "n_embd": 768},  # EasyNLP's base
-    "large": {"n_layer": 24, "n_head": 16, "n_embd": 1024},  # EasyNLP's large
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from artist.config import SamplingConfig
 from artist.dataset import Batches, Rows, rows_from_table
 from artist.device import choose_device, choose_dtype
 from artist.evaluate import check_table
 from artist.gallery import Card, Entity, Picture, PictureRow, write_gallery
 from artist.model_folder import Model, load_model, read_config
-from artist.sample import SamplingConfig, sample
+from artist.sample import sample
 from artist.vqgan import to_uint8
 from data.artefact import Run, atomic, fingerprint
 from data.errors import ConfigError, InputError

@@ -9,45 +9,13 @@ cached sampler and the plain one, which recomputes everything at each step, draw
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from artist.config import SamplingConfig
 from artist.gpt import GPT, Entities, KVCache
 from data.errors import ConfigError
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """How a code is chosen from its distribution.
-
-    Attributes:
-        temperature: Divides the logits; 1.0 is the model's own distribution.
-        top_k: Keep the k likeliest codes, and all that tie with the k-th. None means off.
-        top_p: Keep the likeliest codes that together hold this probability. None means off.
-        cfg_scale: Classifier-free guidance, logits = without + scale * (with - without), where
-            `without` sees an empty caption. 1.0 means off. (Ho and Salimans 2022.) Only a model
-            trained with caption dropout knows the empty caption.
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = 100
-    top_p: float | None = None
-    cfg_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ConfigError(
-                f"temperature={self.temperature} must be positive; for the likeliest "
-                "code at each step use top_k=1."
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(
-                f"top_k={self.top_k} must be at least 1; leave it out to turn it off."
-            )
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p={self.top_p} must lie in (0, 1].")
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:

@@ -24,15 +24,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from artist.checkpoint import load_strict
+from artist.config import SIZES, TrainConfig
 from artist.dataset import Batch, Batches, Rows, lattice_settings, read_rows
 from artist.device import choose_device, choose_dtype
 from artist.encode import encode_table
 from artist.evaluate import row_losses
-from artist.gpt import GPT, SIZES, Entities, GPTConfig, parameter_groups
+from artist.gpt import GPT, Entities, GPTConfig, parameter_groups
 from artist.model_folder import CONFIG, Model, load_model, save_model
 from artist.vqgan_folder import load_vqgan
 from data.artefact import Run, atomic, fingerprint
-from data.errors import ConfigError, Interrupted, SchemaError, ToolkitError
+from data.errors import Interrupted, SchemaError, ToolkitError
 from data.kg_folder import kg_fingerprint, read_vectors
 from data.schema import CODES, LATTICE, open_table, table_metadata
 from data.seeds import stream
@@ -43,75 +44,6 @@ log = logging.getLogger(__name__)
 _CHECKPOINT = "checkpoint.pt"
 _BEST = "best.pt"
 METRICS = "metrics.jsonl"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How the model is trained; its sizes are `GPTConfig`'s.
-
-    Attributes:
-        size: A name in `artist.gpt.SIZES`.
-        fusion: `lattice`, `easynlp` or `none`.
-        text_len: Text tokens a caption may have; longer ones are cut.
-        max_entities: Entities a caption may bring; EasyNLP's fusion has 10.
-        dropout: Of embeddings and residual branches. Attention weights are not dropped: that
-            would rule out the fused kernels and cost a third of a step on CPUs.
-        epochs: Passes over the table.
-        max_steps: Stop after so many steps even so; None means off.
-        batch_size: Captions a step.
-        micro_batch_size: Captions that go through the model at once; None means all of the step's.
-        learning_rate: At the top of the schedule.
-        warmup: Share of the steps in which the learning rate rises; then it falls as a cosine.
-        final_learning_rate: What it falls to, as a share of `learning_rate`.
-        weight_decay: Of matrices only.
-        betas: AdamW's.
-        grad_clip: Largest norm of the gradient.
-        caption_dropout: Share of captions replaced by the empty one, for guidance.
-        ema_decay: Of the averaged weights that are validated and kept; 0 means off.
-        validations: How many times a run measures the validation loss, evenly spaced.
-        patience: Stop after so many validations without a better one; None means off.
-        checkpoint_seconds: Time between two checkpoints.
-        precision: `auto`, `bf16` or `fp32`.
-        seed: Of everything.
-    """
-
-    size: str = "base"
-    fusion: str = "lattice"
-    text_len: int = 32
-    max_entities: int = 32
-    dropout: float = 0.1
-    epochs: int = 10
-    max_steps: int | None = None
-    batch_size: int = 64
-    micro_batch_size: int | None = None
-    learning_rate: float = 3e-4
-    warmup: float = 0.1
-    final_learning_rate: float = 0.05
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.95)
-    grad_clip: float = 1.0
-    caption_dropout: float = 0.1
-    ema_decay: float = 0.999
-    validations: int = 10
-    patience: int | None = None
-    checkpoint_seconds: float = 300.0
-    precision: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise ConfigError(f"size={self.size!r} is unknown; use one of {', '.join(SIZES)}.")
-        for name in ("epochs", "batch_size", "validations", "text_len"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
-        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
-            raise ConfigError(
-                f"batch_size={self.batch_size} is not a multiple of "
-                f"micro_batch_size={self.micro_batch_size}."
-            )
-        for name in ("caption_dropout", "ema_decay", "warmup", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must lie in [0, 1).")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from artist.config import SamplingConfig
 from artist.gpt import GPT
-from artist.sample import SamplingConfig, keep_top_k, keep_top_p, pick, sample, sample_plain
+from artist.sample import keep_top_k, keep_top_p, pick, sample, sample_plain
 from data.errors import ConfigError
 from tests.artist.test_gpt import L, T, entities_of, ids_of, model_of
 

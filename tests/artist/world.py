@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from safetensors.numpy import save_file
 
-from artist.train import TrainConfig
+from artist.config import TrainConfig
 from artist.vqgan import VQGAN, VQGANConfig
 from artist.vqgan_folder import save_vqgan
 from data.artefact import fingerprint

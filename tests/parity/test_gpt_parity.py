@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from artist.checkpoint import from_easynlp, load_strict, to_easynlp
+from artist.config import SamplingConfig
 from artist.gpt import GPT, Entities, GPTConfig
-from artist.sample import SamplingConfig, keep_top_k, sample, sample_plain
+from artist.sample import keep_top_k, sample, sample_plain
 
 pytestmark = pytest.mark.parity
 CLOSE = {"atol": 2e-5, "rtol": 2e-4}

@@ -1,0 +1,118 @@
+"""How models are trained and sampled: settings, defaults and limits. Imports no torch.
+
+The sizes of a model are `artist.gpt.GPTConfig`, beside the model.
+"""
+
+from dataclasses import dataclass
+
+from data.errors import ConfigError
+
+FUSIONS = ("lattice", "easynlp", "none")
+SIZES = {
+    "nano": {"n_layer": 2, "n_head": 2, "n_embd": 64},  # to try things out
+    "tiny": {"n_layer": 4, "n_head": 3, "n_embd": 192},  # for CPUs and demos
+    "small": {"n_layer": 8, "n_head": 8, "n_embd": 512},
+    "base": {"n_layer": 12, "n_head": 12, "n_embd": 768},  # EasyNLP's base
+    "large": {"n_layer": 24, "n_head": 16, "n_embd": 1024},  # EasyNLP's large
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the model is trained; its sizes are `GPTConfig`'s.
+
+    Attributes:
+        size: A name in `artist.gpt.SIZES`.
+        fusion: `lattice`, `easynlp` or `none`.
+        text_len: Text tokens a caption may have; longer ones are cut.
+        max_entities: Entities a caption may bring; EasyNLP's fusion has 10.
+        dropout: Of embeddings and residual branches. Attention weights are not dropped: that
+            would rule out the fused kernels and cost a third of a step on CPUs.
+        epochs: Passes over the table.
+        max_steps: Stop after so many steps even so; None means off.
+        batch_size: Captions a step.
+        micro_batch_size: Captions that go through the model at once; None means all of the step's.
+        learning_rate: At the top of the schedule.
+        warmup: Share of the steps in which the learning rate rises; then it falls as a cosine.
+        final_learning_rate: What it falls to, as a share of `learning_rate`.
+        weight_decay: Of matrices only.
+        betas: AdamW's.
+        grad_clip: Largest norm of the gradient.
+        caption_dropout: Share of captions replaced by the empty one, for guidance.
+        ema_decay: Of the averaged weights that are validated and kept; 0 means off.
+        validations: How many times a run measures the validation loss, evenly spaced.
+        patience: Stop after so many validations without a better one; None means off.
+        checkpoint_seconds: Time between two checkpoints.
+        precision: `auto`, `bf16` or `fp32`.
+        seed: Of everything.
+    """
+
+    size: str = "base"
+    fusion: str = "lattice"
+    text_len: int = 32
+    max_entities: int = 32
+    dropout: float = 0.1
+    epochs: int = 10
+    max_steps: int | None = None
+    batch_size: int = 64
+    micro_batch_size: int | None = None
+    learning_rate: float = 3e-4
+    warmup: float = 0.1
+    final_learning_rate: float = 0.05
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    grad_clip: float = 1.0
+    caption_dropout: float = 0.1
+    ema_decay: float = 0.999
+    validations: int = 10
+    patience: int | None = None
+    checkpoint_seconds: float = 300.0
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ConfigError(f"size={self.size!r} is unknown; use one of {', '.join(SIZES)}.")
+        for name in ("epochs", "batch_size", "validations", "text_len"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ConfigError(
+                f"batch_size={self.batch_size} is not a multiple of "
+                f"micro_batch_size={self.micro_batch_size}."
+            )
+        for name in ("caption_dropout", "ema_decay", "warmup", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must lie in [0, 1).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How a code is chosen from its distribution.
+
+    Attributes:
+        temperature: Divides the logits; 1.0 is the model's own distribution.
+        top_k: Keep the k likeliest codes, and all that tie with the k-th. None means off.
+        top_p: Keep the likeliest codes that together hold this probability. None means off.
+        cfg_scale: Classifier-free guidance, logits = without + scale * (with - without), where
+            `without` sees an empty caption. 1.0 means off. (Ho and Salimans 2022.) Only a model
+            trained with caption dropout knows the empty caption.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = 100
+    top_p: float | None = None
+    cfg_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ConfigError(
+                f"temperature={self.temperature} must be positive; for the likeliest "
+                "code at each step use top_k=1."
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError(
+                f"top_k={self.top_k} must be at least 1; leave it out to turn it off."
+            )
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p={self.top_p} must lie in (0, 1].")
