@@ -104,6 +104,8 @@ class LatticeReport:
                 f"  warning: {self.num_duplicate_idx:,} rows repeat the idx of an earlier row; "
                 "they are kept"
             )
+        if self.num_undecided:
+            lines.append(f"  {self.num_undecided:,} captions took the tokenizer's own, slower way")
         if not self.num_entities:
             lines.append("  warning: no caption holds an entity; are these the right names?")
         return "\n".join(lines)
@@ -205,6 +207,9 @@ def match_texts(
     config = _with_mentions(config or LatticeConfig(), mentions)
     loaded = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
     kernel = LatticeKernel(loaded, load_vocabulary(names, loaded, config, mentions), config)
+    for text in texts:
+        if any("\ud800" <= letter < "\ue000" for letter in text):  # a shell that is not UTF-8
+            raise InputError(f"the text {text!r} is not valid Unicode.")
     idx = [str(n) for n in range(len(texts))]
     batch = kernel(
         pa.RecordBatch.from_arrays([pa.array(idx), pa.array(texts, pa.string())], schema=CAPTIONS)

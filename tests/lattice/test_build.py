@@ -380,6 +380,11 @@ def test_show_draws_the_lattice(command, names):
     assert lines[3] == "      ╰───╯ 故宫 1"
 
 
+def test_text_that_is_not_unicode_is_one_clear_error(command, names):
+    code, _, err = command("lattice", "show", "北京\udce4", "--entities", names)
+    assert (code, "is not valid Unicode" in err) == (2, True)
+
+
 def test_stats_count_what_the_table_holds(build, command, names):
     *_, out = build("1\t北京故宫\n2\t一只猫\n3\t手机\n")
     code, said, _ = command("lattice", "stats", out, "--entities", names)
