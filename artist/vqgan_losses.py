@@ -1,6 +1,5 @@
-"""What a VQGAN is trained by: differences of pixels and edges, a judge, and its first codebook."""
+"""What a VQGAN is trained by, besides its codebook: differences of pixels and edges; a judge."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,18 +43,3 @@ class PatchDiscriminator(nn.Module):
 def discriminator_loss(of_originals: Tensor, of_pictures: Tensor) -> Tensor:
     """The hinge loss of the judge: originals should score above 1, pictures below -1."""
     return (F.relu(1 - of_originals.float()) + F.relu(1 + of_pictures.float())).mean()
-
-
-def k_means(rows: Tensor, size: int, rounds: int, generator: torch.Generator) -> Tensor:
-    """Unit vectors (size, D) in the middle of their share of unit vectors `rows` (n, D).
-
-    A centre that nothing is near moves to a row drawn at random.
-    """
-    centres = rows[torch.randint(len(rows), (size,), generator=generator).to(rows.device)]
-    for _ in range(rounds):
-        nearest = torch.cat([(part @ centres.T).argmax(1) for part in torch.split(rows, 4096)])
-        sums = torch.zeros_like(centres).index_add_(0, nearest, rows)
-        empty = torch.bincount(nearest, minlength=size) == 0
-        drawn = rows[torch.randint(len(rows), (size,), generator=generator).to(rows.device)]
-        centres = F.normalize(torch.where(empty[:, None], drawn, sums), dim=1)
-    return centres

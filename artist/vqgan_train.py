@@ -1,9 +1,9 @@
 """Training a VQGAN on one's own pictures: the loop, readable from top to bottom.
 
-Codes are unit vectors, and latents are put on the unit sphere while training (Yu et al. 2022,
-section 3.2); a plain nearest-code lookup finds the same codes without that, so the result is an
-ordinary VQGAN. The first steps train a plain autoencoder, whose latents k-means turns into the
-first codebook; codes that nothing uses are moved to where latents are.
+The `small` preset starts from closed forms (see `vqgan_start`) and has its codebook from the first
+step; `base` trains a plain autoencoder for some steps, whose latents k-means turns into the first
+codebook. Codes then are moving averages of the latents they stand for (van den Oord et al. 2017,
+appendix A.1), and codes that nothing uses are moved to where latents are.
 
 Every random choice of a step comes from a seed derived from the run's seed and the step's number:
 a run that was killed and resumed equals one that was not, bit for bit on one machine.
@@ -28,14 +28,22 @@ from artist.device import choose_device, choose_dtype
 from artist.muon import Muon
 from artist.picture_metrics import psnr, ssim
 from artist.train import stop_signals
-from artist.vqgan import VQGAN, ResnetBlock, VQGANConfig, channels_last, from_uint8, to_uint8
+from artist.vqgan import (
+    VQGAN,
+    AttnBlock,
+    ResnetBlock,
+    VQGANConfig,
+    channels_last,
+    from_uint8,
+    to_uint8,
+)
 from artist.vqgan_folder import save_vqgan
 from artist.vqgan_losses import (
     PatchDiscriminator,
     discriminator_loss,
-    k_means,
     reconstruction_loss,
 )
+from artist.vqgan_start import k_means, start_as_identity, start_from_patches
 from data import schema
 from data.artefact import Run, atomic, fingerprint
 from data.errors import ConfigError, InputError, Interrupted, ToolkitError
@@ -50,7 +58,9 @@ _CHECKPOINT = "checkpoint.pt"
 _PIXELS = "pixels.u8"  # the decoded images, (n, size, size, 3); gone when the run is finished
 _MUON_RATE = 10.0  # Muon's learning rate as a multiple of AdamW's
 _WARMUP_STEPS = 50
-_KMEANS_IMAGES = 512
+_SAMPLE_PATCHES = 40_000  # patches that the start and k-means look at
+_CODE_DECAY = 0.98  # of the moving averages that codes are
+_FIRST_COUNT = 4.0  # how much the first codebook weighs in them
 _REVIVE_STEPS = 100  # a code unused for so many steps is dead
 _REVIVE_UNTIL = 0.8  # share of the steps after which the codebook is left to settle
 _DECODE_BATCH = 32
@@ -71,7 +81,7 @@ class VQGANTrainConfig:
         steps: Steps of the optimizer.
         batch_size: Images a step.
         learning_rate: AdamW's at its top; Muon's is ten times it.
-        plain_share: Share of the steps before the codebook comes in.
+        plain_share: Of the `base` preset: share of the steps before the codebook comes in.
         adversarial: Weight of the patch discriminator's loss; 0 means off.
         adversarial_start: Share of the steps after which it comes in.
         commitment: How strongly latents are drawn to their codes.
@@ -132,15 +142,15 @@ class VQGANTrainConfig:
         return VQGANConfig(
             resolution=self.resolution,
             ch=ch,
-            ch_mult=(1, 1),
+            ch_mult=(1,),
             num_res_blocks=1,
             attn_resolutions=(),
             z_channels=64,
             codebook_size=self.codebook_size or 1024,
-            codebook_embed_dim=16,
+            codebook_embed_dim=32,
             # torch's kernels are several times faster on groups of 16 channels and multiples
             norm_groups=max(1, ch // 16),
-            patch_size=self.downsample // 2,
+            patch_size=self.downsample,
         )
 
 
@@ -256,7 +266,6 @@ class VQGANTrainer:
         self.dtype = choose_dtype(config.precision, device)
         torch.manual_seed(stream(config.seed, "weights"))
         self.model = VQGAN(config.model_config())
-        start_as_identity(self.model)
         self.judge = PatchDiscriminator()
         for module in (self.model, self.judge):
             channels_last(module.to(device))
@@ -264,8 +273,12 @@ class VQGANTrainer:
         self.judge_adam = torch.optim.AdamW(
             self.judge.parameters(), lr=config.learning_rate / 2, betas=(0.5, 0.9), weight_decay=0
         )
-        self.plain_steps = round(config.plain_share * config.steps)
+        one_level = len(self.model.config.ch_mult) == 1
+        self.plain_steps = 0 if one_level else max(1, round(config.plain_share * config.steps))
         self.judge_from = round(config.adversarial_start * config.steps)
+        table = self.model.quantize.embedding.weight
+        self.code_counts = torch.zeros(len(table), device=device)
+        self.code_sums = torch.zeros_like(table, requires_grad=False)
         self.times_used = torch.zeros(self.model.config.codebook_size, device=device)
         self.step = 0
         self.seconds = 0.0
@@ -317,16 +330,18 @@ class VQGANTrainer:
         """One step of the optimizers; the loss of its batch, without the judge's."""
         config, model = self.config, self.model
         quantising = self.step >= self.plain_steps
-        if self.step == self.plain_steps:
+        if self.step == 0:
+            self._start()
+        elif self.step == self.plain_steps:
             self._start_codebook()
         model.train()
         self._set_learning_rates()
         images = self._images()  # (B, 3, H, W)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            latents = F.normalize(model.latents(images).float(), dim=1)  # (B, D, h, w)
+            latents = model.latents(images).float()  # (B, D, h, w)
             if quantising:
                 codes = model.quantise(latents.detach())  # (B, h*w)
-                quantised = model.lookup(codes)
+                quantised = model.lookup(codes).detach()
                 pictures = model.decode(latents + (quantised - latents).detach())
             else:
                 pictures = model.decode(latents)
@@ -335,10 +350,7 @@ class VQGANTrainer:
             judging = config.adversarial > 0 and self.step >= self.judge_from
             fooling = -self.judge(pictures).float().mean() if judging else loss.new_zeros(())
         if quantising:
-            # Summed over the width of a code: on the sphere, distances do not grow with it.
-            width = latents.shape[1]
-            loss = loss + width * config.commitment * F.mse_loss(latents, quantised.detach())
-            loss = loss + width * F.mse_loss(quantised, latents.detach())
+            loss = loss + config.commitment * F.mse_loss(latents, quantised)
         total = loss + config.adversarial * fooling
         total.backward()  # type: ignore[no-untyped-call]
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), 1.0))
@@ -365,33 +377,53 @@ class VQGANTrainer:
         self.judge_adam.step()
 
     @torch.no_grad()
+    def _start(self) -> None:
+        """Before the first step: the closed-form start, where the model allows it."""
+        start_as_identity(self.model)
+        if not self.plain_steps:
+            start_from_patches(self.model, self._sample(), self._generator("start"))
+            self._adopt_codebook()
+
+    @torch.no_grad()
     def _start_codebook(self) -> None:
-        """k-means over latents of training images: codes begin where latents are."""
+        """After the plain steps: k-means over latents, so that codes begin where latents are."""
         self.model.eval()
-        generator = torch.Generator().manual_seed(stream(self.config.seed, "k-means"))
-        chosen = torch.randint(len(self.train_rows), (_KMEANS_IMAGES,), generator=generator)
-        rows = []
-        for part in torch.split(chosen, _DECODE_BATCH):
-            images = self._to_device(self.pixels[self.train_rows[part.numpy()]])
-            latents = self.model.encode(images)
-            rows.append(latents.permute(0, 2, 3, 1).flatten(0, 2))  # (B*h*w, D)
-        unit = F.normalize(torch.cat(rows), dim=1)
+        parts = [self.model.encode(images) for images in torch.split(self._sample(), _DECODE_BATCH)]
+        rows = _rows(torch.cat(parts))
         table = self.model.quantize.embedding.weight
-        table.copy_(k_means(unit, len(table), 10, generator))
+        table.copy_(k_means(rows, len(table), rounds=8, generator=self._generator("k-means")))
+        self._adopt_codebook()
+
+    def _sample(self) -> Tensor:
+        """Training images (B, 3, H, W), as many as have about `_SAMPLE_PATCHES` codes."""
+        count = max(1, _SAMPLE_PATCHES // self.model.config.image_len)
+        generator = self._generator("sample")
+        order = torch.randperm(len(self.train_rows), generator=generator)[:count].numpy()
+        return self._to_device(self.pixels[self.train_rows[np.sort(order)]])
+
+    def _adopt_codebook(self) -> None:
+        """Let the moving averages begin at the codebook as it is."""
+        self.code_counts.fill_(_FIRST_COUNT)
+        self.code_sums.copy_(_FIRST_COUNT * self.model.quantize.embedding.weight)
 
     @torch.no_grad()
     def _tend_codebook(self, latents: Tensor, codes: Tensor) -> None:
-        """Keep codes on the sphere, and move dead ones to latents of this batch."""
+        """Codes are moving averages of their latents; dead ones move to latents of this batch."""
         table = self.model.quantize.embedding.weight
-        table.copy_(F.normalize(table, dim=1))
-        self.times_used += torch.bincount(codes.flatten(), minlength=len(table))
+        rows, codes = _rows(latents), codes.flatten()
+        counts = torch.bincount(codes, minlength=len(table)).float()
+        sums = torch.zeros_like(table).index_add_(0, codes, rows)
+        self.code_counts.lerp_(counts, 1 - _CODE_DECAY)
+        self.code_sums.lerp_(sums, 1 - _CODE_DECAY)
+        table.copy_(self.code_sums / self.code_counts.clamp(min=1e-5)[:, None])
+        self.times_used += counts
         if (self.step + 1) % _REVIVE_STEPS or self.step > _REVIVE_UNTIL * self.config.steps:
             return
         dead = (self.times_used == 0).nonzero().flatten()
-        rows = latents.permute(0, 2, 3, 1).flatten(0, 2)  # (B*h*w, D)
-        generator = self._generator("revive")
-        drawn = torch.randint(len(rows), (len(dead),), generator=generator)
+        drawn = torch.randint(len(rows), (len(dead),), generator=self._generator("revive"))
         table[dead] = rows[drawn.to(rows.device)]
+        self.code_counts[dead] = 1.0
+        self.code_sums[dead] = table[dead]
         self.times_used.zero_()
 
     def _images(self) -> Tensor:
@@ -478,6 +510,8 @@ class VQGANTrainer:
             "step": self.step,
             "seconds": self.seconds,
             "times_used": self.times_used,
+            "code_counts": self.code_counts,
+            "code_sums": self.code_sums,
             "curve": self.curve,
         }
         with atomic(self.folder / _CHECKPOINT, "wb") as file:
@@ -492,26 +526,26 @@ class VQGANTrainer:
             part.load_state_dict(state[name])
         self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
         self.times_used = state["times_used"]
-
-
-def start_as_identity(model: VQGAN) -> None:
-    """Make every residual branch begin at nothing, so that depth costs no learning at first."""
-    for module in model.modules():
-        last = getattr(module, "conv2" if isinstance(module, ResnetBlock) else "proj_out", None)
-        if isinstance(last, nn.Conv2d):
-            nn.init.zeros_(last.weight)
-            assert last.bias is not None
-            nn.init.zeros_(last.bias)
+        self.code_counts, self.code_sums = state["code_counts"], state["code_sums"]
 
 
 def _optimizers(model: VQGAN, learning_rate: float) -> tuple[Muon, torch.optim.AdamW]:
-    """Muon for the convolutions; AdamW for norms, biases, the codebook and the output layer."""
-    output = model.decoder.conv_out.weight
-    matrices = [p for p in model.parameters() if p.ndim == 4 and p is not output]
+    """Muon inside the blocks; AdamW for the outer layers, norms and biases; codes need none.
+
+    Muon moves a weight at full speed however small its gradient, which would undo the start that
+    the outer layers have.
+    """
+    model.quantize.requires_grad_(False)
+    blocks = [m for m in model.modules() if isinstance(m, ResnetBlock | AttnBlock)]
+    matrices = [p for block in blocks for p in block.parameters() if p.ndim == 4]
     chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
     adam = torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     return Muon(matrices, lr=_MUON_RATE * learning_rate), adam
+
+
+def _rows(latents: Tensor) -> Tensor:
+    return latents.permute(0, 2, 3, 1).flatten(0, 2)  # (B, D, h, w) -> (B*h*w, D)
 
 
 def _read_pixels(table: Path, target: Path, size: int, rejects: Rejects) -> NDArray[np.uint8]:
