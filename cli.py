@@ -610,7 +610,7 @@ def artist_finetune(
 
 @artist_app.command("evaluate")
 def artist_evaluate(
-    table: Annotated[Path, typer.Argument(help="A lattice table with codes (`artist encode`).")],
+    table: Annotated[Path, typer.Argument(help="A lattice table with images or codes.")],
     model: ModelPath,
     kg: KG,
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "fp32",
@@ -733,9 +733,10 @@ def main() -> None:
     except ToolkitError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, Interrupted) else 2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes what was unfinished.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stopped:
+        if stopped.code == 130:  # typer's own end of a Ctrl-C
+            print("The same command resumes what was unfinished.", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

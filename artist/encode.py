@@ -4,6 +4,7 @@ Pictures are decoded by threads while the model works on those before, so all co
 few batches are in memory at a time, however long the table is.
 """
 
+import logging
 import os
 import shutil
 import time
@@ -22,13 +23,15 @@ from tqdm import tqdm
 
 from artist.device import choose_device
 from artist.vqgan import VQGAN, channels_last, from_uint8
-from artist.vqgan_folder import load_vqgan
+from artist.vqgan_folder import load_vqgan, vqgan_fingerprint
 from data import schema
 from data.artefact import Run, fingerprint
 from data.errors import InputError, SchemaError
 from data.images import decode_image, square
 from data.tokenizer import tokenizer_folder
 from data.tsv import Rejects
+
+_log = logging.getLogger(__name__)
 
 _REJECTS = ".rejects.tsv"
 _TOKENIZER = ".tokenizer"  # the folder that `lattice build` writes beside a table
@@ -98,12 +101,13 @@ def encode_table(
             f"{table} has no images to encode. Build it with `cli.py lattice build` from a TSV "
             "whose third column is a base64 image."
         )
-    vqgan_fingerprint = fingerprint(vqgan)
+    model = load_vqgan(vqgan)
+    made_by = vqgan_fingerprint(model)
     with Run.open(
         out,
         kind="codes",
         settings={"keep_images": keep_images},
-        inputs={"table": fingerprint(table), "vqgan": vqgan_fingerprint},
+        inputs={"table": fingerprint(table), "vqgan": made_by},
         folder=False,
         overwrite=overwrite,
     ) as run:
@@ -111,9 +115,8 @@ def encode_table(
             return EncodeReport(out=out, **run.finished.counts, already_done=True)
         start = time.monotonic()
         on = choose_device(device)
-        model = load_vqgan(vqgan).to(on)
-        channels_last(model)
-        target = _target_schema(source.schema_arrow, model, vqgan_fingerprint, keep_images)
+        channels_last(model.to(on))
+        target = _target_schema(source.schema_arrow, model, made_by, keep_images)
         rejects = Rejects(run.beside(_REJECTS))
         used = torch.zeros(model.config.codebook_size, dtype=torch.bool)
         encoded, waiting = 0, list[pa.RecordBatch]()
@@ -191,6 +194,31 @@ def _pixels(content: bytes | None, size: int) -> NDArray[np.uint8]:
     return square(decode_image(content), size)
 
 
+def with_codes(table: Path, vqgan: Path, device: str) -> Path:
+    """The table itself if it holds this VQGAN's codes, else its encoded companion.
+
+    The companion is `<table>.codes-<VQGAN>.parquet` beside it; it is made if it is not there.
+
+    Raises:
+        SchemaError: The codes in the table are another VQGAN's.
+    """
+    found = schema.open_table(table, schema.LATTICE, [schema.CODES]).schema_arrow
+    made_by = vqgan_fingerprint(load_vqgan(vqgan))
+    if schema.CODES.name not in found.names:
+        stem = table.name.removesuffix(".parquet")
+        encoded = table.with_name(f"{stem}.codes-{made_by[:8]}.parquet")
+        report = encode_table(table, encoded, vqgan=vqgan, device=device)
+        if not report.already_done:
+            _log.info("%s", report)
+        return encoded
+    if schema.table_metadata(found).get("vqgan_fingerprint") != made_by:
+        raise SchemaError(
+            f"{table} holds codes of another VQGAN than {vqgan}. Encode the images again with "
+            "`cli.py artist encode`."
+        )
+    return table
+
+
 @torch.inference_mode()
 def _encode(model: VQGAN, pixels: list[NDArray[np.uint8]], device: torch.device) -> torch.Tensor:
     """Codes (B, h*w) on the CPU."""
@@ -198,16 +226,14 @@ def _encode(model: VQGAN, pixels: list[NDArray[np.uint8]], device: torch.device)
     return model.encode_codes(from_uint8(batch)).cpu()
 
 
-def _target_schema(
-    source: pa.Schema, model: VQGAN, vqgan_fingerprint: str, keep_images: bool
-) -> pa.Schema:
+def _target_schema(source: pa.Schema, model: VQGAN, made_by: str, keep_images: bool) -> pa.Schema:
     """The source's columns, perhaps without images, and the codes; its metadata and the VQGAN's."""
     names = {schema.CODES.name} | (set() if keep_images else {schema.IMAGE.name})
     kept = [f for f in source if f.name not in names]
     return schema.with_metadata(
         pa.schema([*kept, schema.CODES], metadata=source.metadata),
         {
-            "vqgan": vqgan_fingerprint,
+            "vqgan_fingerprint": made_by,
             "codebook_size": model.config.codebook_size,
             "image_len": model.config.image_len,
         },

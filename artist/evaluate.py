@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from artist.dataset import Batches, Rows, read_rows
 from artist.device import choose_device, choose_dtype
+from artist.encode import with_codes
 from artist.gpt import GPT, Entities
-from artist.model_folder import load_model
+from artist.model_folder import VQGAN_FOLDER, load_model
 from data.errors import SchemaError
 from data.kg_folder import kg_fingerprint, read_vectors
 from data.seeds import stream
@@ -127,7 +128,7 @@ def evaluate(
     """Negative log-likelihood of a table's codes with entities, without, and with vectors shuffled.
 
     Args:
-        table: A lattice table with the codes of the model's VQGAN (`artist encode` adds them).
+        table: A lattice table with images, or with the codes of the model's VQGAN.
         model: The model folder.
         kg: The KG folder it was trained with.
         device: `auto`, `cpu` or `cuda`.
@@ -140,7 +141,7 @@ def evaluate(
     on = choose_device(device)
     loaded = load_model(model, on)
     rows = read_rows(
-        table,
+        with_codes(table, model / VQGAN_FOLDER, device),
         text_len=loaded.gpt.config.text_len,
         pad_id=loaded.tokenizer.pad_id,
         max_entities=loaded.gpt.config.max_entities,

@@ -27,15 +27,14 @@ from artist.checkpoint import load_strict
 from artist.config import SIZES, TrainConfig
 from artist.dataset import Batch, Batches, Rows, lattice_settings, read_rows
 from artist.device import choose_device, choose_dtype
-from artist.encode import encode_table
+from artist.encode import with_codes
 from artist.evaluate import row_losses
 from artist.gpt import GPT, Entities, GPTConfig, parameter_groups
 from artist.model_folder import CONFIG, Model, load_model, save_model
-from artist.vqgan_folder import load_vqgan
+from artist.vqgan_folder import load_vqgan, vqgan_fingerprint
 from data.artefact import Run, atomic, fingerprint
 from data.errors import Interrupted, SchemaError, ToolkitError
 from data.kg_folder import kg_fingerprint, read_vectors
-from data.schema import CODES, LATTICE, open_table, table_metadata
 from data.seeds import stream
 from data.tokenizer import Tokenizer, tokenizer_of
 
@@ -85,8 +84,7 @@ def finetune(
 ) -> FinetuneReport:
     """Train a model on a lattice table and write it as a folder.
 
-    Tables with images instead of codes are encoded first, each image once: the codes are written
-    beside the table as `<table>.codes.parquet` and found there by the next training.
+    Tables with images instead of codes are encoded first, each image once: see `with_codes`.
 
     Args:
         table: Lattice table with images or codes.
@@ -110,7 +108,7 @@ def finetune(
         "table": fingerprint(table),
         "valid": fingerprint(valid),
         "kg": kg_fingerprint(kg),
-        "vqgan": fingerprint(vqgan),
+        "vqgan": vqgan_fingerprint(load_vqgan(vqgan)),
         **({"init": fingerprint(init)} if init else {}),
     }
     settings = {"train": asdict(config), "device": on.type}
@@ -145,25 +143,6 @@ def finetune(
             (run.work / name).unlink(missing_ok=True)
         run.finish(counts)
     return FinetuneReport(out=out, **counts)
-
-
-def with_codes(table: Path, vqgan: Path, device: str) -> Path:
-    """The table itself if it holds this VQGAN's codes, else its encoded companion, made if need be.
-
-    Raises:
-        SchemaError: The codes in the table are another VQGAN's.
-    """
-    found = open_table(table, LATTICE, optional=[CODES]).schema_arrow
-    if CODES.name not in found.names:
-        encoded = table.with_name(table.name.removesuffix(".parquet") + ".codes.parquet")
-        log.info("%s", encode_table(table, encoded, vqgan=vqgan, device=device))
-        return encoded
-    if table_metadata(found).get("vqgan_fingerprint") != fingerprint(vqgan):
-        raise SchemaError(
-            f"{table} holds codes of another VQGAN than {vqgan}. Encode the images again with "
-            "`cli.py artist encode`."
-        )
-    return table
 
 
 def _prepare(

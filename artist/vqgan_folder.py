@@ -5,6 +5,7 @@ perhaps prefixed with `first_stage_model.`, the losses' networks perhaps among t
 read from the shapes of its tensors, all but the resolution, which no shape tells.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,6 +55,18 @@ def load_vqgan(path: Path, *, resolution: int = 256) -> VQGAN:
     model = VQGAN(config)
     load_strict(model, state, str(path))
     return model.eval()
+
+
+def vqgan_fingerprint(model: VQGAN) -> str:
+    """A name for what a VQGAN computes: equal for equal sizes and weights, wherever they lie.
+
+    So codes belong to a VQGAN and to its copy in a model folder alike.
+    """
+    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _read_folder(folder: Path) -> tuple[VQGANConfig, dict[str, Tensor]]:

@@ -248,7 +248,7 @@ class Run:
             return
         self._acquire()
         note = self._run_note()
-        if note.exists():
+        if self.folder and note.exists():  # half a file is no use to anyone
             made = json.loads(note.read_text(encoding="utf-8"))
             change = self._difference(made["kind"], made["settings"], made["inputs"])
             if change and not overwrite:
@@ -257,7 +257,7 @@ class Run:
                     f"({change}). Repeat those to resume it, or pass --overwrite "
                     "to start afresh."
                 )
-            self.resumed = self.folder and not change
+            self.resumed = not change
         if not self.resumed:
             _remove(self.work)
             if self.folder:

@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from artist.config import SamplingConfig, TrainConfig
 from artist.dataset import Batches, Rows
+from artist.encode import with_codes
 from artist.evaluate import row_losses
 from artist.gallery import Card, ComparisonTable, Note, Picture, PictureRow, write_gallery
 from artist.model_folder import load_model
 from artist.predict import Artist, entities_of, picture_seed, token_surfaces
-from artist.train import finetune, with_codes
+from artist.train import finetune
 from artist.vqgan_train import VQGANTrainConfig, train_vqgan
 from data.images import encode_png
 from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, read_names, read_vectors, write_names

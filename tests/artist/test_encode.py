@@ -10,9 +10,8 @@ from PIL import Image
 
 from artist.encode import encode_table
 from artist.vqgan import VQGAN, VQGANConfig, from_uint8
-from artist.vqgan_folder import load_vqgan, save_vqgan
+from artist.vqgan_folder import load_vqgan, save_vqgan, vqgan_fingerprint
 from data import schema
-from data.artefact import fingerprint
 from data.errors import ArtefactError, InputError, SchemaError
 
 CONFIG = VQGANConfig(
@@ -78,7 +77,7 @@ def test_rows_keep_everything_and_gain_their_own_codes(tmp_path: Path, vqgan: Pa
     said = schema.table_metadata(out.schema)
     assert said["tokenizer_fingerprint"] == "abc"
     assert (said["image_len"], said["codebook_size"]) == ("64", "32")
-    assert said["vqgan"] == fingerprint(vqgan)
+    assert said["vqgan_fingerprint"] == vqgan_fingerprint(load_vqgan(vqgan))
     model = load_vqgan(vqgan)
     for content, codes in zip(images, out["codes"].to_pylist(), strict=True):
         assert content is not None

@@ -14,8 +14,7 @@ from safetensors.numpy import save_file
 
 from artist.config import TrainConfig
 from artist.vqgan import VQGAN, VQGANConfig
-from artist.vqgan_folder import save_vqgan
-from data.artefact import fingerprint
+from artist.vqgan_folder import load_vqgan, save_vqgan, vqgan_fingerprint
 from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, kg_fingerprint, write_names
 from data.schema import CODES, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer
@@ -104,7 +103,7 @@ def write_table(
         {
             "tokenizer_fingerprint": tokenizer.fingerprint,
             "kg_fingerprint": kg_fingerprint(kg),
-            "vqgan_fingerprint": fingerprint(vqgan),
+            "vqgan_fingerprint": vqgan_fingerprint(load_vqgan(vqgan)),
             "settings": {},
         },
     )

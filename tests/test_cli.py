@@ -1,0 +1,302 @@
+"""The way of a user: the commands of the README, one after another, on data made here."""
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import cli
+from data.artefact import read_manifest
+from tests.conftest import ROOT
+
+NAMES = {"西兰花": "蔬菜", "胡萝卜": "蔬菜", "大白菜": "蔬菜", "老虎": "动物", "大象": "动物",
+         "长颈鹿": "动物", "火车": "交通", "飞机": "交通", "自行车": "交通"}  # fmt: skip
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in this process, as the shell would: its code, its output, its errors."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cli.py", *map(str, words)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def png(colour: tuple[int, int, int]) -> str:
+    pixels = np.zeros((16, 16, 3), dtype=np.uint8)
+    pixels[:] = colour
+    pixels[4:12, 4:12] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def write_inputs(folder: Path) -> None:
+    colours = {"蔬菜": (20, 160, 40), "动物": (180, 120, 40), "交通": (40, 60, 200)}
+    triples = [f"{name}\t类别\t{kind}" for name, kind in NAMES.items()]
+    triples += [f"{name}\t属于\t事物" for name in NAMES]
+    (folder / "triples.tsv").write_text("\n".join(triples) + "\n", encoding="utf-8")
+    rows = [
+        f"{n}\t一个{name}\t{png(colours[kind])}" for n, (name, kind) in enumerate(NAMES.items())
+    ]
+    (folder / "train.tsv").write_text("\n".join(rows * 2) + "\n", encoding="utf-8")
+    (folder / "val.tsv").write_text("\n".join(rows[:4]) + "\n", encoding="utf-8")
+    (folder / "test.tsv").write_text("a/../1\t一只老虎\nb\t没有实体\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything up to a trained model, by the real commands in fresh interpreters."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_inputs(folder)
+    kg, table, valid = folder / "kg", folder / "train.parquet", folder / "val.parquet"
+    steps = [
+        ["kg", "train", folder / "triples.tsv", "--out", kg, "--epochs", 3],
+        ["lattice", "build", folder / "train.tsv", "--kg", kg, "--out", table],
+        ["lattice", "build", folder / "val.tsv", "--kg", kg, "--out", valid,
+         "--tokenizer", f"{table}.tokenizer"],
+        ["artist", "vqgan", "train", table, "--out", folder / "vqgan", "--resolution", 16,
+         "--downsample", 4, "--ch", 16, "--codebook-size", 16, "--steps", 6, "--batch-size", 4],
+        ["artist", "finetune", table, "--valid", valid, "--kg", kg, "--vqgan", folder / "vqgan",
+         "--out", folder / "model", "--size", "nano", "--text-len", 8, "--max-steps", 3,
+         "--batch-size", 4, "--validations", 1],
+    ]  # fmt: skip
+    for words in steps:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "cli.py"), *map(str, words)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+        )
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        assert done.stdout
+        assert "Traceback" not in done.stderr
+    return folder
+
+
+def test_the_commands_of_the_readme_end_in_pictures(runs, command, tmp_path):
+    out = tmp_path / "pictures"
+    words = ["artist", "predict", runs / "test.tsv", "--model", runs / "model", "--kg",
+             runs / "kg", "--out", out, "--num-images", 2, "--seed", 7]  # fmt: skip
+    code, said, _ = command(*words)
+    assert code == 0
+    assert "4 pictures of 2 prompts (1 with a known entity)" in said
+    rows = [line.split("\t") for line in (out / "predictions.tsv").read_text().splitlines()]
+    assert [row[:2] for row in rows] == [["a/../1", "一只老虎"], ["b", "没有实体"]]
+    files = sorted((out / "images").iterdir())
+    assert len(files) == 4
+    for row, pair in zip(rows, (files[:2], files[2:]), strict=True):
+        for text, file in zip(json.loads(row[2]), pair, strict=True):
+            assert base64.b64decode(text) == file.read_bytes()
+            image = Image.open(io.BytesIO(file.read_bytes()))
+            assert image.size == (16, 16)
+            assert image.info["prompt"] == row[1]
+    assert "老虎" in (out / "gallery.html").read_text(encoding="utf-8")
+    assert read_manifest(out).inputs["kg"] == read_manifest(runs / "kg").fingerprint
+
+    code, said, _ = command(*words)
+    assert code == 0
+    assert "was there already" in said
+
+
+def test_a_picture_depends_on_its_row_and_seed_and_not_on_the_others(runs, command, tmp_path):
+    common = ["--model", runs / "model", "--kg", runs / "kg", "--precision", "fp32"]
+    both, one, other = tmp_path / "both", tmp_path / "one", tmp_path / "other"
+    (tmp_path / "one.tsv").write_text("b\t没有实体\n", encoding="utf-8")
+    assert command("artist", "predict", runs / "test.tsv", *common, "--out", both)[0] == 0
+    assert command("artist", "predict", tmp_path / "one.tsv", *common, "--out", one)[0] == 0
+    command("artist", "predict", tmp_path / "one.tsv", *common, "--out", other, "--seed", 1)
+    second = (both / "predictions.tsv").read_text().splitlines()[1]
+    assert (one / "predictions.tsv").read_text().splitlines() == [second]
+    assert (other / "predictions.tsv").read_text().splitlines() != [second]
+
+
+def test_drawing_goes_on_after_an_interruption_and_ends_the_same(runs, command, tmp_path):
+    words = ["artist", "predict", runs / "test.tsv", "--model", runs / "model", "--kg", runs / "kg",
+             "--num-images", 3, "--batch-size", 2]  # fmt: skip
+    assert command(*words, "--out", tmp_path / "whole")[0] == 0
+    out = tmp_path / "half"
+    assert command(*words, "--out", out)[0] == 0
+    # What a killed run leaves: the partial folder with its note and some of the pictures.
+    partial = tmp_path / "half.partial"
+    out.rename(partial)
+    manifest = json.loads((partial / "manifest.json").read_text())
+    (partial / "run.json").write_text(
+        json.dumps({k: manifest[k] for k in ("kind", "settings", "inputs")})
+    )
+    for name in ("manifest.json", "predictions.tsv", "gallery.html"):
+        (partial / name).unlink()
+    kept, *gone = sorted((partial / "images").iterdir())
+    for path in gone:
+        path.unlink()
+    before = kept.stat().st_mtime_ns
+    assert command(*words, "--out", out)[0] == 0
+    assert (out / "images" / kept.name).stat().st_mtime_ns == before
+    assert (out / "predictions.tsv").read_bytes() == (
+        tmp_path / "whole" / "predictions.tsv"
+    ).read_bytes()
+
+
+def test_a_finished_stage_says_so_and_does_nothing(runs, command):
+    before = (runs / "train.parquet").stat().st_mtime_ns
+    code, said, _ = command("lattice", "build", runs / "train.tsv", "--kg", runs / "kg", "--out",
+                            runs / "train.parquet")  # fmt: skip
+    assert code == 0
+    assert "finished" in said
+    assert (runs / "train.parquet").stat().st_mtime_ns == before
+
+
+def test_encoding_keeps_the_rows_and_evaluating_reads_them(runs, command, tmp_path):
+    codes = tmp_path / "val.codes.parquet"
+    code, said, _ = command("artist", "encode", runs / "val.parquet", "--vqgan", runs / "vqgan",
+                            "--out", codes)  # fmt: skip
+    assert code == 0, said
+    table = pq.read_table(codes)
+    assert table["idx"].to_pylist() == pq.read_table(runs / "val.parquet")["idx"].to_pylist()
+    assert {len(row) for row in table["codes"].to_pylist()} == {16}
+    code, said, _ = command("artist", "evaluate", codes, "--model", runs / "model", "--kg",
+                            runs / "kg")  # fmt: skip
+    assert code == 0
+    assert "4 captions, 4 with an entity" in said
+    assert all(name in said for name in ("given", "none", "shuffled"))
+
+
+def test_nearest_and_show_print_what_they_found(runs, command):
+    code, said, _ = command("kg", "nearest", "西兰花", "--kg", runs / "kg", "--count", 3)
+    assert code == 0
+    assert len(said.strip().splitlines()) >= 3
+    code, said, _ = command("lattice", "show", "一只老虎和大象", "--kg", runs / "kg")
+    assert code == 0
+    assert "老虎" in said
+    assert "大象" in said
+
+
+def test_a_single_sentence_is_enough(runs, command, tmp_path):
+    code, said, _ = command("artist", "predict", "--text", "一颗绿色的西兰花在生长", "--model",
+                            runs / "model", "--kg", runs / "kg", "--out", tmp_path / "out",
+                            "--cfg-scale", 2)  # fmt: skip
+    assert code == 0
+    assert "1 pictures of 1 prompts" in said or "1 picture of 1 prompt" in said
+
+
+BAD = {
+    "no prompts": (["artist", "predict"], "give a TSV of prompts, or --text"),
+    "missing prompts": (["artist", "predict", "none.tsv"], "none.tsv does not exist"),
+    "empty prompts": (["artist", "predict", "empty.tsv"], "empty.tsv is empty"),
+    "prompts without idx": (["artist", "predict", "one_column.tsv"], "line 1: wrong column count"),
+    "prompts in GBK": (["artist", "predict", "gbk.tsv"], "line 1: not UTF-8"),
+    "no pictures": (["artist", "predict", "--text", "x", "--num-images", "0"], "at least 1"),
+    "cold": (["artist", "predict", "--text", "x", "--temperature", "0"], "must be positive"),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), BAD.values(), ids=BAD)
+def test_bad_prompts_are_one_clear_line(runs, command, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    Path("empty.tsv").write_bytes(b"")
+    Path("one_column.tsv").write_text("一只老虎\n", encoding="utf-8")
+    Path("gbk.tsv").write_bytes("1\t一只老虎\n2\tok\n".encode("gbk"))
+    code, out, error = command(
+        *words, "--model", runs / "model", "--kg", runs / "kg", "--out", "new"
+    )
+    assert code == 2
+    assert not out
+    assert error.count("\n") == 1
+    assert error.startswith("error: ")
+    assert said in error
+    assert not list(tmp_path.glob("new*"))
+
+
+def damaged(folder: Path, name: str) -> Path:
+    """A copy of a folder in which one file is cut in half."""
+    copy = folder.with_name(f"{folder.name}-damaged-{name}")
+    shutil.copytree(folder, copy)
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(content[: len(content) // 2])
+    return copy
+
+
+def test_a_missing_a_foreign_and_a_damaged_model_are_one_clear_line(runs, command, tmp_path):
+    out = tmp_path / "out"
+    for model, wanted in [
+        (tmp_path / "none", "is not a model folder"),
+        (runs / "kg", "is not a model folder"),
+        (damaged(runs / "model", "model.safetensors"), "cannot be read"),
+        (damaged(runs / "model", "config.json"), "is not JSON"),
+    ]:
+        code, _, error = command("artist", "predict", "--text", "老虎", "--model", model, "--kg",
+                                 runs / "kg", "--out", out)  # fmt: skip
+        assert code == 2, error
+        assert wanted in error
+        assert error.count("\n") == 1
+        assert not out.exists()
+
+
+def test_a_model_refuses_another_graph_than_its_own(runs, command, tmp_path):
+    (tmp_path / "t.tsv").write_text("老虎\t类别\t动物\n大象\t类别\t动物\n" * 3, encoding="utf-8")
+    code, _, error = command("kg", "train", tmp_path / "t.tsv", "--out", tmp_path / "kg",
+                             "--epochs", 1)  # fmt: skip
+    assert code == 0, error
+    code, _, error = command("artist", "predict", "--text", "老虎", "--model", runs / "model",
+                             "--kg", tmp_path / "kg", "--out", tmp_path / "out")  # fmt: skip
+    assert code == 2
+    assert "another KG" in error
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"table": "none.parquet"}, "none.parquet does not exist"),
+        ({"table": "train.tsv"}, "is not a readable Parquet file"),
+        ({"table": "kg/triples.parquet"}, "is not a lattice table: column idx is missing"),
+        ({"--kg": "none"}, "none"),
+        ({"--vqgan": "none"}, "none does not exist"),
+        ({"--vqgan": "kg"}, "not a VQGAN folder"),
+        ({"--size": "huge"}, "use one of nano"),
+        ({"--fusion": "latice"}, "use one of lattice, easynlp, none"),
+        ({"--out": "kg"}, "belongs to another run"),
+    ],
+)
+def test_wrong_inputs_of_finetune_are_one_clear_line(runs, command, monkeypatch, change, said):
+    monkeypatch.chdir(runs)
+    words = {"table": "train.parquet", "--valid": "val.parquet", "--kg": "kg", "--vqgan": "vqgan",
+             "--out": "new", "--size": "nano", "--max-steps": "1", **change}  # fmt: skip
+    flat = [words.pop("table"), *(part for pair in words.items() for part in pair)]
+    code, out, error = command("artist", "finetune", *flat)
+    assert code == 2, out + error
+    assert said in error.splitlines()[-1]
+    assert "Traceback" not in error
+    assert not (runs / "new").exists()
+
+
+def test_an_unknown_option_is_the_shells_error_and_no_traceback(command):
+    code, _, error = command("artist", "finetune", "--epoch", 3)
+    assert code == 2
+    assert "--epoch" in error
+
+
+def test_the_doctor_names_versions_and_devices(command):
+    code, said, _ = command("doctor")
+    assert code == 0
+    assert "torch" in said
+    assert "cores" in said
