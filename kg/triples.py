@@ -37,7 +37,7 @@ Hashes = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
 _T = TypeVar("_T", bound=np.generic)
 
-_BLOCK = 1 << 22  # bytes read at a time
+_BLOCK = 1 << 20  # bytes read at a time; its hashes fit the cache
 _LONGEST_ROW = 1 << 26  # a row that has not ended after so many bytes is not a row
 _LONGEST_RECORD = 1000  # lines that a quoted CSV field may span
 _ALL_BAD = 20  # this many undecodable rows and not one good: the whole file has another encoding
@@ -320,6 +320,7 @@ def _read_chunks(path: Path, rejects: Rejects) -> Iterator[_Rows]:
                         "text file of triples?"
                     )
                 if cut:
+                    assert parse is not None
                     rows, used = parse(rest[:cut], number, False, rejects)
                     good += len(rows.line)
                     _check_encoding(path, good, rejects)
@@ -365,64 +366,101 @@ def normalise(name: str) -> str:
     return unicodedata.normalize("NFKC", name).strip()
 
 
+_ASCII_SPACE = np.array([i < 128 and chr(i).isspace() for i in range(256)])
+_STABLE, _COMPLEX = 0, 1  # what else stands in `_changes`: the one code point that it becomes
+
+
 @cache
-def _unstable() -> NDArray[np.bool_]:
-    """Code points below 0x10000 that a normalised name may not hold, or not in each place."""
-    unstable: NDArray[np.bool_] = np.array(
-        [
-            chr(c).isspace()
-            or 0x1100 <= c < 0x1200  # Hangul letters compose with their neighbours
-            or 0xD800 <= c < 0xE000
-            or unicodedata.category(chr(c))[0] == "M"  # so do marks
-            or not unicodedata.is_normalized("NFKC", chr(c))
-            for c in range(0x10000)
-        ]
-    )
-    return unstable
+def _changes() -> NDArray[np.uint16]:
+    """What `normalise` makes of each code point below 0x10000, wherever it stands.
+
+    Most stay as they are, and many become one other (full-width letters); the rest becomes several,
+    depends on its neighbours or is white space beyond ASCII.
+    """
+
+    def change(code: int) -> int:
+        char = chr(code)
+        normal = unicodedata.normalize("NFKC", char)
+        kind = unicodedata.category(char)
+        # Marks and Hangul letters compose with their neighbours.
+        if kind[0] == "M" or kind == "Cs" or 0x1100 <= code < 0x1200:
+            return _COMPLEX
+        if normal == char:
+            return _COMPLEX if char.isspace() and code > 127 else _STABLE
+        single = len(normal) == 1 and normal < "\U00010000"
+        single = single and (normal < "\x80" or change(ord(normal)) == _STABLE)
+        return ord(normal) if single else _COMPLEX
+
+    return np.array([change(code) for code in range(0x10000)], np.uint16)
 
 
-def _suspects(rows: _Rows) -> Ints:
-    """Places in the flattened fields that `normalise` might change; none is missed."""
-    buffer, start, end = rows.buffer, rows.start.ravel(), rows.end.ravel()
+@cache
+def _replacement() -> NDArray[np.uint32]:
+    """The code point that each simple one becomes."""
+    changes = _changes().astype(np.uint32)
+    return np.where(changes > _COMPLEX, changes, np.arange(0x10000, dtype=np.uint32))
+
+
+def _suspects(buffer: Bytes, start: Ints, end: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """Spans that `normalise` might change (none is missed), and which of them hold complex code."""
     lead = np.zeros(256, bool)
     lead[0xC2:0xE4] = lead[0xEA:0xF5] = True  # E4-E9 are CJK ideographs, which are stable
     at = np.flatnonzero(lead[buffer])
-    if len(at):
-        padded = np.concatenate([buffer, np.zeros(3, np.uint8)])
-        b0, b1, b2 = (padded[at + k].astype(np.int32) & 0x3F for k in range(3))
-        two = padded[at] < 0xE0
-        code = np.where(two, (b0 & 0x1F) << 6 | b1, (b0 & 0x0F) << 12 | b1 << 6 | b2)
-        at = at[(padded[at] >= 0xF0) | _unstable()[code]]
-    order = np.argsort(start, kind="stable")
-    place = np.searchsorted(start[order], at, "right") - 1
-    inside = place >= 0
-    place, at = order[place[inside]], at[inside]
+    padded = np.concatenate([buffer, np.zeros(3, np.uint8)])
+    b0, b1, b2 = (padded[at + k].astype(np.int32) & 0x3F for k in range(3))
+    two, four = padded[at] < 0xE0, padded[at] >= 0xF0
+    code = np.where(two, (b0 & 0x1F) << 6 | b1, (b0 & 0x0F) << 12 | b1 << 6 | b2)
+    change = np.where(four, _COMPLEX, _changes()[code])
+    at, change = at[change != _STABLE], change[change != _STABLE]
+    if (start[1:] < start[:-1]).any():  # records with quotes stand at the end of the buffer
+        order = np.argsort(start, kind="stable")
+        place = order[np.maximum(np.searchsorted(start[order], at, "right") - 1, 0)]
+    else:
+        place = np.maximum(np.searchsorted(start, at, "right") - 1, 0)
+    inside = (at >= start[place]) & (at < end[place])
     touched = np.zeros(len(start), bool)
-    touched[place[at < end[place]]] = True
+    touched[place[inside]] = True
     filled = np.flatnonzero(end > start)
-    touched[filled] |= (buffer[start[filled]] <= _BLANK) | (buffer[end[filled] - 1] <= _BLANK)
-    return np.flatnonzero(touched)
+    touched[filled] |= _ASCII_SPACE[buffer[start[filled]]] | _ASCII_SPACE[buffer[end[filled] - 1]]
+    hard = np.zeros(len(start), bool)
+    hard[place[inside & (change == _COMPLEX)]] = True
+    suspects = np.flatnonzero(touched)
+    return suspects, hard[suspects]
 
 
-def _normalise_rows(rows: _Rows) -> tuple[_Rows, NDArray[np.bool_]]:
-    """The rows with normalised fields, and which fields that changed, `[rows, 3]`."""
-    start, end = rows.start.ravel().copy(), rows.end.ravel().copy()
-    data = rows.buffer.tobytes()
-    changed: list[int] = []
-    pieces: list[bytes] = []
-    for i in _suspects(rows).tolist():
-        raw = data[start[i] : end[i]]
-        name = normalise(raw.decode()).encode()
-        if name != raw:
-            changed.append(i)
-            pieces.append(name)
-    buffer = rows.buffer
-    mask = np.zeros(len(start), bool)
-    if pieces:
-        buffer, start[changed], end[changed] = _append(buffer, pieces)
-        mask[changed] = True
-    clean = _Rows(buffer, start.reshape(-1, 3), end.reshape(-1, 3), rows.line)
-    return clean, mask.reshape(-1, 3)
+def _normalise_spans(buffer: Bytes, start: Ints, end: Ints) -> tuple[Bytes, Ints, Ints, Ints]:
+    """The spans with their normal forms at the end of the buffer; and which may have changed."""
+    suspects, hard = _suspects(buffer, start, end) if len(start) else (start, start > 0)
+    if not len(suspects):
+        return buffer, start, end, suspects
+    data = buffer.tobytes()
+    spans = zip(start[suspects].tolist(), end[suspects].tolist(), strict=True)
+    pieces = [data[a:b] for a, b in spans]
+    for i in np.flatnonzero(hard).tolist():
+        pieces[i] = normalise(pieces[i].decode()).encode()
+    # All else changes code point by code point; and what is normal already does not change.
+    text = b"\n".join(pieces).decode()
+    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    codes = np.where(codes < 0x10000, _replacement()[np.minimum(codes, 0xFFFF)], codes)
+    text = codes.astype(np.uint32).tobytes().decode("utf-32-le")
+    normal = np.frombuffer(text.encode() + b"\n", np.uint8)
+    stop = np.flatnonzero(normal == _NEWLINE)
+    begin = np.concatenate([[0], stop[:-1] + 1])
+    while (blank := _ASCII_SPACE[normal[begin]] & (begin < stop)).any():
+        begin = begin + blank
+    while (blank := _ASCII_SPACE[normal[stop - 1]] & (begin < stop)).any():
+        stop = stop - blank
+    start, end = start.copy(), end.copy()
+    start[suspects], end[suspects] = begin + len(buffer), stop + len(buffer)
+    return np.concatenate([buffer, normal]), start, end, suspects
+
+
+def _normalise_rows(rows: _Rows) -> tuple[_Rows, Ints]:
+    """The rows with normalised fields, and the places of those that may have changed by it."""
+    buffer, start, end, suspects = _normalise_spans(
+        rows.buffer, rows.start.ravel(), rows.end.ravel()
+    )
+    return _Rows(buffer, start.reshape(-1, 3), end.reshape(-1, 3), rows.line), suspects
 
 
 def _reject_empty(rows: _Rows, rejects: Rejects) -> NDArray[np.bool_]:
@@ -457,12 +495,15 @@ class _Hasher:
             inverse = pow(self._BASE, -1, 2**64)
             self._power, self._inverse = _powers(self._BASE, size), _powers(inverse, size)
 
-    def __call__(self, buffer: Bytes, start: Ints, end: Ints) -> Hashes:
+    def __call__(self, buffer: Bytes, *spans: tuple[Ints, Ints]) -> list[Hashes]:
+        """The hashes of `buffer[start:end]` for each pair of arrays (start, end)."""
         self._grow(len(buffer) + 1)
-        total = np.zeros(len(buffer) + 1, np.uint64)
-        np.multiply(self._byte_key[buffer], self._power[: len(buffer)], out=total[1:])
+        total = np.empty(len(buffer) + 1, np.uint64)
+        total[0] = 0
+        np.take(self._byte_key, buffer, out=total[1:], mode="clip")  # clip: no buffering
+        total[1:] *= self._power[: len(buffer)]
         np.cumsum(total, out=total)
-        return _mix((total[end] - total[start]) * self._inverse[start])
+        return [_mix((total[end] - total[start]) * self._inverse[start]) for start, end in spans]
 
 
 def _powers(base: int, size: int) -> Hashes:
@@ -505,14 +546,16 @@ def _hash_dumps(paths: Sequence[Path], rejects: Rejects) -> _Hashed:
         mine.path = rejects.path
         with _bar(f"reading {path.name}", "triples") as bar:
             for raw in _read_chunks(path, mine):
-                rows, changed = _normalise_rows(raw)
+                rows, suspects = _normalise_rows(raw)
                 complete.append(_reject_empty(rows, mine))
-                names.append(hasher(rows.buffer, rows.start, rows.end))
+                stood = raw.start.ravel()[suspects], raw.end.ravel()[suspects]
+                hashes, before = hasher(rows.buffer, (rows.start, rows.end), stood)
+                after = hashes.ravel()[suspects]
+                changed = np.zeros(hashes.shape, bool)
+                changed.ravel()[suspects] = before != after
+                variants.append(_distinct_rows(before[before != after], after[before != after]))
+                names.append(hashes)
                 changes.append(changed)
-                if changed.any():
-                    before = hasher(raw.buffer, raw.start[changed], raw.end[changed])
-                    _, once = np.unique(before, return_index=True)
-                    variants.append(np.stack([before, names[-1][changed]], axis=1)[once])
                 bar.update(len(rows.line))
         rejects.reasons.update(mine.reasons)
         rejects.first = rejects.first or mine.first
@@ -528,8 +571,16 @@ def _hash_dumps(paths: Sequence[Path], rejects: Rejects) -> _Hashed:
         "rows_rejected": rejects.count,
         **{f"rejected: {reason}": n for reason, n in sorted(rejects.reasons.items())},
     }
-    both = np.concatenate(variants) if variants else np.empty((0, 2), np.uint64)
+    both = np.concatenate(variants)
     return _Hashed(_stack(names), _stack(changes), whole, both, counts)
+
+
+def _distinct_rows(before: Hashes, after: Hashes) -> Hashes:
+    """Pairs (before, after), each `before` once, `[n, 2]`."""
+    order = np.argsort(before)
+    before, after = before[order], after[order]
+    first = np.concatenate([[True], before[1:] != before[:-1]])[: len(before)]
+    return np.stack([before[first], after[first]], axis=1)
 
 
 def _stack(pieces: list[NDArray[_T]]) -> NDArray[_T]:
@@ -572,7 +623,7 @@ def _repeated(names: Hashes) -> Ints:
     """Rows that repeat another row, all but one of each."""
     key = _mix(names[:, 0] + np.uint64(1)) * np.uint64(3) ^ _mix(names[:, 1]) * np.uint64(5)
     key += _mix(names[:, 2])
-    order = np.argsort(key, kind="stable")
+    order = np.argsort(key)
     key = key[order]
     again = np.flatnonzero(key[1:] == key[:-1])
     later, earlier = order[again + 1], order[again]
@@ -635,8 +686,7 @@ def _merged(read: _Hashed, entities: Hashes) -> int:
     """How many spellings of entities vanished in another by normalisation."""
     if not len(read.variants):
         return 0
-    _, once = np.unique(read.variants[:, 0], return_index=True)
-    place = _find(entities, read.variants[once, 1])
+    place = _find(entities, _distinct_rows(*read.variants.T)[:, 1])
     spellings = np.bincount(place[place >= 0], minlength=len(entities))
     plain = np.zeros(len(entities), bool)
     for column in (0, 2):  # those that also stand there in their normal form
@@ -658,14 +708,12 @@ def _names_at(paths: Sequence[Path], places: Ints) -> pa.StringArray:
             for rows in _read_chunks(path, Rejects()):
                 stop = int(np.searchsorted(wanted, (row + len(rows.line)) * 3))
                 mine = wanted[done:stop] - row * 3
-                data = rows.buffer.tobytes()
-                begin, end = rows.start.ravel()[mine].tolist(), rows.end.ravel()[mine].tolist()
-                found.append(
-                    pa.array(
-                        [normalise(data[a:b].decode()) for a, b in zip(begin, end, strict=True)],
-                        pa.string(),
-                    )
+                buffer, begin, end, _ = _normalise_spans(
+                    rows.buffer, rows.start.ravel()[mine], rows.end.ravel()[mine]
                 )
+                data = buffer.tobytes()
+                spans = zip(begin.tolist(), end.tolist(), strict=True)
+                found.append(pa.array([data[a:b] for a, b in spans], pa.binary()).cast(pa.string()))
                 row += len(rows.line)
                 bar.update(stop - done)
                 done = stop

@@ -245,9 +245,9 @@ def test_names_share_no_hash():
     )
     data = [w.encode() for w in words]
     buffer, start, end = kg.triples._append(np.empty(0, np.uint8), data)
-    hashes = kg.triples._Hasher()(buffer, start, end)
+    (hashes,) = kg.triples._Hasher()(buffer, (start, end))
     assert len(set(hashes.tolist())) == len(words)
-    again = kg.triples._Hasher()(buffer[5:], start[9:] - 5, end[9:] - 5)
+    (again,) = kg.triples._Hasher()(buffer[5:], (start[9:] - 5, end[9:] - 5))
     np.testing.assert_array_equal(again, hashes[9:])
 
 
