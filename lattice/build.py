@@ -23,7 +23,7 @@ from data.artefact import Manifest, Run, fingerprint, sha256
 from data.errors import ArtefactError, ConfigError, InputError
 from data.kg_folder import read_names
 from data.schema import IMAGE, LATTICE, table_writer, with_metadata
-from data.tokenizer import Tokenizer, write_character_vocabulary
+from data.tokenizer import Tokenizer, tokenizer_folder, write_character_vocabulary
 from data.tsv import Rejects, open_bytes
 from lattice.corpus import CAPTIONS, IMAGE_CHECKS, Batch, read_captions
 from lattice.kernel import LatticeConfig, LatticeKernel, one_of
@@ -39,7 +39,6 @@ __all__ = [
     "match_texts",
     "show_text",
     "table_metadata",
-    "tokenizer_folder",
 ]
 
 _FORMATS = ("parquet", "tsv")
@@ -250,11 +249,6 @@ def load_tokenizer(path: Path | None) -> Tokenizer:
         return Tokenizer.load(path)
     with tempfile.TemporaryDirectory() as folder:
         return Tokenizer.load(write_character_vocabulary(Path(folder)))
-
-
-def tokenizer_folder(table: Path) -> Path:
-    """Where the tokenizer of a table lies."""
-    return table.with_name(table.name + ".tokenizer")
 
 
 def table_metadata(names: Path, tokenizer: Tokenizer, config: LatticeConfig) -> dict[str, Any]:
