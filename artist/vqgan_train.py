@@ -56,7 +56,7 @@ SHEET = "reconstructions.png"
 METRICS = "metrics.jsonl"
 _CHECKPOINT = "checkpoint.pt"
 _PIXELS = "pixels.u8"  # the decoded images, (n, size, size, 3); gone when the run is finished
-_MUON_RATE = 10.0  # Muon's learning rate as a multiple of AdamW's
+_MUON_RATE = 5.0  # Muon's learning rate as a multiple of AdamW's
 _WARMUP_STEPS = 50
 _SAMPLE_PATCHES = 40_000  # patches that the start and k-means look at
 _CODE_DECAY = 0.98  # of the moving averages that codes are
@@ -80,7 +80,7 @@ class VQGANTrainConfig:
         codebook_size: Number of codes; None means the preset's.
         steps: Steps of the optimizer.
         batch_size: Images a step.
-        learning_rate: AdamW's at its top; Muon's is ten times it.
+        learning_rate: AdamW's at its top; Muon's is five times it.
         plain_share: Of the `base` preset: share of the steps before the codebook comes in.
         adversarial: Weight of the patch discriminator's loss; 0 means off.
         adversarial_start: Share of the steps after which it comes in.
@@ -99,7 +99,7 @@ class VQGANTrainConfig:
     codebook_size: int | None = None
     steps: int = 2000
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     plain_share: float = 0.12
     adversarial: float = 0.0
     adversarial_start: float = 0.7

@@ -173,7 +173,7 @@ def test_training_makes_pictures_nearer(tmp_path: Path) -> None:
         **SMALL.__dict__,
         "steps": 80,
         "adversarial": 0.0,
-        "learning_rate": 5e-4,
+        "learning_rate": 1e-3,
         "flip": False,
     }
     trained = trainer(tmp_path, VQGANTrainConfig(**values))
