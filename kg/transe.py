@@ -290,7 +290,9 @@ class SharedNegatives:
     def _process_batch(self, batch: Batch, start: int, stop: int, *_: Any, **__: Any) -> Tensor:
         assert (start, stop) == (0, len(batch.source)), "pykeen split a batch of whole chunks"
         positive, negative = self.score(batch)
-        negative = negative.masked_fill(batch.false, float("-inf"))
+        # A row without any negative would be a softmax over nothing: it keeps the false ones.
+        false = batch.false & ~batch.false.all(dim=1, keepdim=True)
+        negative = negative.masked_fill(false, float("-inf"))
         loss: Tensor = self.loss.process_slcwa_scores(
             positive_scores=positive, negative_scores=negative, num_entities=None
         )

@@ -156,6 +156,14 @@ def test_the_loss_falls_and_vectors_have_length_one(triples, loss, p_norm):
     torch.testing.assert_close(trained.entity.norm(dim=1), torch.ones(NUM_ENTITIES))
 
 
+def test_a_triple_whose_only_negatives_are_true_does_no_harm():
+    everything = [[h, 0, t] for h in range(4) for t in range(4)]
+    config = small(num_negatives=1)
+    trained = train(np.array(everything, np.int32), 4, 1, config, device="cpu")
+    assert np.isfinite(trained.losses).all()
+    assert trained.entity.isfinite().all()
+
+
 def test_the_same_seed_gives_the_same_vectors_and_another_one_others(triples):
     one, same, other = (
         train(triples, NUM_ENTITIES, NUM_RELATIONS, small(seed=seed), device="cpu").entity
