@@ -535,6 +535,9 @@ def artist_finetune(
         int | None,
         typer.Option(help="Captions in memory at once; lower it when memory runs out."),
     ] = None,
+    optimizer: Annotated[
+        str, typer.Option(help="adamw, or muon: fewer steps for small models.")
+    ] = TrainConfig.optimizer,
     learning_rate: Annotated[
         float, typer.Option(help="At the top of the schedule.")
     ] = TrainConfig.learning_rate,
@@ -560,6 +563,9 @@ def artist_finetune(
     validations: Annotated[
         int, typer.Option(help="How often to validate in a run.")
     ] = TrainConfig.validations,
+    keep: Annotated[
+        str, typer.Option(help="Weights for the model folder: best on --valid, or last.")
+    ] = TrainConfig.keep,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many validations without a better one.")
     ] = None,
@@ -582,6 +588,7 @@ def artist_finetune(
         max_steps=max_steps,
         batch_size=batch_size,
         micro_batch_size=micro_batch_size,
+        optimizer=optimizer,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         dropout=dropout,
@@ -590,6 +597,7 @@ def artist_finetune(
         text_len=text_len,
         max_entities=max_entities or (10 if fusion == "easynlp" else 32),
         validations=validations,
+        keep=keep,
         patience=patience,
         precision=precision,
         seed=seed,

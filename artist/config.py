@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from data.errors import ConfigError
 
 FUSIONS = ("lattice", "easynlp", "none")
+OPTIMIZERS = ("adamw", "muon")
+KEEP = ("best", "last")
 SIZES = {
     "nano": {"n_layer": 2, "n_head": 2, "n_embd": 64},  # to try things out
     "tiny": {"n_layer": 4, "n_head": 3, "n_embd": 192},  # for CPUs and demos
@@ -32,7 +34,9 @@ class TrainConfig:
         max_steps: Stop after so many steps even so; None means off.
         batch_size: Captions a step.
         micro_batch_size: Captions that go through the model at once; None means all of the step's.
-        learning_rate: At the top of the schedule.
+        optimizer: `adamw`; or `muon`, which moves the blocks' matrices by orthogonalised momentum
+            (see `artist.muon`) and everything else by AdamW.
+        learning_rate: AdamW's at the top of the schedule; Muon's is ten times it.
         warmup: Share of the steps in which the learning rate rises; then it falls as a cosine.
         final_learning_rate: What it falls to, as a share of `learning_rate`.
         weight_decay: Of matrices only.
@@ -41,6 +45,7 @@ class TrainConfig:
         caption_dropout: Share of captions replaced by the empty one, for guidance.
         ema_decay: Of the averaged weights that are validated and kept; 0 means off.
         validations: How many times a run measures the validation loss, evenly spaced.
+        keep: Which weights the model folder gets: `best` on the validation rows, or the `last`.
         patience: Stop after so many validations without a better one; None means off.
         checkpoint_seconds: Time between two checkpoints.
         precision: `auto`, `bf16` or `fp32`.
@@ -56,6 +61,7 @@ class TrainConfig:
     max_steps: int | None = None
     batch_size: int = 64
     micro_batch_size: int | None = None
+    optimizer: str = "adamw"
     learning_rate: float = 3e-4
     warmup: float = 0.1
     final_learning_rate: float = 0.05
@@ -65,6 +71,7 @@ class TrainConfig:
     caption_dropout: float = 0.1
     ema_decay: float = 0.999
     validations: int = 10
+    keep: str = "best"
     patience: int | None = None
     checkpoint_seconds: float = 300.0
     precision: str = "auto"
@@ -73,6 +80,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise ConfigError(f"size={self.size!r} is unknown; use one of {', '.join(SIZES)}.")
+        for name, known in (("optimizer", OPTIMIZERS), ("keep", KEEP)):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} is unknown; use {' or '.join(known)}."
+                )
         for name in ("epochs", "batch_size", "validations", "text_len"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")

@@ -11,7 +11,7 @@ image codes only.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -329,7 +329,7 @@ def _init(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def parameter_groups(model: GPT, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(model: GPT, weight_decay: float) -> list[dict[str, Any]]:
     """Parameters with weight decay (matrices of linear layers) and without (all others)."""
     decays: Callable[[str, nn.Parameter], bool] = lambda name, p: (  # noqa: E731
         p.ndim == 2 and not name.startswith("tok_emb")

@@ -31,6 +31,7 @@ from artist.encode import with_codes
 from artist.evaluate import row_losses
 from artist.gpt import GPT, Entities, GPTConfig, parameter_groups
 from artist.model_folder import CONFIG, Model, load_model, save_model
+from artist.muon import Muon
 from artist.vqgan_folder import load_vqgan, vqgan_fingerprint
 from data.artefact import Run, atomic, fingerprint
 from data.errors import Interrupted, SchemaError, ToolkitError
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 _CHECKPOINT = "checkpoint.pt"
 _BEST = "best.pt"
 METRICS = "metrics.jsonl"
+_MUON_RATE = 10.0  # Muon's learning rate as a multiple of AdamW's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,7 @@ class FinetuneReport:
     train_loss: float
     valid_loss: float
     best_step: int
+    kept_step: int
     seconds: float
     unchanged: bool = False
 
@@ -66,7 +69,8 @@ class FinetuneReport:
             f"{self.out} {done}: {self.parameters / 1e6:.1f} M parameters, {self.steps} steps on "
             f"{self.rows} rows.\n"
             f"Validation loss {self.valid_loss:.4f} nats per code on {self.valid_rows} rows "
-            f"(best at step {self.best_step}; training loss at the end {self.train_loss:.4f})."
+            f"(weights of step {self.kept_step}, best was {self.best_step}; training loss at the "
+            f"end {self.train_loss:.4f})."
         )
 
 
@@ -219,17 +223,12 @@ class Trainer:
         if config.max_steps is not None:
             self.total_steps = min(self.total_steps, config.max_steps)
         self.validate_every = max(1, math.ceil(self.total_steps / config.validations))
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(gpt, config.weight_decay),
-            lr=config.learning_rate,
-            betas=config.betas,
-            fused=True,
-        )
+        self.optimizers = make_optimizers(gpt, config)
         self.ema = {k: v.detach().clone() for k, v in gpt.state_dict().items()}
         self.step = 0
         self.best = {"loss": math.inf, "step": 0}
         self.seconds = 0.0
-        self.last_loss = math.nan
+        self.last_loss = self.valid_loss = math.nan
 
     def run(self) -> dict[str, Any]:
         """Train to the end, from the last checkpoint if there is one; what it reached."""
@@ -259,16 +258,19 @@ class Trainer:
                         f"stopped at step {self.step} of {self.total_steps}; the checkpoint is in "
                         f"{self.folder}. Repeat the command to go on."
                     )
-        best = torch.load(self.folder / _BEST, map_location=self.device, weights_only=True)
-        load_strict(self.gpt, best, _BEST)
+        kept = self.ema
+        if self.config.keep == "best":
+            kept = torch.load(self.folder / _BEST, map_location=self.device, weights_only=True)
+        load_strict(self.gpt, kept, _BEST)
         return {
             "parameters": sum(p.numel() for p in self.gpt.parameters()),
             "steps": self.step,
             "rows": len(self.train.rows),
             "valid_rows": len(self.valid.rows),
             "train_loss": self.last_loss,
-            "valid_loss": self.best["loss"],
+            "valid_loss": self.best["loss"] if self.config.keep == "best" else self.valid_loss,
             "best_step": self.best["step"],
+            "kept_step": self.best["step"] if self.config.keep == "best" else self.step,
             "seconds": round(time.monotonic() - began, 1),
         }
 
@@ -277,8 +279,9 @@ class Trainer:
         config, chosen = self.config, self._chosen()
         torch.manual_seed(stream(config.seed, "step", self.step))
         self.gpt.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * self.schedule(self.step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["top_lr"] * self.schedule(self.step)
         micro = config.micro_batch_size or len(chosen)
         loss = torch.zeros((), device=self.device)
         for begin in range(0, len(chosen), micro):
@@ -297,8 +300,9 @@ class Trainer:
                 f"Nothing was saved of this step. Lower --learning-rate (now "
                 f"{config.learning_rate:g}), or look for broken rows with --batch-size 1."
             )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.gpt.zero_grad(set_to_none=True)
         self._average()
         return float(loss)
 
@@ -337,6 +341,7 @@ class Trainer:
         self.gpt.load_state_dict(self.ema)
         loss = float(row_losses(self.gpt, self.valid, dtype=self.dtype).mean())
         self.gpt.load_state_dict(now)
+        self.valid_loss = loss
         if loss < self.best["loss"]:
             self.best = {"loss": loss, "step": self.step}
             with atomic(self.folder / _BEST, "wb") as file:
@@ -370,11 +375,12 @@ class Trainer:
                 {
                     "model": self.gpt.state_dict(),
                     "ema": self.ema,
-                    "optimizer": self.optimizer.state_dict(),
+                    "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                     "step": self.step,
                     "best": self.best,
                     "losses": losses or [],
                     "last_loss": self.last_loss,
+                    "valid_loss": self.valid_loss,
                     "seconds": self.seconds,
                 },
                 file,
@@ -393,9 +399,10 @@ class Trainer:
         state = torch.load(path, map_location=self.device, weights_only=True)
         load_strict(self.gpt, state["model"], str(path))
         self.ema = state["ema"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
-        self.last_loss = state["last_loss"]
+        self.last_loss, self.valid_loss = state["last_loss"], state["valid_loss"]
         if metrics.exists():
             lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
             with atomic(metrics) as file:
@@ -403,6 +410,31 @@ class Trainer:
         log.info("Resuming at step %d of %d.", self.step, self.total_steps)
         losses: list[float] = state["losses"]
         return losses
+
+
+def make_optimizers(gpt: GPT, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW for all parameters, or Muon for the blocks' matrices and AdamW for the rest.
+
+    Each group remembers its learning rate at the top of the schedule as `top_lr`.
+    """
+    groups = parameter_groups(gpt, config.weight_decay)
+    optimizers: list[torch.optim.Optimizer] = []
+    if config.optimizer == "muon":
+        matrices = [p for p in gpt.blocks.parameters() if p.ndim == 2]
+        taken = {id(p) for p in matrices}
+        groups = [
+            {**group, "params": [p for p in group["params"] if id(p) not in taken]}
+            for group in groups
+        ]
+        # Its update does not grow with the gradient, so decay is relative to its own rate.
+        rate = _MUON_RATE * config.learning_rate
+        optimizers.append(Muon(matrices, lr=rate, weight_decay=config.weight_decay))
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    optimizers.append(adamw)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["top_lr"] = group["lr"]
+    return optimizers
 
 
 def drop_captions(batch: Batch, share: float, pad_id: int) -> Batch:
