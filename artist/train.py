@@ -58,6 +58,7 @@ class FinetuneReport:
     valid_rows: int
     train_loss: float
     valid_loss: float
+    best_loss: float
     best_step: int
     kept_step: int
     seconds: float
@@ -69,8 +70,8 @@ class FinetuneReport:
             f"{self.out} {done}: {self.parameters / 1e6:.1f} M parameters, {self.steps} steps on "
             f"{self.rows} rows.\n"
             f"Validation loss {self.valid_loss:.4f} nats per code on {self.valid_rows} rows "
-            f"(weights of step {self.kept_step}, best was {self.best_step}; training loss at the "
-            f"end {self.train_loss:.4f})."
+            f"(weights of step {self.kept_step}; best {self.best_loss:.4f} at step "
+            f"{self.best_step}; training loss at the end {self.train_loss:.4f})."
         )
 
 
@@ -269,6 +270,7 @@ class Trainer:
             "valid_rows": len(self.valid.rows),
             "train_loss": self.last_loss,
             "valid_loss": self.best["loss"] if self.config.keep == "best" else self.valid_loss,
+            "best_loss": self.best["loss"],
             "best_step": self.best["step"],
             "kept_step": self.best["step"] if self.config.keep == "best" else self.step,
             "seconds": round(time.monotonic() - began, 1),

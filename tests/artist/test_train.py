@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 
 from artist import train
 from artist.evaluate import evaluate
+from artist.gpt import GPT, GPTConfig
 from artist.model_folder import load_model
-from artist.train import METRICS, Trainer, finetune
+from artist.train import METRICS, Trainer, finetune, make_optimizers
 from data.artefact import read_manifest
 from data.errors import (
     ArtefactError,
@@ -94,8 +95,10 @@ def test_another_run_in_the_way_is_refused_unless_it_may_be_replaced(world, trai
     assert same(trained[0], out)
 
 
-def test_a_failed_run_resumed_equals_an_uninterrupted_one(world, trained, tmp_path, monkeypatch):
-    out, step = tmp_path / "model", Trainer._train_step
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "muon", "keep": "last"}])
+def test_a_failed_run_resumed_equals_an_uninterrupted_one(world, tmp_path, monkeypatch, changes):
+    out, whole, step = tmp_path / "model", tmp_path / "whole", Trainer._train_step
+    run(world, whole, **changes)
 
     def failing(self: Trainer) -> float:
         if self.step == 7:
@@ -104,13 +107,34 @@ def test_a_failed_run_resumed_equals_an_uninterrupted_one(world, trained, tmp_pa
 
     monkeypatch.setattr(Trainer, "_train_step", failing)
     with pytest.raises(RuntimeError, match="went away"):
-        run(world, out, checkpoint_seconds=0.0)
+        run(world, out, checkpoint_seconds=0.0, **changes)
     assert not out.exists()
     monkeypatch.setattr(Trainer, "_train_step", step)
-    run(world, out, checkpoint_seconds=0.0)
-    assert same(trained[0], out)
-    assert metrics(trained[0]) == metrics(out)
+    run(world, out, checkpoint_seconds=0.0, **changes)
+    assert same(whole, out)
+    assert metrics(whole) == metrics(out)
     assert not list(out.glob("*.pt"))
+
+
+def test_the_last_weights_are_kept_when_asked_for(world, tmp_path):
+    best = run(world, tmp_path / "best", epochs=40, learning_rate=0.03, ema_decay=0.0)
+    last = run(world, tmp_path / "last", epochs=40, learning_rate=0.03, ema_decay=0.0, keep="last")
+    assert (last.best_loss, last.best_step) == (best.best_loss, best.best_step)
+    assert best.kept_step == best.best_step
+    assert last.kept_step == last.steps
+    assert same(tmp_path / "best", tmp_path / "last") == (best.best_step == best.steps)
+
+
+def test_muon_moves_the_blocks_matrices_and_adamw_everything_else():
+    model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, text_vocab_size=9, image_vocab_size=5))
+    muon, adamw = make_optimizers(model, replace(QUICK, optimizer="muon"))
+    by_muon, by_adamw = (
+        {id(p) for group in o.param_groups for p in group["params"]} for o in (muon, adamw)
+    )
+    names = {n for n, p in model.named_parameters() if id(p) in by_muon}
+    assert names == {f"blocks.0.{n}.weight" for n in ("attn.qkv", "attn.proj", "mlp.0", "mlp.2")}
+    assert not by_muon & by_adamw
+    assert by_muon | by_adamw == {id(p) for p in model.parameters()}
 
 
 def _start(world: World, out: Path) -> subprocess.Popen[str]:
@@ -244,6 +268,8 @@ def test_a_table_without_its_tokenizer_says_what_is_missing(world, tmp_path):
         ({"size": "huge"}, "use one of nano, tiny, small, base, large"),
         ({"batch_size": 6, "micro_batch_size": 4}, "not a multiple"),
         ({"epochs": 0}, "at least 1"),
+        ({"optimizer": "sgd"}, "use adamw or muon"),
+        ({"keep": "first"}, "use best or last"),
         ({"caption_dropout": 1.0}, "must lie in"),
     ],
 )
