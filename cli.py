@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from artist.config import SamplingConfig, TrainConfig
+from artist.config import EASYNLP_ENTITIES, SamplingConfig, TrainConfig
 from data.errors import ConfigError, Interrupted, ToolkitError
 from kg.config import KGConfig
 
@@ -595,7 +595,8 @@ def artist_finetune(
         caption_dropout=caption_dropout,
         ema_decay=ema_decay,
         text_len=text_len,
-        max_entities=max_entities or (10 if fusion == "easynlp" else 32),
+        max_entities=max_entities
+        or (EASYNLP_ENTITIES if fusion == "easynlp" else TrainConfig.max_entities),
         validations=validations,
         keep=keep,
         patience=patience,
@@ -704,6 +705,39 @@ def artist_predict(
         overwrite=overwrite,
     )
     typer.echo(report)
+
+
+@artist_app.command("import")
+def artist_import(
+    folder: Annotated[Path, typer.Argument(help="EasyNLP's model directory.", show_default=False)],
+    out: Out,
+    kg: Annotated[
+        Path | None,
+        typer.Option(
+            "--kg",
+            help="For a model with knowledge: its entity2id.txt and entity2vec.pt.",
+            show_default=False,
+        ),
+    ] = None,
+    resolution: Annotated[int, typer.Option(help="Side of its images, in pixels.")] = 256,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn an EasyNLP model directory into a model folder."""
+    from artist.easynlp import import_easynlp
+
+    typer.echo(import_easynlp(folder, out, kg=kg, resolution=resolution, overwrite=overwrite))
+
+
+@artist_app.command("export")
+def artist_export(
+    model: Annotated[Path, typer.Argument(help="A model folder.", show_default=False)],
+    out: Out,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a model folder as an EasyNLP directory (fusion none or easynlp)."""
+    from artist.easynlp import export_easynlp
+
+    typer.echo(export_easynlp(model, out, overwrite=overwrite))
 
 
 # --- demo, doctor --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from data.errors import ConfigError
 
 FUSIONS = ("lattice", "easynlp", "none")
 OPTIMIZERS = ("adamw", "muon")
+EASYNLP_ENTITIES = 10  # entity slots of the released fusion
 KEEP = ("best", "last")
 SIZES = {
     "nano": {"n_layer": 2, "n_head": 2, "n_embd": 64},  # to try things out

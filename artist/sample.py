@@ -53,7 +53,7 @@ def uniforms(seeds: Sequence[int], image_len: int, device: torch.device) -> Tens
     return torch.stack(rows).to(device)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     model: GPT,
     text_ids: Tensor,
@@ -84,7 +84,7 @@ def sample(
     return codes
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample_steps(
     model: GPT,
     text_ids: Tensor,
@@ -115,7 +115,7 @@ def sample_steps(
         yield codes[:, : n + 1]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample_plain(
     model: GPT,
     text_ids: Tensor,

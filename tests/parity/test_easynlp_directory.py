@@ -1,0 +1,120 @@
+"""An EasyNLP model directory is imported and draws what the released code draws, and goes back.
+
+The directory is put together from the golden weights: a GPT of 2 layers over 64 codes, and a VQGAN
+that has 64 codes.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+
+from artist.config import SamplingConfig
+from artist.easynlp import WEIGHTS, export_easynlp, import_easynlp
+from artist.model_folder import load_model
+from artist.sample import sample
+from data.errors import ConfigError, InputError
+from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, write_names
+from tests.parity.test_gpt_parity import entities_of, released
+
+pytestmark = pytest.mark.parity
+SIZES = {"vocab_size": 164, "img_vocab_size": 64, "text_vocab_size": 100, "block_size": 288,
+         "n_layer": 2, "n_head": 2, "n_embd": 32}  # fmt: skip
+PIXELS = 32  # 16 x 16 codes at f2
+
+
+def make_directory(golden: Path, folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """Write an EasyNLP directory and give its tensors."""
+    folder.mkdir()
+    gpt = released(load_file(golden / f"{name}.safetensors"))
+    vqgan = load_file(golden / "vq_tiny_f2.safetensors")
+    parts = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
+    tensors = {f"transformer.{k}": v for k, v in gpt.items()}
+    mask = torch.tril(torch.ones(288, 288))[None, None]
+    tensors |= {f"transformer.blocks.{n}.attn.mask": mask.clone() for n in range(2)}
+    tensors |= {f"first_stage_model.{k}": v for k, v in vqgan.items() if k.startswith(parts)}
+    torch.save(tensors, folder / WEIGHTS)
+    (folder / "config.json").write_text(json.dumps({"model_type": "artist", **SIZES}))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(0x4E00, 0x4E00 + 95))]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    return tensors
+
+
+def make_kg(folder: Path, vectors: torch.Tensor) -> Path:
+    folder.mkdir()
+    write_names(folder / ENTITY_NAMES, [f"实体{n}" for n in range(len(vectors))])
+    save_file({VECTORS_KEY: np.ascontiguousarray(vectors.numpy())}, folder / VECTORS)
+    return folder
+
+
+def test_an_imported_painter_draws_the_codes_of_the_released_one(golden, tmp_path):
+    make_directory(golden, tmp_path / "theirs", "painter_tiny")
+    report = import_easynlp(tmp_path / "theirs", tmp_path / "ours", resolution=PIXELS)
+    assert report.fusion == "none"
+    model = load_model(tmp_path / "ours")
+    vectors = load_file(golden / "painter_tiny.safetensors")
+    codes = sample(model.gpt, vectors["ids"][:, :32], None, [0, 0, 0], SamplingConfig(top_k=1))
+    assert torch.equal(codes, vectors["greedy_ids"])
+    pictures = model.vqgan.decode_codes(codes)
+    assert pictures.shape == (3, 3, PIXELS, PIXELS)
+
+
+def test_an_imported_knowl_model_draws_the_codes_of_the_released_one(golden, tmp_path):
+    make_directory(golden, tmp_path / "theirs", "knowl_tiny")
+    vectors = load_file(golden / "knowl_tiny.safetensors")
+    kg = make_kg(tmp_path / "kg", vectors["entity_table"])
+    with pytest.raises(ConfigError, match="a model with knowledge"):
+        import_easynlp(tmp_path / "theirs", tmp_path / "ours", resolution=PIXELS)
+    import_easynlp(tmp_path / "theirs", tmp_path / "ours", kg=kg, resolution=PIXELS)
+    model = load_model(tmp_path / "ours")
+    assert model.gpt.config.max_entities == 10
+    text, greedy = vectors["ids"][:, :32], SamplingConfig(top_k=1)
+    codes = sample(model.gpt, text, entities_of(vectors), [0, 0, 0], greedy)
+    assert torch.equal(codes, vectors["greedy_ids"])
+
+
+@pytest.mark.parametrize("name", ["painter_tiny", "knowl_tiny"])
+def test_a_directory_comes_back_as_it_was(golden, tmp_path, name):
+    theirs = make_directory(golden, tmp_path / "theirs", name)
+    kg = make_kg(tmp_path / "kg", torch.zeros(40, 100))
+    import_easynlp(tmp_path / "theirs", tmp_path / "ours", kg=kg, resolution=PIXELS)
+    export_easynlp(tmp_path / "ours", tmp_path / "back")
+    back = torch.load(tmp_path / "back" / WEIGHTS, weights_only=True)
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[k], theirs[k]) for k in theirs)
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert {k: config[k] for k in SIZES} == SIZES
+    assert (tmp_path / "back" / "vocab.txt").read_text() == (
+        tmp_path / "theirs" / "vocab.txt"
+    ).read_text()
+
+
+def test_wrong_directories_say_what_is_wrong(golden, tmp_path):
+    theirs, out = tmp_path / "theirs", tmp_path / "ours"
+    tensors = make_directory(golden, theirs, "painter_tiny")
+    with pytest.raises(InputError, match=r"config\.json is missing"):
+        import_easynlp(tmp_path, out)
+    with pytest.raises(InputError, match="leaves no room for text"):
+        import_easynlp(theirs, out, resolution=64)
+    for change, said in [
+        ({"transformer.ln_f.bias": None}, r"missing ln_f\.bias"),
+        ({"transformer.blocks.0.attn.key.bias": None}, r"lacks blocks\.0\.attn\.key\.bias"),
+        ({"transformer.surplus": torch.zeros(1)}, "unexpected surplus"),
+        ({"optimizer.step": torch.zeros(1)}, "neither transformer"),
+        ({"first_stage_model.quant_conv.bias": None}, r"missing quant_conv\.bias"),
+    ]:
+        shutil.rmtree(tmp_path / "changed", ignore_errors=True)
+        shutil.copytree(theirs, tmp_path / "changed")
+        changed = {k: v for k, v in (tensors | change).items() if v is not None}
+        torch.save(changed, tmp_path / "changed" / WEIGHTS)
+        with pytest.raises(InputError, match=said):
+            import_easynlp(tmp_path / "changed", out, resolution=PIXELS, overwrite=True)
+    (theirs / WEIGHTS).write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        import_easynlp(theirs, out, resolution=PIXELS, overwrite=True)
+    assert not out.exists()
