@@ -166,7 +166,7 @@ class Batches:
                 f"the table names entity {rows.entity_ids.max()}, but the KG has only "
                 f"{len(vectors)}. Build the table and train the model with the same --kg."
             )
-        if vectors.shape[1] != config.entity_dim:
+        if config.fusion != "none" and vectors.shape[1] != config.entity_dim:
             raise SchemaError(
                 f"the KG's vectors have {vectors.shape[1]} dimensions, the model expects "
                 f"{config.entity_dim}. Give the KG the model was trained with."
@@ -177,11 +177,13 @@ class Batches:
         """The batch of the chosen rows."""
         rows, config = self.rows, self.config
         counts = rows.first_entity[chosen + 1] - rows.first_entity[chosen]
+        if config.fusion == "none":
+            counts = np.zeros_like(counts)
         # The released fusion sums over its padding slots too, so their number matters there.
         K = config.max_entities if config.fusion == "easynlp" else int(counts.max(initial=0))
-        B, D = len(chosen), config.entity_dim
-        filler = torch.from_numpy(np.array(self.vectors[0], dtype=np.float32))
-        vectors = filler.expand(B, K, D).clone()
+        B = len(chosen)
+        filler = torch.from_numpy(np.array(self.vectors[0], dtype=np.float32))  # (D,)
+        vectors = filler.expand(B, K, -1).clone()
         covers = torch.zeros(B, K, config.text_len, dtype=torch.bool)
         row, place = _places(counts)
         at = rows.first_entity[chosen[row]] + place

@@ -89,6 +89,12 @@ def test_easynlp_always_has_all_its_slots():
     assert torch.equal(entities.vectors[0, 3], torch.from_numpy(VECTORS[0]))
 
 
+def test_a_model_without_fusion_asks_for_no_entities_and_takes_any_graph():
+    found = rows_from_table(table(row("a", 4, [(1, 0, 1)])), text_len=4, pad_id=0, max_entities=4)
+    config = GPTConfig(n_layer=1, n_head=1, n_embd=8, text_len=4, entity_dim=77, fusion="none")
+    assert Batches(found, VECTORS, config).get(np.array([0])).entities.covers.shape == (1, 0, 4)
+
+
 def test_an_epoch_holds_every_row_once_in_an_order_that_seed_and_epoch_decide():
     found = batches(*(row(str(n), 1, []) for n in range(50)))
     orders = [tuple(found.epoch_order(seed, epoch)) for seed, epoch in [(0, 0), (0, 1), (1, 0)]]
