@@ -159,7 +159,7 @@ def kg_train(
         patience=patience,
         seed=seed,
     )
-    print(train_kg(triples, out, config=config, device=device.value, overwrite=overwrite))
+    typer.echo(train_kg(triples, out, config=config, device=device.value, overwrite=overwrite))
 
 
 KGFolder = Annotated[Path, typer.Argument(help="A KG folder, from `kg train`.")]
@@ -185,7 +185,7 @@ def kg_eval(
     report = eval_kg(
         kg, triples=triples, num_candidates=num_candidates, device=device.value, seed=seed
     )
-    print(report)
+    typer.echo(report)
 
 
 @kg_app.command("nearest")
@@ -197,7 +197,7 @@ def kg_nearest(
     """Print the entities nearest to one, by cosine."""
     from kg.vectors import nearest
 
-    print(nearest(kg, name, count=count))
+    typer.echo(nearest(kg, name, count=count))
 
 
 # --- lattice -------------------------------------------------------------------------------------
@@ -472,7 +472,7 @@ def vqgan_train(
     report = train_vqgan(
         table, out, config=config, valid=valid, device=device.value, overwrite=overwrite
     )
-    print(report)
+    typer.echo(report)
 
 
 @artist_app.command("encode")
@@ -499,7 +499,7 @@ def artist_encode(
         keep_images=keep_images,
         overwrite=overwrite,
     )
-    print(report)
+    typer.echo(report)
 
 
 # --- artist --------------------------------------------------------------------------------------
