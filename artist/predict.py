@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -160,10 +160,11 @@ def predict(
         _write_tsv(run.work / PREDICTIONS, rows, files)
         names = read_names(kg / ENTITY_NAMES)
         cards = [
-            Card(
-                prompt=rows.texts[n],
-                tokens=token_surfaces(loaded, rows, n),
-                entities=entities_of(rows, n, names),
+            prompt_card(
+                loaded,
+                rows,
+                n,
+                names,
                 rows=[
                     PictureRow(
                         label="",
@@ -176,7 +177,7 @@ def predict(
         write_gallery(
             run.work / GALLERY,
             title="Pictures",
-            subtitle=f"{len(rows)} prompts, {num_images} each, seed {seed}",
+            subtitle=f"Drawn by {model.name} with seed {seed}.",
             cards=cards,
             footer=f"Model {model.name}, {fingerprint(model)[:12]}; KG {kg.name}; "
             f"{describe(sampling)}.",
@@ -257,24 +258,47 @@ def describe(sampling: SamplingConfig) -> str:
     return ", ".join(f"{k} {v:g}" for k, v in asdict(sampling).items() if v is not None)
 
 
-def token_surfaces(model: Model, rows: Rows, n: int) -> list[str]:
-    """What the n-th row's tokens stand for, [PAD] left out."""
-    return next(iter(model.tokenizer.encode([rows.texts[n]]))).surfaces[: rows.bert_ids.shape[1]]
+def prompt_card(
+    model: Model,
+    table: Rows,
+    n: int,
+    names: Sequence[str],
+    *,
+    rows: Sequence[PictureRow],
+    types: Mapping[str, str] | None = None,
+    badges: Sequence[str] = (),
+    note: str = "",
+) -> Card:
+    """The n-th row's card for the gallery: its text, its lattice, its pictures.
 
-
-def entities_of(
-    rows: Rows, n: int, names: Sequence[str], notes: Sequence[str] | None = None
-) -> list[Entity]:
-    """The n-th row's entities with their half-open token spans."""
-    return [
-        Entity(
-            start=int(rows.starts[at]),
-            end=int(rows.ends[at]),
-            label=names[rows.entity_ids[at]],
-            note=notes[rows.entity_ids[at]] if notes else "",
-        )
-        for at in range(rows.first_entity[n], rows.first_entity[n + 1])
-    ]
+    Args:
+        model: For its tokenizer and text length.
+        table: The matched prompts.
+        n: Which of them.
+        names: Names of all entities, by id.
+        rows: The pictures.
+        types: What an entity is, by name; shown beside it.
+        badges: See `Card`.
+        note: See `Card`; that a prompt was cut is said there too.
+    """
+    surfaces = next(iter(model.tokenizer.encode([table.texts[n]]))).surfaces
+    length = model.gpt.config.text_len
+    if len(surfaces) > length:
+        cut = f"the model reads its first {length} tokens only"
+        note = f"{note}; {cut}" if note else cut
+    span = range(table.first_entity[n], table.first_entity[n + 1])
+    found = [(int(table.starts[k]), int(table.ends[k]), names[table.entity_ids[k]]) for k in span]
+    return Card(
+        prompt=table.texts[n],
+        tokens=surfaces[:length],
+        entities=[
+            Entity(start=start, end=end, label=name, note=(types or {}).get(name, ""))
+            for start, end, name in found
+        ],
+        badges=badges,
+        note=note,
+        rows=rows,
+    )
 
 
 def _draw_missing(

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from artist.config import SamplingConfig, TrainConfig
 from artist.dataset import Rows
-from artist.gallery import Card, ComparisonTable, Note, Picture, PictureRow, write_gallery
+from artist.gallery import ComparisonTable, Note, Picture, PictureRow, write_gallery
 from artist.model_folder import load_model
-from artist.predict import Artist, entities_of, picture_seed, token_surfaces
+from artist.predict import Artist, picture_seed, prompt_card
 from artist.train import finetune
 from artist.vqgan_train import VQGANTrainConfig, train_vqgan
 from data.images import encode_png
@@ -271,25 +271,25 @@ def _gallery(
     }
     names = read_names(kg / ENTITY_NAMES)
     types = dict(zip(world.names, world.types, strict=True))
-    cards = []
-    for n, prompt in enumerate(world.prompts):
-        entities = entities_of(rows, n, names)
-        cards.append(
-            Card(
-                prompt=prompt.text,
-                tokens=token_surfaces(knowing.model, rows, n),
-                entities=[replace(e, note=types.get(e.label, "")) for e in entities],
-                badges=["never seen in training"] if prompt.held_out else [],
-                note=f"belongs before: {prompt.scene}",
-                rows=[
-                    PictureRow(
-                        label=label if label == KNOWING else f"{label}, same seeds",
-                        pictures=[_judged(images[n], prompt.scene) for images in rounds],
-                    )
-                    for label, rounds in drawn.items()
-                ],
-            )
+    cards = [
+        prompt_card(
+            knowing.model,
+            rows,
+            n,
+            names,
+            types=types,
+            badges=["never seen in training"] if prompt.held_out else [],
+            note=f"belongs before: {prompt.scene}",
+            rows=[
+                PictureRow(
+                    label=label if label == KNOWING else f"{label}, same seeds",
+                    pictures=[_judged(images[n], prompt.scene) for images in rounds],
+                )
+                for label, rounds in drawn.items()
+            ],
         )
+        for n, prompt in enumerate(world.prompts)
+    ]
     write_gallery(
         path,
         title="A name, a graph, a place",
