@@ -109,11 +109,12 @@ def finetune(
     """
     on = choose_device(device)
     table, valid = (with_codes(path, vqgan, device) for path in (table, valid))
+    codec, graph = load_vqgan(vqgan), kg_fingerprint(kg)
     inputs = {
         "table": fingerprint(table),
         "valid": fingerprint(valid),
-        "kg": kg_fingerprint(kg),
-        "vqgan": vqgan_fingerprint(load_vqgan(vqgan)),
+        "kg": graph,
+        "vqgan": vqgan_fingerprint(codec),
         **({"init": fingerprint(init)} if init else {}),
     }
     settings = {"train": asdict(config), "device": on.type}
@@ -121,10 +122,28 @@ def finetune(
         if run.finished:
             return FinetuneReport(out=out, **run.finished.counts, unchanged=True)
         tokenizer = tokenizer_of(table)
-        gpt, rows, valid_rows = _prepare(table, valid, kg, vqgan, tokenizer, config)
+        vectors = read_vectors(kg)
+        rows, valid_rows = (
+            _read(path, tokenizer, graph if config.fusion != "none" else None, config)
+            for path in (table, valid)
+        )
+        torch.manual_seed(stream(config.seed, "weights"))
+        gpt = GPT(
+            GPTConfig(
+                text_vocab_size=tokenizer.vocab_size,
+                image_vocab_size=codec.config.codebook_size,
+                text_len=config.text_len,
+                image_len=rows.codes.shape[1],
+                embd_pdrop=config.dropout,
+                resid_pdrop=config.dropout,
+                fusion=config.fusion,
+                entity_dim=vectors.shape[1],
+                max_entities=config.max_entities,
+                **SIZES[config.size],
+            )
+        )
         if init is not None:
             start_from(gpt, init)
-        vectors = read_vectors(kg)
         trainer = Trainer(
             gpt.to(on),
             Batches(rows, vectors, gpt.config),
@@ -138,9 +157,9 @@ def finetune(
             run.work,
             Model(
                 gpt=gpt,
-                vqgan=load_vqgan(vqgan),
+                vqgan=codec,
                 tokenizer=tokenizer,
-                kg_fingerprint=kg_fingerprint(kg) if config.fusion != "none" else "",
+                kg_fingerprint=graph if config.fusion != "none" else "",
                 lattice=lattice_settings(rows.metadata),
             ),
         )
@@ -150,34 +169,22 @@ def finetune(
     return FinetuneReport(out=out, **counts)
 
 
-def _prepare(
-    table: Path, valid: Path, kg: Path, vqgan: Path, tokenizer: Tokenizer, config: TrainConfig
-) -> tuple[GPT, Rows, Rows]:
-    """An untrained model and its rows, after checking that the artefacts belong together."""
-    vq = load_vqgan(vqgan).config
-    sizes = {"max_entities": config.max_entities, "text_len": config.text_len}
-    rows, valid_rows = (read_rows(p, pad_id=tokenizer.pad_id, **sizes) for p in (table, valid))
-    for path, found in ((table, rows), (valid, valid_rows)):
-        if found.metadata.get("tokenizer_fingerprint") != tokenizer.fingerprint:
-            raise SchemaError(f"{path} was built with another tokenizer than {table}.")
-        if config.fusion != "none" and found.metadata.get("kg_fingerprint") != kg_fingerprint(kg):
-            raise SchemaError(
-                f"{path} was built with another KG than {kg}, so its entity ids mean others. Build "
-                "it again with `cli.py lattice build --kg`."
-            )
-    gpt_config = GPTConfig(
-        text_vocab_size=tokenizer.vocab_size,
-        image_vocab_size=vq.codebook_size,
-        image_len=rows.codes.shape[1],
-        fusion=config.fusion,
-        entity_dim=read_vectors(kg).shape[1],
-        embd_pdrop=config.dropout,
-        resid_pdrop=config.dropout,
-        **sizes,
-        **SIZES[config.size],
+def _read(table: Path, tokenizer: Tokenizer, graph: str | None, config: TrainConfig) -> Rows:
+    """The rows of a table, if it was built with this tokenizer and (unless None) this graph."""
+    rows = read_rows(
+        table,
+        text_len=config.text_len,
+        pad_id=tokenizer.pad_id,
+        max_entities=config.max_entities,
     )
-    torch.manual_seed(stream(config.seed, "weights"))
-    return GPT(gpt_config), rows, valid_rows
+    if rows.metadata.get("tokenizer_fingerprint") != tokenizer.fingerprint:
+        raise SchemaError(f"{table} was built with another tokenizer than the training table.")
+    if graph is not None and rows.metadata.get("kg_fingerprint") != graph:
+        raise SchemaError(
+            f"{table} was built with another KG than the one given, so its entity ids mean others. "
+            "Build it again with `cli.py lattice build --kg`."
+        )
+    return rows
 
 
 def start_from(gpt: GPT, init: Path) -> None:
