@@ -8,7 +8,7 @@ neighbours in the batch (up to float rounding in the matrix products of other ba
 cached sampler and the plain one, which recomputes everything at each step, draw the same codes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -78,24 +78,6 @@ def sample(
     Returns:
         Codes `(B, L)`, row-major.
     """
-    *_, codes = sample_steps(
-        model, text_ids, entities, seeds, config, empty_ids=empty_ids, dtype=dtype
-    )
-    return codes
-
-
-@torch.no_grad()
-def sample_steps(
-    model: GPT,
-    text_ids: Tensor,
-    entities: Entities | None,
-    seeds: Sequence[int],
-    config: SamplingConfig,
-    *,
-    empty_ids: Tensor | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Iterator[Tensor]:
-    """As `sample`, giving the codes so far, `(B, n)`, after each of the L steps."""
     B, device = len(text_ids), text_ids.device
     guided = config.cfg_scale != 1.0
     if guided:
@@ -104,15 +86,16 @@ def sample_steps(
     cache = KVCache(model.config, len(text_ids), device=device, dtype=dtype)
     codes = torch.empty(B, model.config.image_len, dtype=torch.long, device=device)
     fresh = text_ids
-    for n in range(model.config.image_len):
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    # Around the loop, since autocast keeps the weights it has cast only until it ends.
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        for n in range(model.config.image_len):
             logits = model(fresh, entities, cache=cache, first=fresh.shape[1] - 1)[:, -1]
-        if guided:
-            known, empty = logits.float().chunk(2)
-            logits = empty + config.cfg_scale * (known - empty)
-        codes[:, n] = pick(logits, random[:, n], config)
-        fresh = codes[:, n : n + 1].repeat(2 if guided else 1, 1)
-        yield codes[:, : n + 1]
+            if guided:
+                known, empty = logits.float().chunk(2)
+                logits = empty + config.cfg_scale * (known - empty)
+            codes[:, n] = pick(logits, random[:, n], config)
+            fresh = codes[:, n : n + 1].repeat(2 if guided else 1, 1)
+    return codes
 
 
 @torch.no_grad()
