@@ -6,6 +6,8 @@ one with the vectors dealt out to the wrong names. All are asked for names they 
 """
 
 import logging
+import os
+import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -110,19 +112,26 @@ class DemoReport:
             f"  {name:24}{score.scene_unseen:>12.2f}{score.loss:>15.3f}"
             for name, score in self.scores.items()
         ]
-        kg, model = self.out / "kg", self.out / "models" / "lattice"
+        kg, model, call = self.out / "kg", self.out / "models" / "lattice", _how_we_are_called()
         lines += [
             "",
             f"Done in {self.seconds / 60:.1f} minutes. Open {self.out / GALLERY}",
             "",
             "Try next:",
-            f"  python cli.py kg nearest 西兰花 --kg {kg}",
-            f"  python cli.py lattice show 一只老虎和一头大象 --kg {kg}",
-            f"  python cli.py artist predict --text 一只海豚 --num-images 4 "
-            f"--temperature 0.35 "
+            f"  {call} kg nearest 西兰花 --kg {kg}",
+            f"  {call} lattice show 一只老虎和一头大象 --kg {kg}",
+            f"  {call} artist predict --text 一只海豚 --num-images 4 --temperature 0.35 "
             f"--model {model} --kg {kg} --out {self.out / 'pictures'}",
         ]
         return "\n".join(lines)
+
+
+def _how_we_are_called() -> str:
+    """The words before a command: the interpreter with `cli.py`, or the installed script."""
+    if Path(sys.argv[0]).name != "cli.py":
+        return "artist-toolkit"
+    interpreter = os.path.relpath(sys.executable)  # unresolved: a venv's python is a link
+    return f"{interpreter if not interpreter.startswith('..') else 'python'} cli.py"
 
 
 def run_demo(

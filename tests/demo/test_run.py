@@ -33,4 +33,4 @@ def test_the_report_names_the_gallery_the_figures_and_what_to_try_next(tmp_path)
     assert "2.500" in said
     assert "chance 0.06" in said
     for command in ("kg nearest", "lattice show", "artist predict"):
-        assert f"cli.py {command}" in said
+        assert f"artist-toolkit {command}" in said
