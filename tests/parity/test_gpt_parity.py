@@ -168,4 +168,5 @@ def test_the_released_fusion_reaches_one_code_and_only_through_the_last_text_tok
     change = (model(ids[:, :-1], entities) - model(ids[:, :-1], other)).abs().amax(-1)  # (B, S)
     hears = change[:, T - 1 :] > 0  # position T-1 predicts the first code
     assert hears[0].tolist() == [True] + [False] * 255  # an entity covers text position 31
+    assert hears[1].sum() == 0  # entities, but none on position 31: they say nothing
     assert hears[2].sum() == 0  # no entities
