@@ -1,0 +1,67 @@
+"""Plots as SVG: drawn by matplotlib, reproducible, with Chinese text left as text.
+
+A figure is made without pyplot, so nothing global is touched. Text stays text in the SVG and is
+drawn by the viewer's fonts: Chinese labels are right whatever fonts the machine has that drew them.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.artefact import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#2f6f9f", "#c8553d", "#5b8c5a", "#8e6c8a", "#c99a2e", "#4f9d9d", "#7a7a7a", "#a44a6b")
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "artist-toolkit",  # else the ids inside differ from run to run
+    "font.family": ["sans-serif"],
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.unicode_minus": False,
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Our look while the block runs; axes take it when they are made, so make them inside."""
+    import matplotlib
+    from cycler import cycler
+
+    look: Any = {**_STYLE, "axes.prop_cycle": cycler(color=COLOURS)}
+    with matplotlib.rc_context(look):
+        yield
+
+
+def new_figure(width: float = 6.4, height: float = 3.6) -> "Figure":
+    """An empty figure, in inches; call inside `style()`."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def to_svg(figure: "Figure") -> str:
+    """The figure as an `<svg>` element, the same each time. Call inside `style()`."""
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        # matplotlib measures labels with its own fonts, which lack Chinese; the viewer draws them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def save_svg(figure: "Figure", path: Path) -> None:
+    """Write the figure as an SVG file. Call inside `style()`."""
+    with atomic(path) as file:
+        file.write(f'<?xml version="1.0" encoding="UTF-8"?>\n{to_svg(figure)}')
