@@ -481,6 +481,10 @@ def artist_encode(
     vqgan: VQGANPath,
     out: Out,
     batch_size: Annotated[int, typer.Option(help="Images encoded at once.", min=1)] = 32,
+    resize: Annotated[
+        str,
+        typer.Option(help="antialias, or easynlp: exactly the pixels of the released training."),
+    ] = "antialias",
     keep_images: Annotated[
         bool, typer.Option("--keep-images", help="Keep the images beside their codes.")
     ] = False,
@@ -496,6 +500,7 @@ def artist_encode(
         vqgan=vqgan,
         device=device.value,
         batch_size=batch_size,
+        resize=resize,
         keep_images=keep_images,
         overwrite=overwrite,
     )

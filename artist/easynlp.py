@@ -148,7 +148,7 @@ def export_easynlp(model: Path, out: Path, *, overwrite: bool = False) -> Conver
             "compute. Only fusion none and easynlp can be exported."
         )
     plain = VQGANConfig()
-    for name in ("patch_size", "norm_groups"):
+    for name in ("patch_size", "norm_groups", "quantizer"):
         if getattr(loaded.vqgan.config, name) != getattr(plain, name):
             raise ConfigError(
                 f"{model}: its VQGAN has {name}={getattr(loaded.vqgan.config, name)}, which "

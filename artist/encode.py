@@ -26,15 +26,16 @@ from artist.vqgan import VQGAN, channels_last, from_uint8
 from artist.vqgan_folder import load_vqgan, vqgan_fingerprint
 from data import schema
 from data.artefact import Run, fingerprint
-from data.errors import InputError, SchemaError
+from data.easynlp_images import opencv_square
+from data.errors import ConfigError, InputError, SchemaError
 from data.images import decode_image, square
 from data.tokenizer import tokenizer_folder
 from data.tsv import Rejects
 
 _log = logging.getLogger(__name__)
 
+RESIZES = ("antialias", "easynlp")
 _REJECTS = ".rejects.tsv"
-_TOKENIZER = ".tokenizer"  # the folder that `lattice build` writes beside a table
 _ROW_GROUP = 512  # rows, at least, that are read together later on
 _AHEAD = 2  # batches whose images are decoded while the model works
 
@@ -74,6 +75,7 @@ def encode_table(
     vqgan: Path,
     device: str = "auto",
     batch_size: int = 32,
+    resize: str = "antialias",
     keep_images: bool = False,
     overwrite: bool = False,
 ) -> EncodeReport:
@@ -88,13 +90,18 @@ def encode_table(
         vqgan: A VQGAN folder or taming-transformers checkpoint.
         device: `auto`, `cpu` or `cuda`.
         batch_size: Images that go through the encoder at once.
+        resize: How images get the VQGAN's size: `antialias`, or `easynlp`, the released code's way
+            to the bit, for a released model.
         keep_images: Whether the new table keeps the `image` column too.
         overwrite: Replace what another run left at `out`.
 
     Raises:
         InputError: No image could be read, or `vqgan` is none.
         SchemaError: `table` is not a lattice table with images.
+        ConfigError: `resize` is neither of these.
     """
+    if resize not in RESIZES:
+        raise ConfigError(f"resize={resize!r} is unknown; use one of {', '.join(RESIZES)}.")
     source = schema.open_table(table, schema.LATTICE, [schema.IMAGE])
     if schema.IMAGE.name not in source.schema_arrow.names:
         raise SchemaError(
@@ -106,7 +113,7 @@ def encode_table(
     with Run.open(
         out,
         kind="codes",
-        settings={"keep_images": keep_images},
+        settings={"keep_images": keep_images, "resize": resize},
         inputs={"table": fingerprint(table), "vqgan": made_by},
         folder=False,
         overwrite=overwrite,
@@ -125,7 +132,7 @@ def encode_table(
             tqdm(total=source.metadata.num_rows, unit="image", disable=None) as bar,
         ):
             batches = source.iter_batches(batch_size)
-            for rows, pixels in _decoded(batches, model.config.resolution, rejects):
+            for rows, pixels in _decoded(batches, model.config.resolution, resize, rejects):
                 if pixels:
                     codes = _encode(model, pixels, on)
                     used[codes.long().flatten()] = True
@@ -146,17 +153,14 @@ def encode_table(
             "codes_used": int(used.sum()),
             "seconds": round(time.monotonic() - start, 3),
         }
-        if tokenizer_folder(table).is_dir():
+        if tokenizer_folder(table).is_dir():  # it belongs to the ids, which are the same
             shutil.copytree(tokenizer_folder(table), tokenizer_folder(out), dirs_exist_ok=True)
-        tokenizer = table.with_name(table.name + _TOKENIZER)
-        if tokenizer.is_dir():  # it belongs to the ids, which are the same
-            shutil.copytree(tokenizer, out.with_name(out.name + _TOKENIZER), dirs_exist_ok=True)
         run.finish(counts, companions=(_REJECTS,))
     return EncodeReport(out=out, **counts)
 
 
 def _decoded(
-    batches: Iterator[pa.RecordBatch], size: int, rejects: Rejects
+    batches: Iterator[pa.RecordBatch], size: int, resize: str, rejects: Rejects
 ) -> Iterator[tuple[pa.RecordBatch, list[NDArray[np.uint8]]]]:
     """Rows with a usable image, and the pixels (size, size, 3) of each.
 
@@ -172,7 +176,7 @@ def _decoded(
                 more = batch is not None
                 if batch is not None:
                     contents = batch.column(schema.IMAGE.name).field("bytes").to_pylist()
-                    ahead.append((batch, [pool.submit(_pixels, c, size) for c in contents]))
+                    ahead.append((batch, [pool.submit(_pixels, c, size, resize) for c in contents]))
             if not ahead:
                 return
             batch, futures = ahead.popleft()
@@ -188,10 +192,13 @@ def _decoded(
             yield batch.take(pa.array(kept, pa.int32())), pixels
 
 
-def _pixels(content: bytes | None, size: int) -> NDArray[np.uint8]:
+def _pixels(content: bytes | None, size: int, resize: str) -> NDArray[np.uint8]:
     if content is None:
         raise InputError("no image")
-    return square(decode_image(content), size)
+    image = decode_image(content)
+    if resize == "easynlp":
+        return opencv_square(np.asarray(image), size)
+    return square(image, size)
 
 
 def with_codes(table: Path, vqgan: Path, device: str) -> Path:

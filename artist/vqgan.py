@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from data.errors import ConfigError, did_you_mean
 
+QUANTIZERS = ("nearest", "gumbel")
 _LOOKUP_ROWS = 4096  # latents compared at once: bounds the distance matrix to rows x N floats
 
 
@@ -43,6 +44,7 @@ class VQGANConfig:
         codebook_embed_dim: Width of a code D.
         norm_groups: Groups of each group normalisation; taming-transformers has 32.
         patch_size: Side of the pixel patches folded into channels; taming-transformers has 1.
+        quantizer: `nearest` code, or `gumbel`: taming-transformers' GumbelVQ.
     """
 
     resolution: int = 256
@@ -57,12 +59,19 @@ class VQGANConfig:
     codebook_embed_dim: int = 256
     norm_groups: int = 32
     patch_size: int = 1
+    quantizer: str = "nearest"
 
     def __post_init__(self) -> None:
         for name in ("ch_mult", "attn_resolutions"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has only lists
+        if self.quantizer not in QUANTIZERS:
+            raise ConfigError(
+                f"quantizer={self.quantizer!r} is unknown; use one of {', '.join(QUANTIZERS)}."
+            )
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.name == "quantizer":
+                continue
             if any(v < 1 for v in (value if isinstance(value, tuple) else (value,))):
                 raise ConfigError(f"{field.name}={value}: must be at least 1.")
         if not self.ch_mult:
@@ -338,6 +347,37 @@ class Quantizer(nn.Module):
             )
 
 
+class GumbelQuantizer(nn.Module):
+    """The codebook of taming-transformers' GumbelVQ: a layer scores the codes, the best one counts.
+
+    Its training adds Gumbel noise to the scores (Jang et al. 2017), and the released code adds it
+    when it encodes too. Without the noise an image has the same codes each time.
+    """
+
+    def __init__(self, codebook_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(embed_dim, codebook_size, 1)
+        self.embed = nn.Embedding(codebook_size, embed_dim)
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The code vectors, by the name they have in `Quantizer`."""
+        return self.embed
+
+    def nearest(self, latents: Tensor) -> Tensor:
+        """The code with the highest score for each latent (rows, D) -> (rows,); in float32."""
+        with torch.autocast(latents.device.type, enabled=False):
+            weight = self.proj.weight.float().flatten(1)  # (N, D)
+            assert self.proj.bias is not None
+            bias = self.proj.bias.float()
+            return torch.cat(
+                [
+                    torch.addmm(bias, rows, weight.T).argmax(1)
+                    for rows in torch.split(latents.float(), _LOOKUP_ROWS)
+                ]
+            )
+
+
 class VQGAN(nn.Module):
     """Encoder, codebook and decoder."""
 
@@ -346,7 +386,8 @@ class VQGAN(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.quantize = Quantizer(config.codebook_size, config.codebook_embed_dim)
+        kind = GumbelQuantizer if config.quantizer == "gumbel" else Quantizer
+        self.quantize = kind(config.codebook_size, config.codebook_embed_dim)
         self.quant_conv = nn.Conv2d(config.z_channels, config.codebook_embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.codebook_embed_dim, config.z_channels, 1)
 
@@ -364,7 +405,7 @@ class VQGAN(nn.Module):
         return latents
 
     def quantise(self, latents: Tensor) -> Tensor:
-        """The nearest codes (B, h*w), row by row, of latents (B, D, h, w)."""
+        """The codes (B, h*w), row by row, of latents (B, D, h, w)."""
         rows = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])  # (B*h*w, D)
         return self.quantize.nearest(rows).view(latents.shape[0], -1)
 

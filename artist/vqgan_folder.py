@@ -123,15 +123,15 @@ def infer_config(path: Path, state: Mapping[str, Tensor], resolution: int) -> VQ
     """The config that the shapes of a taming checkpoint tell.
 
     Raises:
-        InputError: The tensors are not those of a VQModel; `path` is named in the message.
+        InputError: The tensors are not those of a VQModel or GumbelVQ; the message names `path`.
     """
-    if "quantize.embed.weight" in state:
-        raise InputError(f"{path} is a Gumbel VQGAN (it has quantize.proj); only VQModel is read.")
+    gumbel = "quantize.proj.weight" in state
+    codebook = "quantize.embed.weight" if gumbel else "quantize.embedding.weight"
     try:
         ch, in_channels = state["encoder.conv_in.weight"].shape[:2]
         levels = 1 + max(_numbers(state, "encoder.down."))
         widths = [state[f"encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(levels)]
-        codebook_size, codebook_embed_dim = state["quantize.embedding.weight"].shape
+        codebook_size, codebook_embed_dim = state[codebook].shape
         return VQGANConfig(
             resolution=resolution,
             in_channels=in_channels,
@@ -147,6 +147,7 @@ def infer_config(path: Path, state: Mapping[str, Tensor], resolution: int) -> VQ
             z_channels=state["encoder.conv_out.weight"].shape[0],
             codebook_size=codebook_size,
             codebook_embed_dim=codebook_embed_dim,
+            quantizer="gumbel" if gumbel else "nearest",
         )
     except (KeyError, ValueError) as error:
         names = ", ".join(list(state)[:3]) or "none"

@@ -12,7 +12,8 @@ from artist.encode import encode_table
 from artist.vqgan import VQGAN, VQGANConfig, from_uint8
 from artist.vqgan_folder import load_vqgan, save_vqgan, vqgan_fingerprint
 from data import schema
-from data.errors import ArtefactError, InputError, SchemaError
+from data.easynlp_images import opencv_square
+from data.errors import ArtefactError, ConfigError, InputError, SchemaError
 
 CONFIG = VQGANConfig(
     resolution=16,
@@ -128,3 +129,15 @@ def test_a_table_without_images_or_without_good_ones_is_an_error(
     with pytest.raises(InputError, match="no image could be encoded"):
         encode_table(bad, tmp_path / "out.parquet", vqgan=vqgan)
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_easynlp_s_resize_gives_the_codes_of_its_pixels(tmp_path, vqgan):
+    table = write_table(tmp_path / "big.parquet", [png(n, size=50) for n in range(5)])
+    encode_table(table, tmp_path / "codes.parquet", vqgan=vqgan, resize="easynlp")
+    found = pq.read_table(tmp_path / "codes.parquet")["codes"].to_pylist()
+    images = [np.asarray(Image.open(io.BytesIO(png(n, size=50)))) for n in range(5)]
+    pixels = torch.from_numpy(np.stack([opencv_square(image, 16) for image in images]))
+    codes = load_vqgan(vqgan).encode_codes(from_uint8(pixels.permute(0, 3, 1, 2)))
+    assert found == codes.tolist()
+    with pytest.raises(ConfigError, match="antialias, easynlp"):
+        encode_table(table, tmp_path / "other.parquet", vqgan=vqgan, resize="nearest")

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,10 +71,39 @@ def test_a_superfluous_tensor_is_named(tmp_path: Path) -> None:
         load_vqgan(tmp_path / "last.ckpt", resolution=16)
 
 
-def test_a_gumbel_model_is_refused_by_name(tmp_path: Path) -> None:
-    torch.save({"quantize.embed.weight": torch.ones(2, 2)}, tmp_path / "last.ckpt")
-    with pytest.raises(InputError, match="Gumbel"):
-        load_vqgan(tmp_path / "last.ckpt")
+def test_a_gumbel_checkpoint_loads_and_takes_the_code_with_the_highest_score(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    model = VQGAN(replace(TINY, quantizer="gumbel")).eval()
+    state = model.state_dict()
+    assert {n for n in state if n.startswith("quantize.")} == {  # taming-transformers' names
+        "quantize.proj.weight",
+        "quantize.proj.bias",
+        "quantize.embed.weight",
+    }
+    torch.save({"state_dict": state | {"loss.logvar": torch.zeros(1)}}, tmp_path / "last.ckpt")
+    loaded = load_vqgan(tmp_path / "last.ckpt", resolution=16)
+    assert_same(loaded, model)
+
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    latents = loaded.encode(images)
+    scores = torch.nn.functional.conv2d(
+        latents, state["quantize.proj.weight"], state["quantize.proj.bias"]
+    )  # as GumbelVQ computes them
+    codes = loaded.encode_codes(images)
+    assert torch.equal(codes, scores.argmax(1).flatten(1))
+    pictures = loaded.decode(state["quantize.embed.weight"][codes].mT.reshape(2, 4, 8, 8))
+    assert torch.equal(loaded.decode_codes(codes), pictures)
+    save_vqgan(tmp_path / "folder", loaded)
+    assert_same(load_vqgan(tmp_path / "folder"), model)
+
+
+@pytest.mark.parametrize(("size", "width"), [(1024, 256), (300, 7)])
+def test_codebooks_of_other_sizes_load(tmp_path: Path, size: int, width: int) -> None:
+    model = VQGAN(replace(TINY, codebook_size=size, codebook_embed_dim=width)).eval()
+    torch.save(model.state_dict(), tmp_path / "last.ckpt")
+    assert_same(load_vqgan(tmp_path / "last.ckpt", resolution=16), model)
 
 
 def test_files_that_are_no_vqgan_say_so(tmp_path: Path) -> None:
