@@ -1,9 +1,9 @@
 """EasyNLP's image preprocessing, to the bit: OpenCV's bilinear resize, then the centre.
 
 EasyNLP scales the shorter side to the model's size with OpenCV's `INTER_LINEAR` and crops the
-centre. That resize does not smooth before it shrinks, so fine detail turns to noise; `data.images.square`
-does better. This one is for giving a released model exactly the pixels that it was trained on. The
-arithmetic is OpenCV's for 8-bit images: weights of 11 bits, rounded once at the end.
+centre. That resize does not smooth before it shrinks, so fine detail turns to noise;
+`data.images.square` does better. This one is for giving a released model exactly the pixels that it
+was trained on. The arithmetic is OpenCV's for 8-bit images: weights of 11 bits, rounded at the end.
 """
 
 from typing import NamedTuple
