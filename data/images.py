@@ -3,21 +3,46 @@
 An image is rejected before it is decoded when its header announces more than `MAX_PIXELS`.
 Rotation in EXIF is applied, transparency is laid over white, 16-bit and CMYK files become plain
 RGB, and of an animation the first frame is taken. A truncated file is an error, never a grey half.
+Messages are `reason: detail`; the reason is the same for all files with the same fault.
 """
 
 import base64
 import binascii
 import io
+import threading
 import warnings
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data.errors import InputError
 
 MAX_PIXELS = 50_000_000
+# What people and cameras save. Pillow knows more, some of them by calling other programs (EPS).
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "ICO")
 _TO_STANDARD = str.maketrans("-_", "+/")
+_ORIENTATION = 0x0112  # EXIF
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_NOT_PIXELS = {
+    b"<!doctype html": "an HTML page",
+    b"<html": "an HTML page",
+    b"<svg": "SVG, a drawing; render it to PNG first",
+    b"%pdf": "a PDF document",
+    b"%!ps": "PostScript; render it to PNG first",
+    b"{": "JSON, perhaps a server's error",
+}
+# Warnings are switched off for all threads at once, and on again by whoever did it: one at a time.
+_quiet = threading.Lock()
 
 
 def decode_base64(text: str) -> bytes:
@@ -35,23 +60,45 @@ def decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InputError(f"invalid base64: {error}") from None
+        raise InputError(f"invalid base64: {error}; begins with {text[:12]!r}") from None
 
 
 def _open(content: bytes, max_pixels: int) -> Image.Image:
     """The image behind its header, not yet decoded; refused if it is too large."""
+    if not content:
+        raise InputError("empty image")
     try:
-        with warnings.catch_warnings():
+        with _quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own bound below is stricter than Pillow's warning
-            image = Image.open(io.BytesIO(content))
+            image = Image.open(io.BytesIO(content), formats=_formats())
     except Image.DecompressionBombError as error:
         raise InputError(f"image too large: {error}") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        start = content[:12].decode("latin-1")
-        raise InputError(f"not an image (begins with {start!r}): {type(error).__name__}") from None
+    except Exception as error:  # whatever a parser makes of a stranger's bytes
+        raise InputError(f"not an image: {_what_it_is(content, error)}") from None
     if image.width * image.height > max_pixels:
-        raise InputError(f"image too large: {image.width}x{image.height}")
+        raise InputError(
+            f"image too large: {image.width}x{image.height} is over {max_pixels:,} pixels"
+        )
     return image
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _what_it_is(content: bytes, error: Exception) -> str:
+    """A guess at what somebody took for an image."""
+    head = content[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"<?xml"):
+        head = head[max(head.find(b"<svg"), 0) :]
+    for start, name in _NOT_PIXELS.items():
+        if head.startswith(start):
+            return name
+    said = "" if isinstance(error, OSError) else f" ({type(error).__name__}: {error})"
+    return f"begins with {content[:12].decode('latin-1')!r}{said}"
 
 
 def check_image(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -63,26 +110,67 @@ def check_image(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
     return _open(content, max_pixels).size
 
 
-def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(
+    content: bytes, max_pixels: int = MAX_PIXELS, enough: int | None = None
+) -> Image.Image:
     """An RGB image, upright, over white.
 
+    Args:
+        content: The encoded bytes.
+        max_pixels: A larger image is refused.
+        enough: A JPEG may come smaller, with sides of at least so many pixels; that is quicker.
+
     Raises:
-        InputError: It is no image, truncated, or larger than `max_pixels`.
+        InputError: It is no image, truncated, too large, or of a kind without a fixed range.
     """
     image = _open(content, max_pixels)
     try:
+        if enough is not None:
+            image.draft(None, (enough, enough))
         image.load()
-        image = ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"damaged image: {error}") from None
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        wide = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray(np.clip(wide / 257.0, 0, 255).astype(np.uint8))
+        turn = _turn(image)
+        image = _plain(image)
+        return image.transpose(turn) if turn is not None else image
+    except InputError:
+        raise
+    except Exception as error:  # whatever a decoder makes of a stranger's bytes
+        raise InputError(f"damaged image: {error or type(error).__name__}") from None
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How EXIF says the image must be turned; EXIF that cannot be read says nothing."""
+    try:
+        with _quiet, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a camera's or an editor's broken note; the pixels are sound
+        return None
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """RGB of any mode."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        image = _sixteen_bits(image)
+    elif image.mode in ("I", "F"):
+        raise InputError(
+            f"unsupported image: mode {image.mode}, numbers without a fixed range; save it with "
+            "8 or 16 bits"
+        )
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _sixteen_bits(image: Image.Image) -> Image.Image:
+    """Grey of 8 bits; what the file calls transparent is white."""
+    wide = np.asarray(image)
+    grey = np.empty(wide.shape, dtype=np.uint8)
+    np.floor_divide(wide, 257, out=grey, casting="unsafe")
+    if isinstance(clear := image.info.get("transparency"), int):
+        grey[wide == clear] = 255
+    return Image.fromarray(grey)
 
 
 def square(image: Image.Image, size: int) -> NDArray[np.uint8]:
