@@ -660,7 +660,8 @@ def artist_predict(
     tsv: Annotated[
         Path | None,
         typer.Argument(
-            help="Prompts: `idx<TAB>text`, further columns ignored.", show_default=False
+            help="Prompts: `idx<TAB>text`, and for --keep-top a third column of base64 images.",
+            show_default=False,
         ),
     ] = None,
     text: Annotated[
@@ -679,6 +680,16 @@ def artist_predict(
     cfg_scale: Annotated[
         float, typer.Option(help="Guidance: above 1 follows the prompt more closely.")
     ] = 1.0,
+    cfg_schedule: Annotated[
+        str,
+        typer.Option(help="Guidance over a picture: constant, or rising (linear, cosine)."),
+    ] = SamplingConfig.cfg_schedule,
+    keep_top: Annotated[
+        float,
+        typer.Option(
+            help="Keep this upper share of each given image, draw the rest; 0 is off.", min=0, max=1
+        ),
+    ] = 0.0,
     batch_size: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 32,
     mentions: Mentions = None,
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
@@ -695,9 +706,13 @@ def artist_predict(
         top_k=top_k or None,
         top_p=top_p if top_p < 1 else None,
         cfg_scale=cfg_scale,
+        cfg_schedule=cfg_schedule,
     )
+    prompts = read_prompts(tsv, text or [], with_images=keep_top > 0)
     report = predict(
-        _match(read_prompts(tsv, text or []), kg, model, mentions),
+        _match(prompts, kg, model, mentions),
+        images=prompts.images,
+        keep_top=keep_top,
         model=model,
         kg=kg,
         out=out,

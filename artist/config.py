@@ -11,6 +11,7 @@ FUSIONS = ("lattice", "easynlp", "none")
 OPTIMIZERS = ("adamw", "muon")
 EASYNLP_ENTITIES = 10  # entity slots of the released fusion
 KEEP = ("best", "last")
+CFG_SCHEDULES = ("constant", "linear", "cosine")
 SIZES = {
     "nano": {"n_layer": 2, "n_head": 2, "n_embd": 64},  # to try things out
     "tiny": {"n_layer": 4, "n_head": 3, "n_embd": 192},  # for CPUs and demos
@@ -110,14 +111,23 @@ class SamplingConfig:
         cfg_scale: Classifier-free guidance, logits = without + scale * (with - without), where
             `without` sees an empty caption. 1.0 means off. (Ho and Salimans 2022.) Only a model
             trained with caption dropout knows the empty caption.
+        cfg_schedule: How the scale goes from the first code to the last: `constant`; `linear`, from
+            1 up to `cfg_scale`; `cosine`, the same slowly at both ends. The first codes lay out the
+            picture, and strong guidance there makes pictures alike. (Chang et al. 2023, Muse.)
     """
 
     temperature: float = 1.0
     top_k: int | None = 100
     top_p: float | None = None
     cfg_scale: float = 1.0
+    cfg_schedule: str = "constant"
 
     def __post_init__(self) -> None:
+        if self.cfg_schedule not in CFG_SCHEDULES:
+            raise ConfigError(
+                f"cfg_schedule={self.cfg_schedule!r} is unknown; use one of "
+                f"{', '.join(CFG_SCHEDULES)}."
+            )
         if self.temperature <= 0:
             raise ConfigError(
                 f"temperature={self.temperature} must be positive; for the likeliest "

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,10 @@ from artist.evaluate import check_table
 from artist.gallery import Card, Entity, Picture, PictureRow, write_gallery
 from artist.model_folder import Model, load_model, read_config
 from artist.sample import sample
-from artist.vqgan import to_uint8
+from artist.vqgan import from_uint8, to_uint8
 from data.artefact import Run, atomic, fingerprint
 from data.errors import ConfigError, InputError
-from data.images import encode_png
+from data.images import decode_base64, decode_image, encode_png, square
 from data.kg_folder import ENTITY_NAMES, kg_fingerprint, read_names, read_vectors
 from data.seeds import stream
 from data.tsv import Rejects, read_rows
@@ -41,35 +41,51 @@ IMAGES = "images"
 
 @dataclass(frozen=True)
 class Prompts:
-    """What to draw: an id and a text for each."""
+    """What to draw: an id and a text for each, and perhaps an encoded image to complete."""
 
     idx: list[str]
     texts: list[str]
+    images: list[bytes] = field(default_factory=list)
 
 
-def read_prompts(tsv: Path | None, texts: Sequence[str] = ()) -> Prompts:
+def read_prompts(
+    tsv: Path | None, texts: Sequence[str] = (), *, with_images: bool = False
+) -> Prompts:
     """The prompts of a TSV file (`idx<TAB>text`, a third column ignored), then those given as text.
+
+    Args:
+        tsv: The file.
+        texts: Prompts beside it.
+        with_images: The third column holds an image in base64, and is read.
 
     Raises:
         InputError: There are none, or a line of the file cannot be used. (In training a bad row is
             set aside; a prompt that nobody draws would go unnoticed.)
     """
-    idx, found = [], []
+    idx, found, images = [], [], []
+    if with_images and (tsv is None or texts):
+        raise InputError("images to complete come from a TSV: `idx<TAB>text<TAB>image in base64`.")
     if tsv is not None:
         rejects = Rejects()
-        for row in read_rows(tsv, {2, 3}, rejects):
+        for row in read_rows(tsv, {3} if with_images else {2, 3}, rejects):
             idx.append(row.fields[0])
             found.append(row.fields[1])
+            if with_images:
+                try:
+                    images.append(decode_base64(row.fields[2]))
+                    decode_image(images[-1])
+                except InputError as error:
+                    raise InputError(f"{tsv}, line {row.line}: {error}.") from None
         if rejects.count:
             raise InputError(
                 f"{tsv}, {rejects.first}; {rejects.count} such lines. Prompts are "
-                "`idx<TAB>text`, one a line."
+                f"`idx<TAB>text{'<TAB>image' if with_images else ''}`, one a line."
             )
     idx += [str(len(idx) + n + 1) for n in range(len(texts))]
     found += texts
     if not found:
         raise InputError("there is nothing to draw: give a TSV of prompts, or --text.")
-    return Prompts(idx, found)
+    return Prompts(idx, found, images)
 
 
 def matching_settings(model: Path) -> dict[str, Any]:
@@ -103,6 +119,8 @@ def predict(
     kg: Path,
     out: Path,
     num_images: int = 1,
+    images: Sequence[bytes] = (),
+    keep_top: float = 0.5,
     sampling: SamplingConfig | None = None,
     seed: int = 0,
     batch_size: int = 32,
@@ -119,6 +137,8 @@ def predict(
         kg: The KG folder it was trained with.
         out: The folder to write.
         num_images: Pictures a prompt.
+        images: An encoded image a prompt, to be completed; none: draw from nothing.
+        keep_top: How much of each image is kept, from the top; rounded to whole rows of codes.
         sampling: How codes are chosen.
         seed: The same seed gives the same pictures on one machine.
         batch_size: Pictures drawn at once.
@@ -131,9 +151,11 @@ def predict(
     """
     if num_images < 1:
         raise ConfigError(f"num_images={num_images} must be at least 1.")
+    if images and not 0 < keep_top < 1:
+        raise ConfigError(f"keep_top={keep_top} must lie between 0 and 1: a share of the image.")
     sampling = sampling or SamplingConfig()
     on = choose_device(device)
-    settings = {
+    settings: dict[str, Any] = {
         "num_images": num_images,
         "sampling": asdict(sampling),
         "seed": seed,
@@ -145,6 +167,9 @@ def predict(
         "kg": kg_fingerprint(kg),
         "prompts": hashlib.sha256(said.encode()).hexdigest(),
     }
+    if images:
+        settings["keep_top"] = keep_top
+        inputs["images"] = hashlib.sha256(b"".join(map(_digest, images))).hexdigest()
     with Run.open(
         out, kind="predictions", settings=settings, inputs=inputs, overwrite=overwrite
     ) as run:
@@ -154,8 +179,9 @@ def predict(
         artist = Artist(loaded, read_vectors(kg), precision=precision)
         rows = artist.rows(prompts)
         check_table(rows, loaded.tokenizer.fingerprint, loaded.kg_fingerprint, kg, "the prompts")
+        start = _Start(artist, images, keep_top) if images else None
         files = _draw_missing(
-            artist, rows, run.work / IMAGES, num_images, sampling, seed, batch_size
+            artist, rows, run.work / IMAGES, num_images, sampling, seed, batch_size, start
         )
         _write_tsv(run.work / PREDICTIONS, rows, files)
         names = read_names(kg / ENTITY_NAMES)
@@ -166,10 +192,11 @@ def predict(
                 n,
                 names,
                 rows=[
+                    *([PictureRow(label="given", pictures=[start.shown(n)])] if start else []),
                     PictureRow(
-                        label="",
+                        label="completed" if start else "",
                         pictures=[Picture(content=f.read_bytes()) for f in files[n]],
-                    )
+                    ),
                 ],
             )
             for n in range(len(rows))
@@ -223,8 +250,12 @@ class Artist:
         sampling: SamplingConfig,
         *,
         use_entities: bool = True,
+        given: torch.Tensor | None = None,
     ) -> NDArray[np.uint8]:
-        """One picture for each chosen row and its seed: pixels (B, H, W, 3)."""
+        """One picture for each chosen row and its seed: pixels (B, H, W, 3).
+
+        `given` (B, G) are the codes that each picture begins with; see `top_codes`.
+        """
         gpt = self.model.gpt
         batch = Batches(rows, self.vectors, gpt.config).get(np.asarray(chosen)).to(self.device)
         codes = sample(
@@ -234,12 +265,43 @@ class Artist:
             seeds,
             sampling,
             empty_ids=gpt.text_ids(self.model.empty_ids.to(self.device)),
+            given=given,
             dtype=self.dtype,
         )
         with torch.inference_mode():
             images = self.model.vqgan.decode_codes(codes)  # (B, 3, H, W)
         pixels: NDArray[np.uint8] = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
         return pixels
+
+    @torch.inference_mode()
+    def top_codes(self, images: Sequence[NDArray[np.uint8]], share: float) -> torch.Tensor:
+        """The codes (B, G) of the upper part of pictures (H, W, 3), in whole rows of codes."""
+        config = self.model.vqgan.config
+        rows = min(max(1, round(share * config.grid_size)), config.grid_size - 1)
+        pixels = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2)
+        codes = self.model.vqgan.encode_codes(from_uint8(pixels))
+        return codes[:, : rows * config.grid_size]
+
+
+class _Start:
+    """The images that a run completes, a few at a time."""
+
+    def __init__(self, artist: Artist, images: Sequence[bytes], share: float) -> None:
+        self.artist, self.images, self.share = artist, images, share
+        self.size = artist.model.vqgan.config.resolution
+
+    def pixels(self, n: int) -> NDArray[np.uint8]:
+        return square(decode_image(self.images[n]), self.size)
+
+    def codes(self, chosen: Sequence[int]) -> torch.Tensor:
+        return self.artist.top_codes([self.pixels(n) for n in chosen], self.share)
+
+    def shown(self, n: int) -> Picture:
+        return Picture(content=encode_png(self.pixels(n)))
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def picture_seed(seed: int, idx: str, number: int) -> int:
@@ -255,7 +317,10 @@ def picture_name(row: int, idx: str, number: int) -> str:
 
 def describe(sampling: SamplingConfig) -> str:
     """The settings that are on, for a footer."""
-    return ", ".join(f"{k} {v:g}" for k, v in asdict(sampling).items() if v is not None)
+    on = {k: v for k, v in asdict(sampling).items() if v is not None}
+    if sampling.cfg_scale == 1.0:
+        del on["cfg_schedule"]
+    return ", ".join(f"{k} {v if isinstance(v, str) else f'{v:g}'}" for k, v in on.items())
 
 
 def prompt_card(
@@ -309,6 +374,7 @@ def _draw_missing(
     sampling: SamplingConfig,
     seed: int,
     batch_size: int,
+    start: _Start | None = None,
 ) -> list[list[Path]]:
     """Draw the pictures that are not in the folder yet; the paths of all, row by row."""
     folder.mkdir(exist_ok=True)
@@ -321,7 +387,9 @@ def _draw_missing(
         for begin in range(0, len(missing), batch_size):
             part = missing[begin : begin + batch_size]
             seeds = [picture_seed(seed, rows.idx[n], i) for n, i in part]
-            pictures = artist.draw(rows, [n for n, _ in part], seeds, sampling)
+            chosen = [n for n, _ in part]
+            given = start.codes(chosen) if start is not None else None
+            pictures = artist.draw(rows, chosen, seeds, sampling, given=given)
             for (n, i), drawn, pixels in zip(part, seeds, pictures, strict=True):
                 note = {"prompt": rows.texts[n], "idx": rows.idx[n], "seed": str(drawn)}
                 with atomic(files[n][i], "wb") as file:

@@ -8,6 +8,7 @@ neighbours in the batch (up to float rounding in the matrix products of other ba
 cached sampler and the plain one, which recomputes everything at each step, draw the same codes.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -47,6 +48,13 @@ def pick(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
     return torch.minimum(code, last)
 
 
+def guidance(config: SamplingConfig, n: int, image_len: int) -> float:
+    """The guidance scale for code n of an image."""
+    way = n / max(1, image_len - 1)  # 0 at the first code, 1 at the last
+    share = {"constant": 1.0, "linear": way, "cosine": (1 - math.cos(math.pi * way)) / 2}
+    return 1.0 + (config.cfg_scale - 1.0) * share[config.cfg_schedule]
+
+
 def uniforms(seeds: Sequence[int], image_len: int, device: torch.device) -> Tensor:
     """The random numbers (B, L) of a batch: row i depends on seeds[i] alone."""
     rows = [torch.rand(image_len, generator=torch.Generator().manual_seed(s)) for s in seeds]
@@ -62,6 +70,7 @@ def sample(
     config: SamplingConfig,
     *,
     empty_ids: Tensor | None = None,
+    given: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Draw the codes of one image a row.
@@ -73,6 +82,7 @@ def sample(
         seeds: One a row.
         config: See `SamplingConfig`.
         empty_ids: `(T,)`, the empty caption; needed for guidance.
+        given: `(B, G)`, the first codes of each image, which are kept; the others are drawn.
         dtype: Precision of matrix products and cache; logits are always compared in float32.
 
     Returns:
@@ -85,14 +95,17 @@ def sample(
     random = uniforms(seeds, model.config.image_len, device)
     cache = KVCache(model.config, len(text_ids), device=device, dtype=dtype)
     codes = torch.empty(B, model.config.image_len, dtype=torch.long, device=device)
-    fresh = text_ids
+    fresh, first = text_ids, 0
+    if given is not None:
+        first = given.shape[1]
+        codes[:, :first] = given
+        fresh = torch.cat([text_ids, given.repeat(2 if guided else 1, 1)], 1)
     # Around the loop, since autocast keeps the weights it has cast only until it ends.
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        for n in range(model.config.image_len):
+        for n in range(first, model.config.image_len):
             logits = model(fresh, entities, cache=cache, first=fresh.shape[1] - 1)[:, -1]
             if guided:
-                known, empty = logits.float().chunk(2)
-                logits = empty + config.cfg_scale * (known - empty)
+                logits = _guide(logits, guidance(config, n, model.config.image_len))
             codes[:, n] = pick(logits, random[:, n], config)
             fresh = codes[:, n : n + 1].repeat(2 if guided else 1, 1)
     return codes
@@ -107,21 +120,27 @@ def sample_plain(
     config: SamplingConfig,
     *,
     empty_ids: Tensor | None = None,
+    given: Tensor | None = None,
 ) -> Tensor:
     """`sample` without a cache, a full forward pass for each code: slow, and its oracle."""
     random = uniforms(seeds, model.config.image_len, text_ids.device)
-    codes = text_ids.new_empty(len(text_ids), 0)
+    codes = text_ids.new_empty(len(text_ids), 0) if given is None else given
     guided = config.cfg_scale != 1.0
     if guided:
         text_ids, entities = _with_empty(text_ids, entities, empty_ids)
-    for n in range(model.config.image_len):
+    for n in range(codes.shape[1], model.config.image_len):
         past = codes.repeat(2, 1) if guided else codes
         logits = model(torch.cat([text_ids, past], 1), entities)[:, -1]
         if guided:
-            known, empty = logits.float().chunk(2)
-            logits = empty + config.cfg_scale * (known - empty)
+            logits = _guide(logits, guidance(config, n, model.config.image_len))
         codes = torch.cat([codes, pick(logits, random[:, n], config)[:, None]], 1)
     return codes
+
+
+def _guide(logits: Tensor, scale: float) -> Tensor:
+    """Logits with and without the caption, (2 B, V) -> (B, V)."""
+    known, empty = logits.float().chunk(2)
+    return empty + scale * (known - empty)
 
 
 def _with_empty(

@@ -12,10 +12,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 import cli
+from artist.model_folder import load_model
+from artist.predict import Artist
+from artist.vqgan import from_uint8
 from data.artefact import read_manifest
+from data.kg_folder import read_vectors
 from tests.conftest import ROOT
 
 NAMES = {"西兰花": "蔬菜", "胡萝卜": "蔬菜", "大白菜": "蔬菜", "老虎": "动物", "大象": "动物",
@@ -129,6 +134,37 @@ def test_a_picture_depends_on_its_row_and_seed_and_not_on_the_others(runs, comma
     second = (both / "predictions.tsv").read_text().splitlines()[1]
     assert (one / "predictions.tsv").read_text().splitlines() == [second]
     assert (other / "predictions.tsv").read_text().splitlines() != [second]
+
+
+def test_the_upper_half_of_given_images_is_kept_and_the_rest_is_drawn(runs, command, tmp_path):
+    rows = [f"a\t一只老虎\t{png((200, 0, 0))}", f"b\t没有实体\t{png((0, 0, 200))}"]
+    (tmp_path / "images.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    words = ["artist", "predict", tmp_path / "images.tsv", "--model", runs / "model", "--kg",
+             runs / "kg", "--keep-top", 0.5, "--num-images", 2]  # fmt: skip
+    out = tmp_path / "completed"
+    assert command(*words, "--out", out)[0] == 0
+    page = (out / "gallery.html").read_text(encoding="utf-8")
+    assert page.count("given") >= 2
+    assert page.count("completed") >= 2
+    assert len(list((out / "images").iterdir())) == 4
+    assert read_manifest(out).settings["keep_top"] == 0.5
+
+    artist = Artist(load_model(runs / "model"), read_vectors(runs / "kg"))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    images = from_uint8(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    whole = artist.model.vqgan.encode_codes(images)
+    assert torch.equal(artist.top_codes(pixels, 0.5), whole[:, : whole.shape[1] // 2])
+
+    code, _, error = command(*words[:2], runs / "test.tsv", *words[3:], "--out", tmp_path / "no")
+    assert code == 2
+    assert "line 1: wrong column count" in error
+    code, _, error = command("artist", "predict", "--text", "老虎", *words[3:], "--out", "no")
+    assert code == 2
+    assert "images to complete come from a TSV" in error
+    (tmp_path / "images.tsv").write_text("a\t老虎\tAAAA\n", encoding="utf-8")
+    code, _, error = command(*words, "--out", tmp_path / "no")
+    assert code == 2
+    assert "line 1: not an image" in error
 
 
 def test_drawing_goes_on_after_an_interruption_and_ends_the_same(runs, command, tmp_path):

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artist.config import SamplingConfig
+from artist.config import CFG_SCHEDULES, SamplingConfig
 from artist.gpt import GPT
-from artist.sample import keep_top_k, keep_top_p, pick, sample, sample_plain
+from artist.sample import guidance, keep_top_k, keep_top_p, pick, sample, sample_plain
 from data.errors import ConfigError
 from tests.artist.test_gpt import L, T, entities_of, ids_of, model_of
 
@@ -26,17 +26,42 @@ logits = st.lists(st.floats(-5, 5).map(lambda x: round(x, 1)), min_size=2, max_s
     scale=st.sampled_from([1.0, 2.5]),
     top_k=st.sampled_from([None, 1, 4]),
     top_p=st.sampled_from([None, 0.8]),
+    schedule=st.sampled_from(CFG_SCHEDULES),
+    kept=st.integers(0, L),
 )
-def test_the_cached_sampler_draws_what_the_plain_one_draws(fusion, scale, top_k, top_p):
+def test_the_cached_sampler_draws_what_the_plain_one_draws(
+    fusion, scale, top_k, top_p, schedule, kept
+):
     model, text = model_of(fusion), ids_of(2)[:, :T]
     entities = entities_of([[(0, 2), (1, 4)], []])
-    config = SamplingConfig(cfg_scale=scale, top_k=top_k, top_p=top_p)
+    config = SamplingConfig(cfg_scale=scale, cfg_schedule=schedule, top_k=top_k, top_p=top_p)
+    given = torch.arange(2 * kept).view(2, kept) % model.config.image_vocab_size
     fast, slow = (
-        run(model, text, entities, [5, 6], config, empty_ids=EMPTY)
+        run(model, text, entities, [5, 6], config, empty_ids=EMPTY, given=given)
         for run in (sample, sample_plain)
     )
     assert fast.shape == (2, L)
     assert torch.equal(fast, slow)
+    assert torch.equal(fast[:, :kept], given)
+
+
+def test_a_completed_image_goes_on_as_the_whole_one_did():
+    model, text = model_of(), ids_of(2)[:, :T]
+    entities = entities_of([[(0, 2)], []])
+    config = SamplingConfig(top_k=None)
+    whole = sample(model, text, entities, [5, 6], config)
+    again = sample(model, text, entities, [5, 6], config, given=whole[:, : L // 2])
+    assert torch.equal(again, whole)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "scales"),
+    [("constant", [3, 3, 3, 3, 3]), ("linear", [1, 1.5, 2, 2.5, 3]), ("cosine", [1, 2, 3])],
+)
+def test_a_schedule_leads_the_scale_from_the_first_code_to_the_last(schedule, scales):
+    config = SamplingConfig(cfg_scale=3.0, cfg_schedule=schedule)
+    found = [guidance(config, n, len(scales)) for n in range(len(scales))]
+    assert found == pytest.approx(scales)
 
 
 def test_a_row_depends_on_its_seed_and_not_on_its_batch():
@@ -113,6 +138,7 @@ def test_bfloat16_draws_a_valid_image_too():
         ({"temperature": 0.0}, "use top_k=1"),
         ({"top_k": 0}, "at least 1"),
         ({"top_p": 1.5}, "top_p"),
+        ({"cfg_schedule": "square"}, "constant, linear, cosine"),
     ],
 )
 def test_an_impossible_setting_says_what_to_use(wrong, said):
