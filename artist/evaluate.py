@@ -9,81 +9,18 @@ costs is the *content* of the graph, beyond knowing where the words are.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from tqdm import tqdm
 
-from artist.dataset import Batches, Rows, read_rows
+from artist.dataset import Batches, read_rows
 from artist.device import choose_device, choose_dtype
 from artist.encode import with_codes
-from artist.gpt import GPT, Entities
+from artist.intervals import Interval, interval
+from artist.likelihood import check_table, row_losses, shuffled_vectors
 from artist.model_folder import VQGAN_FOLDER, load_model
-from data.errors import SchemaError
-from data.kg_folder import kg_fingerprint, read_vectors
-from data.seeds import stream
+from data.kg_folder import read_vectors
 
 KNOWLEDGE = ("given", "none", "shuffled")
-
-
-class Interval(NamedTuple):
-    """A mean and the half-width of its 95 % interval over captions (normal approximation)."""
-
-    mean: float
-    half_width: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.4f} ± {self.half_width:.4f}"
-
-
-def interval(values: NDArray[np.float64]) -> Interval:
-    """Mean of values (N,) with its 95 % interval."""
-    spread = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return Interval(float(values.mean()), float(1.96 * spread))
-
-
-@torch.inference_mode()
-def row_losses(
-    gpt: GPT,
-    batches: Batches,
-    *,
-    dtype: torch.dtype = torch.float32,
-    batch_size: int = 64,
-    use_entities: bool = True,
-) -> NDArray[np.float64]:
-    """Mean negative log-likelihood per code, in nats, of each row: (N,)."""
-    device = next(gpt.parameters()).device
-    training = gpt.training
-    gpt.eval()
-    losses = []
-    for batch in tqdm(
-        batches.in_order(batch_size),
-        total=-(-len(batches.rows) // batch_size),
-        desc="likelihood",
-        leave=False,
-        disable=None,
-    ):
-        batch = batch.to(device)
-        entities: Entities | None = batch.entities if use_entities else None
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss = gpt.code_losses(gpt.text_ids(batch.bert_ids), batch.codes, entities)
-        losses.append(loss.mean(1).double().cpu().numpy())
-    gpt.train(training)
-    return np.concatenate(losses)
-
-
-def shuffled_vectors(rows: Rows, vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """The graph's vectors `(num_entities, D)`, permuted among the entities that the rows name.
-
-    No entity keeps its own vector (where there are two or more).
-    """
-    named = np.unique(rows.entity_ids)
-    order = np.random.default_rng(stream(seed, "shuffle")).permutation(named)
-    mixed = np.array(vectors, dtype=np.float32)
-    mixed[order] = vectors[np.roll(order, 1)]
-    return mixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,26 +104,3 @@ def evaluate(
             if known.any()
         },
     )
-
-
-def check_table(rows: Rows, tokenizer: str, kg_used: str, kg: Path, source: str) -> None:
-    """Refuse a table whose ids mean something else to the model.
-
-    Raises:
-        SchemaError: It was built with another tokenizer or KG than the model was trained with.
-    """
-    if rows.metadata.get("tokenizer_fingerprint") != tokenizer:
-        raise SchemaError(
-            f"{source} was built with another tokenizer than the model's. Build it with "
-            "`--tokenizer` set to the model folder."
-        )
-    if not kg_used:
-        return
-    for name, found in (
-        (source, rows.metadata.get("kg_fingerprint")),
-        (str(kg), kg_fingerprint(kg)),
-    ):
-        if found != kg_used:
-            raise SchemaError(
-                f"{name} belongs to another KG than the one the model was trained with."
-            )

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from artist.config import SamplingConfig
 from artist.dataset import Batches, Rows, rows_from_table
 from artist.device import choose_device, choose_dtype
-from artist.evaluate import check_table
 from artist.gallery import Card, Entity, Picture, PictureRow, write_gallery
+from artist.likelihood import check_table
 from artist.model_folder import Model, load_model, read_config
 from artist.sample import sample
 from artist.vqgan import from_uint8, to_uint8

@@ -28,8 +28,8 @@ from artist.config import SIZES, TrainConfig
 from artist.dataset import Batch, Batches, Rows, lattice_settings, read_rows
 from artist.device import choose_device, choose_dtype
 from artist.encode import with_codes
-from artist.evaluate import row_losses
 from artist.gpt import GPT, Entities, GPTConfig, parameter_groups
+from artist.likelihood import row_losses
 from artist.model_folder import CONFIG, Model, load_model, save_model
 from artist.muon import Muon
 from artist.vqgan_folder import load_vqgan, vqgan_fingerprint

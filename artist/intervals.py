@@ -1,0 +1,57 @@
+"""Means with their 95 % intervals, where several captions may share a picture. NumPy only.
+
+    N values (captions)   G groups (pictures)
+
+Captions of one picture are not independent: whether a model finds the picture likely is mostly a
+matter of the picture. Counted as independent, five captions a picture can make an interval half
+as wide as it is. So the spread is taken between groups, of each group's summed
+deviations from the mean (the ratio estimator of survey sampling; Cochran 1977, section 9A).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Interval(NamedTuple):
+    """A mean and the half-width of its 95 % interval (normal approximation)."""
+
+    mean: float
+    half_width: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} ± {self.half_width:.4f}"
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return abs(self.mean) > self.half_width
+
+
+def interval(values: NDArray[np.float64], groups: NDArray[np.int64] | None = None) -> Interval:
+    """Mean of values (N,) with its 95 % interval.
+
+    Args:
+        values: At least one; with a single group the half-width is NaN.
+        groups: The group of each value (N,), any integers; by default each is a group of its own.
+    """
+    mean = float(values.mean())
+    sums: NDArray[np.float64] = values - mean
+    if groups is not None:
+        place = np.unique(groups, return_inverse=True)[1]
+        sums = np.bincount(place, weights=sums).astype(np.float64)
+    G = len(sums)
+    if G < 2:
+        return Interval(mean, float("nan"))
+    variance = G / (G - 1) * (sums**2).sum() / len(values) ** 2
+    return Interval(mean, float(1.96 * np.sqrt(variance)))
+
+
+def group_of_rows(rows: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """For rows (N, L), the number of each one's group (N,): equal rows are one group."""
+    if not rows.shape[1]:
+        return np.arange(len(rows))
+    flat = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))
+    found: NDArray[np.int64] = np.unique(flat.ravel(), return_inverse=True)[1]
+    return found.astype(np.int64)
