@@ -77,3 +77,8 @@ def test_a_file_without_usable_names_is_an_error(characters, tmp_path):
 def test_senseless_lengths_are_refused(options):
     with pytest.raises(ConfigError):
         LexiconConfig(**options)
+
+
+def test_an_alias_yields_to_a_mention(characters):
+    lexicon = make(characters, ["李娜（歌手）", "李娜（网球）"], [["李娜", "李娜（网球）"]])
+    assert lexicon.ids("李娜") == [1]

@@ -1,89 +1,89 @@
 """What the reference finds, we find; on pure Chinese text the rows are identical."""
 
-import re
+import importlib.util
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.kg_folder import write_names
-from data.tokenizer import Tokenizer
 from data.tsv import Rejects, read_rows
-from lattice.build import match_texts
-from lattice.kernel import LatticeConfig
-from tests.lattice.reference import make_trie, match_tokens, reference_row
-
-PURE = re.compile(r"[\u4e00-\u9fff，。、！？；：“”（）《》 ]*")
-PLAIN = LatticeConfig(bracket_aliases=False)
-
-
-def rows_of(names: list[str], texts: list[str], tokenizer: Tokenizer, folder: Path, config=PLAIN):
-    write_names(folder / "entity2id.txt", names)
-    return match_texts(texts, names=folder, tokenizer=tokenizer, config=config).to_pylist()
-
-
-def compare(names: list[str], texts: list[str], tokenizer: Tokenizer, folder: Path) -> int:
-    """Check every text; how many were pure."""
-    trie = make_trie(names)
-    written = {i: token for token, i in tokenizer.vocab.items()}
-    pure = 0
-    for row in rows_of(names, texts, tokenizer, folder):
-        tokens = [written[i] for i in row["input_ids"]]
-        if PURE.fullmatch(row["text"]) and "[UNK]" not in tokens:
-            pure += 1
-            expected = reference_row(trie, tokens)
-            assert {key: row[key] for key in expected} == expected, row["text"]
-        n = row["seq_len"]
-        ours = set(zip(row["pos_s"][n:], row["pos_e"][n:], row["lex_ids"], strict=True))
-        assert ours >= set(match_tokens(trie, tokens)), row["text"]
-    return pure
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("kg")
-
+from tests.lattice.reference import compare
 
 LETTERS = "北京故宫博物院（）， "
 
 
+@pytest.mark.parametrize("backend", ["ahocorasick", "trie"])
 @settings(max_examples=40)
 @given(
-    names=st.lists(st.text(LETTERS.strip(), max_size=5), max_size=20).filter(
-        lambda names: any(len(name) > 1 for name in names)
-    ),
+    names=st.lists(st.text(LETTERS.strip(), max_size=5), max_size=20),
     texts=st.lists(st.text(LETTERS, max_size=30), min_size=1, max_size=5),
 )
-def test_rows_equal_the_reference_on_random_chinese(names, texts, pieces, folder):
-    assert compare(names, texts, pieces, folder) == len(texts)
+def test_rows_equal_the_reference_on_random_chinese(backend, names, texts, pieces):
+    found = compare(names, texts, pieces, backend)
+    assert found.pure_identical == found.pure == len(texts)
 
 
-@pytest.fixture(scope="module")
-def captions(real_data) -> list[str]:
-    rejects = Rejects()
+@settings(max_examples=100)
+@given(
+    names=st.lists(st.text("北京aAbB1２é\u0301😀龘 ", max_size=4), max_size=20),
+    texts=st.lists(st.text("北京aAbB12２é\u0301😀龘 ", max_size=20), min_size=1, max_size=5),
+)
+def test_nothing_that_the_reference_finds_is_lost_whatever_the_letters(names, texts, pieces):
+    found = compare(names, texts, pieces)
+    assert found.lost == found.lost_in_a_run, found.example
+    assert found.other_tokens == 0
+
+
+def test_the_one_thing_left_out_is_a_match_inside_a_word(characters):
+    found = compare(["大a", "大ab"], ["大ab", "大a"], characters)
+    assert (found.matches, found.lost, found.lost_in_a_run, found.more) == (2, 1, 1, 1)
+
+
+def captions(real_data: Path) -> list[str]:
+    """All captions of Flickr8k-CN: of its training and its validation photographs."""
     folder = real_data / "flickr8k-cn"
     files = [folder / "train.captions.tsv", folder / "val.captions.tsv"]
-    return [row.fields[1] for file in files for row in read_rows(file, (2,), rejects)]
+    return [row.fields[1] for file in files for row in read_rows(file, (2,), Rejects())]
 
 
-def heads_and_tails(file: Path) -> list[str]:
-    rows = read_rows(file, (3,), Rejects())
+def heads_and_tails(real_data: Path, graph: str) -> list[str]:
+    rows = read_rows(real_data / "kg" / f"{graph}.spo", (3,), Rejects())
     return list(dict.fromkeys(name for row in rows for name in (row.fields[0], row.fields[2])))
 
 
-@pytest.mark.parametrize("graph", ["hownet.spo", "medical.spo"])
-def test_rows_equal_the_reference_on_real_captions(graph, real_data, captions, pieces, tmp_path):
-    names = heads_and_tails(real_data / "kg" / graph)
-    pure = compare(names, captions, pieces, tmp_path)
-    assert pure > 0.97 * len(captions)
-
-
-def test_rows_equal_the_reference_with_the_names_of_jieba(captions, characters, tmp_path):
-    import importlib.util
-
+def jieba_words() -> list[str]:
     found = importlib.util.find_spec("jieba")
     dictionary = Path(found.submodule_search_locations[0]) / "dict.txt"
-    with dictionary.open(encoding="utf-8") as lines:
-        names = [line.split(" ")[0] for line in lines]
-    compare(names, captions[::3], characters, tmp_path)
+    return [line.split(" ")[0] for line in dictionary.read_text(encoding="utf-8").splitlines()]
+
+
+def assert_nothing_is_lost(found) -> None:
+    assert found.matches > 0
+    assert found.lost == found.lost_in_a_run, found.example
+    assert found.pure_identical == found.pure > 0
+    assert found.other_tokens == 0
+
+
+@pytest.mark.parametrize("graph", ["hownet", "medical"])
+def test_nothing_is_lost_on_real_captions_and_names(graph, real_data, pieces):
+    names = heads_and_tails(real_data, graph)
+    assert_nothing_is_lost(compare(names, captions(real_data)[::7] + names[::7], pieces))
+
+
+def test_nothing_is_lost_with_the_words_of_jieba_as_names_and_as_texts(characters):
+    words = jieba_words()
+    assert_nothing_is_lost(compare(words[::5], words[::50], characters))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokenizer", ["characters", "pieces"])
+@pytest.mark.parametrize("lexicon", ["hownet", "medical", "jieba"])
+def test_nothing_is_lost_on_all_texts_at_hand(lexicon, tokenizer, real_data, request):
+    names = jieba_words() if lexicon == "jieba" else heads_and_tails(real_data, lexicon)
+    texts = captions(real_data) + jieba_words()
+    for graph in ("hownet", "medical"):
+        texts += heads_and_tails(real_data, graph)
+    found = compare(names, texts, request.getfixturevalue(tokenizer))
+    print(f"\n{lexicon}, {tokenizer}: {found}")  # noqa: T201 (for `pytest -s -m slow`)
+    assert_nothing_is_lost(found)

@@ -1,0 +1,100 @@
+"""The rule of `docs/lattice.md`, stated as slowly and plainly as it can be.
+
+Nothing here is shared with what it checks, except the tokenizer: no automaton, no arrays, no
+columns. A caption's entities are found by trying every run of its tokens.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from data.tokenizer import Tokenizer
+from lattice.lexicon import LexiconConfig
+
+Found = tuple[int, int, int]  # first token, last token, entity id
+
+
+def run_of(letter: str) -> str:
+    """What a letter makes runs of: letters of an alphabet, or digits; ideographs make none."""
+    if not ("!" <= letter < "\u3000" or "０" <= letter <= "Ｚ" or "ａ" <= letter <= "ｚ"):
+        return ""
+    return "digit" if letter.isdigit() else "letter" if letter.isalpha() else ""
+
+
+def without_bracket(name: str) -> str | None:
+    """`刘德华` for `刘德华（演员）`; None where a name has no bracket at its end."""
+    name = name.rstrip()
+    if name[-1:] not in ("）", ")"):
+        return None
+    at = max(name.rfind("（"), name.rfind("("))
+    if at < 1 or any(c in "）)" for c in name[at:-1]):
+        return None
+    return name[:at].rstrip() or None
+
+
+def meanings(
+    names: Sequence[str],
+    tokenizer: Tokenizer,
+    config: LexiconConfig,
+    mentions: Iterable[tuple[str, str]] = (),
+) -> dict[str, list[int]]:
+    """Every surface and the ids of the entities that it names."""
+    mentions = list(mentions)
+    normal = [tokenizer.normalise(name) for name in names]
+
+    def fits(surface: str) -> bool:
+        return config.min_length <= len(surface) <= config.max_length
+
+    def own(surface: str) -> set[int]:
+        same = [i for i, name in enumerate(normal) if name == surface and fits(surface)]
+        equal = [i for i in same if names[i] == surface]
+        return {(equal or same)[-1]} if same else set()
+
+    def mentioned(surface: str) -> set[int]:
+        found = set()
+        for mention, entity in mentions:
+            if tokenizer.normalise(mention) == surface and fits(surface):
+                exact = [i for i, name in enumerate(names) if name == entity]
+                found |= {exact[-1]} if exact else own(tokenizer.normalise(entity))
+        return found
+
+    aliases: dict[str, set[int]] = {}
+    for i, name in enumerate(names):
+        alias = without_bracket(name)
+        if config.bracket_aliases and alias is not None and fits(tokenizer.normalise(alias)):
+            aliases.setdefault(tokenizer.normalise(alias), set()).add(i)
+
+    found: dict[str, list[int]] = {}
+    for surface in {*normal, *aliases, *(tokenizer.normalise(m) for m, _ in mentions)}:
+        first = own(surface)
+        more = mentioned(surface)
+        if not first and not more:
+            more = aliases.get(surface, set())
+        kept = [*first, *sorted(more - first)][: config.max_senses]
+        if kept:
+            found[surface] = sorted(kept)
+    return found
+
+
+def scan(surfaces: Sequence[str], pieces: Sequence[bool], names: dict[str, list[int]]) -> list:
+    """All entities of a caption, by trying every run of its tokens.
+
+    Args:
+        surfaces: What each token stands for.
+        pieces: Whether a token is a `##` piece.
+        names: From `meanings`.
+    """
+
+    def cuts(edge: int) -> bool:
+        """Whether the edge before a token lies inside a run of letters or digits."""
+        if edge in (0, len(surfaces)) or not pieces[edge]:
+            return False
+        before, after = "".join(surfaces[:edge])[-1:], surfaces[edge][:1]
+        return run_of(before) == run_of(after) != ""
+
+    found: list[Found] = []
+    for first in range(len(surfaces)):
+        for end in range(first + 1, len(surfaces) + 1):
+            if not surfaces[first] or not surfaces[end - 1] or cuts(first) or cuts(end):
+                continue
+            ids = names.get("".join(surfaces[first:end]), [])
+            found += [(first, end - 1, i) for i in ids]
+    return found
