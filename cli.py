@@ -215,6 +215,7 @@ class PolicyName(StrEnum):
 
     first = "first"
     longest = "longest"
+    leftmost_longest = "leftmost-longest"
 
 
 class Backend(StrEnum):
@@ -565,6 +566,9 @@ def artist_finetune(
         int | None,
         typer.Option(help="Entities a caption may bring; 32, or 10 with fusion easynlp."),
     ] = None,
+    entity_policy: Annotated[
+        PolicyName, typer.Option(help="Which ones, where a caption has more.")
+    ] = PolicyName.first,
     validations: Annotated[
         int, typer.Option(help="How often to validate in a run.")
     ] = TrainConfig.validations,
@@ -602,6 +606,7 @@ def artist_finetune(
         text_len=text_len,
         max_entities=max_entities
         or (EASYNLP_ENTITIES if fusion == "easynlp" else TrainConfig.max_entities),
+        entity_policy=entity_policy.value,
         validations=validations,
         keep=keep,
         patience=patience,

@@ -6,6 +6,7 @@ The sizes of a model are `artist.gpt.GPTConfig`, beside the model.
 from dataclasses import dataclass
 
 from data.errors import ConfigError
+from data.select import check_policy
 
 FUSIONS = ("lattice", "easynlp", "none")
 OPTIMIZERS = ("adamw", "muon")
@@ -30,6 +31,8 @@ class TrainConfig:
         fusion: `lattice`, `easynlp` or `none`.
         text_len: Text tokens a caption may have; longer ones are cut.
         max_entities: Entities a caption may bring; EasyNLP's fusion has 10.
+        entity_policy: Which ones, where a caption has more: `first` (EasyNLP's), `longest` or
+            `leftmost-longest`; see `data.select`.
         dropout: Of embeddings and residual branches. Attention weights are not dropped: that
             would rule out the fused kernels and cost a third of a step on CPUs.
         epochs: Passes over the table.
@@ -58,6 +61,7 @@ class TrainConfig:
     fusion: str = "lattice"
     text_len: int = 32
     max_entities: int = 32
+    entity_policy: str = "first"
     dropout: float = 0.1
     epochs: int = 10
     max_steps: int | None = None
@@ -87,7 +91,8 @@ class TrainConfig:
                 raise ConfigError(
                     f"{name}={getattr(self, name)!r} is unknown; use {' or '.join(known)}."
                 )
-        for name in ("epochs", "batch_size", "validations", "text_len"):
+        check_policy("entity_policy", self.entity_policy)
+        for name in ("epochs", "batch_size", "validations", "text_len", "max_entities"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:

@@ -22,6 +22,7 @@ from artist.gpt import Entities, GPTConfig
 from data.errors import SchemaError
 from data.schema import CODES, IMAGE, LATTICE, open_table, table_metadata
 from data.seeds import stream
+from data.select import select
 
 
 class Batch(NamedTuple):
@@ -68,12 +69,19 @@ class Rows:
 
 
 def rows_from_table(
-    table: pa.Table, *, text_len: int, pad_id: int, max_entities: int, source: str = "the table"
+    table: pa.Table,
+    *,
+    text_len: int,
+    pad_id: int,
+    max_entities: int,
+    policy: str = "first",
+    source: str = "the table",
 ) -> Rows:
     """Rows of an Arrow table with the columns of `data.schema.LATTICE` (and, perhaps, `codes`).
 
-    Captions are cut to `text_len` tokens. Of each caption the first `max_entities` entities are
-    taken; those that begin after the cut are dropped, those that cross it end there (as EasyNLP).
+    Captions are cut to `text_len` tokens. Entities that begin after the cut are dropped, those that
+    cross it end there (as EasyNLP). Of the others each caption keeps `max_entities`, by `policy`
+    (`data.select`).
 
     Raises:
         SchemaError: Columns contradict each other.
@@ -95,11 +103,12 @@ def rows_from_table(
     row, place = _places(np.minimum(np.diff(ids_at), text_len))
     bert_ids[row, place] = ids[ids_at[row] + place]
 
-    row, place = _places(np.minimum(counts, max_entities))
+    row, place = _places(counts)
     at = pos_at[row] + lengths[row] + place
+    kept = np.flatnonzero(pos_s[at] < text_len)
+    kept = kept[select(row[kept], pos_s[at[kept]], pos_e[at[kept]] + 1, max_entities, policy)]
+    row, place, at = row[kept], place[kept], at[kept]
     starts, ends = pos_s[at], np.minimum(pos_e[at] + 1, text_len)
-    kept = starts < text_len
-    row, place, starts, ends = row[kept], place[kept], starts[kept], ends[kept]
     first_entity = np.zeros(N + 1, dtype=np.int64)
     np.cumsum(np.bincount(row, minlength=N), out=first_entity[1:])
 
@@ -122,7 +131,9 @@ def rows_from_table(
     )
 
 
-def read_rows(path: Path, *, text_len: int, pad_id: int, max_entities: int) -> Rows:
+def read_rows(
+    path: Path, *, text_len: int, pad_id: int, max_entities: int, policy: str = "first"
+) -> Rows:
     """Rows of a lattice table on disk; see `rows_from_table`.
 
     Raises:
@@ -138,6 +149,7 @@ def read_rows(path: Path, *, text_len: int, pad_id: int, max_entities: int) -> R
         text_len=text_len,
         pad_id=pad_id,
         max_entities=max_entities,
+        policy=policy,
         source=str(path),
     )
 

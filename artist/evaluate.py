@@ -82,6 +82,7 @@ def evaluate(
         text_len=loaded.gpt.config.text_len,
         pad_id=loaded.tokenizer.pad_id,
         max_entities=loaded.gpt.config.max_entities,
+        policy=loaded.gpt.config.entity_policy,
     )
     check_table(rows, loaded.tokenizer.fingerprint, loaded.kg_fingerprint, kg, str(table))
     vectors = read_vectors(kg)

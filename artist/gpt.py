@@ -33,8 +33,8 @@ class GPTConfig:
         fusion: `lattice` (the paper's idea, at the input), `easynlp` (the released code, to the
             letter) or `none`.
         entity_dim: Width of the KG's entity vectors.
-        max_entities: Entities a caption may bring, first by start and end; `easynlp` always has
-            exactly this many slots.
+        max_entities: Entities a caption may bring; `easynlp` always has exactly this many slots.
+        entity_policy: Which ones, where a caption has more; see `data.select`.
     """
 
     text_vocab_size: int = 21_128
@@ -50,6 +50,7 @@ class GPTConfig:
     fusion: str = "lattice"
     entity_dim: int = 100
     max_entities: int = 32
+    entity_policy: str = "first"
 
     def __post_init__(self) -> None:
         if self.n_embd % self.n_head:

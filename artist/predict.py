@@ -240,6 +240,7 @@ class Artist:
             text_len=config.text_len,
             pad_id=self.model.tokenizer.pad_id,
             max_entities=config.max_entities,
+            policy=config.entity_policy,
         )
 
     def draw(

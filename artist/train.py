@@ -139,6 +139,7 @@ def finetune(
                 fusion=config.fusion,
                 entity_dim=vectors.shape[1],
                 max_entities=config.max_entities,
+                entity_policy=config.entity_policy,
                 **SIZES[config.size],
             )
         )
@@ -176,6 +177,7 @@ def _read(table: Path, tokenizer: Tokenizer, graph: str | None, config: TrainCon
         text_len=config.text_len,
         pad_id=tokenizer.pad_id,
         max_entities=config.max_entities,
+        policy=config.entity_policy,
     )
     if rows.metadata.get("tokenizer_fingerprint") != tokenizer.fingerprint:
         raise SchemaError(f"{table} was built with another tokenizer than the training table.")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from data.errors import ConfigError, did_you_mean
 from data.schema import IMAGE, LATTICE
+from data.select import check_policy, select
 from data.tokenizer import Tokenizer
 from lattice.align import Spans, align, rows_of_tokens
 from lattice.lexicon import LexiconConfig
@@ -21,7 +22,6 @@ from lattice.tokens import BatchTokenizer, TokenBatch
 from lattice.vocabulary import Vocabulary
 
 SEGMENTS = ("none", "jieba")
-POLICIES = ("first", "longest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class LatticeConfig(LexiconConfig):
     Attributes:
         segment: `jieba` drops matches that cross the boundary of a word.
         max_entities: At most so many entities a caption; None stores all of them.
-        policy: Which these are: the `first` (EasyNLP's) or the `longest`; stored in text order.
+        policy: Which these are, see `data.select`; stored in text order.
         mentions_sha256: Of the mention file, if one was used; the drivers fill it in.
     """
 
@@ -43,7 +43,7 @@ class LatticeConfig(LexiconConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("segment", self.segment, SEGMENTS)
-        one_of("policy", self.policy, POLICIES)
+        check_policy("policy", self.policy)
         if self.max_entities is not None and self.max_entities < 1:
             raise ConfigError(f"max_entities={self.max_entities} must be at least 1.")
 
@@ -103,7 +103,8 @@ class LatticeKernel:
             spans = spans.keep(~crosses_a_word(tokens, spans))
         entities = self._name(tokens, spans)
         if self._config.max_entities is not None:
-            kept = _select(entities, self._config.max_entities, self._config.policy)
+            row, first, end, _ = entities
+            kept = select(row, first, end, self._config.max_entities, self._config.policy)
             entities = Entities(*(column[kept] for column in entities))
         return entities
 
@@ -120,18 +121,6 @@ class LatticeKernel:
             spans.end[which],
             self._vocabulary.entity_ids[begin[which] + nth].astype(np.int64),
         )
-
-
-def _select(entities: Entities, limit: int, policy: str) -> NDArray[np.int64]:
-    """Positions of the `limit` entities of each row that the policy prefers, ascending."""
-    count = len(entities.row)
-    order = np.arange(count)
-    if policy == "longest":  # lexsort is stable: the first of equal length comes first
-        order = np.lexsort((entities.first - entities.end, entities.row))
-    row = entities.row[order]
-    row_begin = np.searchsorted(row, row)  # rows are sorted: where this one begins
-    chosen: NDArray[np.int64] = np.sort(order[np.arange(count) - row_begin < limit])
-    return chosen
 
 
 def _columns(tokens: TokenBatch, entities: Entities) -> list[pa.Array]:

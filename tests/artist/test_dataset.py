@@ -135,3 +135,14 @@ def test_an_empty_table_is_refused(tmp_path):
     pq.write_table(table(), path)
     with pytest.raises(SchemaError, match="has no rows"):
         read_rows(path, text_len=4, pad_id=0, max_entities=4)
+
+
+def test_the_cap_keeps_what_the_policy_prefers_among_what_the_model_reads():
+    # Tokens 0..3 are read; the last entity, the longest, begins after them.
+    entities = [(1, 0, 0), (2, 0, 1), (3, 1, 3), (4, 2, 2), (5, 4, 9)]
+    wanted = {"first": [1, 2], "longest": [2, 3], "leftmost-longest": [2, 4]}
+    for policy, ids in wanted.items():
+        found = rows_from_table(
+            table(row("a", 10, entities)), text_len=4, pad_id=0, max_entities=2, policy=policy
+        )
+        assert found.entity_ids.tolist() == ids, policy
