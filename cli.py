@@ -10,18 +10,13 @@ import shutil
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from artist.config import EASYNLP_ENTITIES, SamplingConfig, TrainConfig
 from data.errors import ConfigError, Interrupted, ToolkitError
 from kg.config import KGConfig
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from artist.predict import Prompts
 
 app = typer.Typer(
     name="artist-toolkit",
@@ -645,22 +640,9 @@ def artist_evaluate(
     typer.echo(report)
 
 
-def _match(prompts: "Prompts", kg: Path, model: Path, mentions: Path | None) -> "pa.Table":
-    """The lattice of each prompt, found as it was for the captions the model was trained on."""
-    import pyarrow as pa
-
-    from artist.predict import matching_settings
-    from lattice.build import LatticeConfig, match_texts
-
-    config = LatticeConfig(**matching_settings(model))
-    table = match_texts(prompts.texts, names=kg, tokenizer=model, config=config, mentions=mentions)
-    return table.set_column(0, "idx", pa.array(prompts.idx, pa.string()))
-
-
 @artist_app.command("predict")
 def artist_predict(
     model: ModelPath,
-    kg: KG,
     out: Out,
     tsv: Annotated[
         Path | None,
@@ -671,6 +653,17 @@ def artist_predict(
     ] = None,
     text: Annotated[
         list[str] | None, typer.Option("--text", help="A prompt; may be given several times.")
+    ] = None,
+    kg: Annotated[
+        Path | None,
+        typer.Option("--kg", help="The KG folder of the model; none for a model without one."),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(
+            "--entities",
+            help="A vocabulary compiled from the KG's names: saves reading millions of them.",
+        ),
     ] = None,
     num_images: Annotated[int, typer.Option(help="Pictures a prompt.")] = 1,
     temperature: Annotated[
@@ -703,8 +696,10 @@ def artist_predict(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw pictures from prompts: a TSV, PNG files and a gallery."""
+    import pyarrow as pa
 
     from artist.predict import predict, read_prompts
+    from pipeline import prompt_matcher
 
     sampling = SamplingConfig(
         temperature=temperature,
@@ -714,8 +709,10 @@ def artist_predict(
         cfg_schedule=cfg_schedule,
     )
     prompts = read_prompts(tsv, text or [], with_images=keep_top > 0)
+    matcher = prompt_matcher(model, kg, names=names, mentions=mentions)
+    table = matcher(prompts.texts).set_column(0, "idx", pa.array(prompts.idx, pa.string()))
     report = predict(
-        _match(prompts, kg, model, mentions),
+        table,
         images=prompts.images,
         keep_top=keep_top,
         model=model,

@@ -312,7 +312,7 @@ def _group(
     )
 
 
-def check_table(rows: Rows, tokenizer: str, kg_used: str, kg: Path, source: str) -> None:
+def check_table(rows: Rows, tokenizer: str, kg_used: str, kg: Path | None, source: str) -> None:
     """Refuse a table whose ids mean something else to the model.
 
     Raises:
@@ -323,7 +323,7 @@ def check_table(rows: Rows, tokenizer: str, kg_used: str, kg: Path, source: str)
             f"{source} was built with another tokenizer than the model's. Build it with "
             "`--tokenizer` set to the model folder."
         )
-    if not kg_used:
+    if not kg_used or kg is None:
         return
     for name, found in (
         (source, rows.metadata.get("kg_fingerprint")),

@@ -28,7 +28,7 @@ from artist.model_folder import Model, load_model, read_config
 from artist.sample import sample
 from artist.vqgan import from_uint8, to_uint8
 from data.artefact import Run, atomic, fingerprint
-from data.errors import ConfigError, InputError
+from data.errors import ConfigError, InputError, SchemaError
 from data.images import decode_base64, decode_image, encode_png, square
 from data.kg_folder import ENTITY_NAMES, kg_fingerprint, read_names, read_vectors
 from data.seeds import stream
@@ -116,7 +116,7 @@ def predict(
     prompts: pa.Table,
     *,
     model: Path,
-    kg: Path,
+    kg: Path | None,
     out: Path,
     num_images: int = 1,
     images: Sequence[bytes] = (),
@@ -134,7 +134,7 @@ def predict(
         prompts: Rows with the columns of `data.schema.LATTICE`, matched as the model's training
             captions were; ids must be different.
         model: The model folder.
-        kg: The KG folder it was trained with.
+        kg: The KG folder it was trained with; only models of fusion `none` do without.
         out: The folder to write.
         num_images: Pictures a prompt.
         images: An encoded image a prompt, to be completed; none: draw from nothing.
@@ -164,7 +164,7 @@ def predict(
     said = json.dumps([prompts["idx"].to_pylist(), prompts["text"].to_pylist()])
     inputs = {
         "model": fingerprint(model),
-        "kg": kg_fingerprint(kg),
+        "kg": kg_fingerprint(kg) if kg is not None else "",
         "prompts": hashlib.sha256(said.encode()).hexdigest(),
     }
     if images:
@@ -176,7 +176,7 @@ def predict(
         if run.finished:
             return PredictReport(out=out, **run.finished.counts, unchanged=True)
         loaded = load_model(model, on)
-        artist = Artist(loaded, read_vectors(kg), precision=precision)
+        artist = Artist(loaded, entity_vectors(loaded, kg), precision=precision)
         rows = artist.rows(prompts)
         check_table(rows, loaded.tokenizer.fingerprint, loaded.kg_fingerprint, kg, "the prompts")
         start = _Start(artist, images, keep_top) if images else None
@@ -184,7 +184,7 @@ def predict(
             artist, rows, run.work / IMAGES, num_images, sampling, seed, batch_size, start
         )
         _write_tsv(run.work / PREDICTIONS, rows, files)
-        names = read_names(kg / ENTITY_NAMES)
+        names = read_names(kg / ENTITY_NAMES) if kg is not None else []
         cards = [
             prompt_card(
                 loaded,
@@ -206,7 +206,8 @@ def predict(
             title="Pictures",
             subtitle=f"Drawn by {model.name} with seed {seed}.",
             cards=cards,
-            footer=f"Model {model.name}, {fingerprint(model)[:12]}; KG {kg.name}; "
+            footer=f"Model {model.name}, {fingerprint(model)[:12]}; "
+            f"{f'KG {kg.name}' if kg is not None else 'no KG'}; "
             f"{describe(sampling)}.",
         )
         counts: dict[str, Any] = {
@@ -216,6 +217,22 @@ def predict(
         }
         run.finish(counts)
     return PredictReport(out=out, **counts)
+
+
+def entity_vectors(model: Model, kg: Path | None) -> NDArray[np.float32]:
+    """The vectors (num_entities, D) of a model's graph; of no use to a model without one.
+
+    Raises:
+        ConfigError: The model needs a graph and none is given.
+        SchemaError: It was trained with another.
+    """
+    if kg is None:
+        if model.gpt.config.fusion != "none":
+            raise ConfigError("this model knows entities: give its KG folder as --kg.")
+        return np.zeros((1, model.gpt.config.entity_dim), np.float32)
+    if model.kg_fingerprint and kg_fingerprint(kg) != model.kg_fingerprint:
+        raise SchemaError(f"{kg} is another KG than the one the model was trained with.")
+    return read_vectors(kg)
 
 
 class Artist:

@@ -29,11 +29,12 @@ from lattice.corpus import CAPTIONS, IMAGE_CHECKS, Batch, read_captions
 from lattice.kernel import LatticeConfig, LatticeKernel, one_of
 from lattice.lexicon import names_file
 from lattice.show import Bar, draw
-from lattice.vocabulary import BACKENDS, kg_of, load_vocabulary
+from lattice.vocabulary import BACKENDS, Vocabulary, kg_of, load_vocabulary
 
 __all__ = [
     "LatticeConfig",
     "LatticeReport",
+    "TextMatcher",
     "build_lattice",
     "load_tokenizer",
     "match_texts",
@@ -168,7 +169,7 @@ def build_lattice(
         try:
             vocabulary = load_vocabulary(names, loaded, config, mentions, backend)
             kernel = LatticeKernel(loaded, vocabulary, config)
-            metadata = table_metadata(names, loaded, config)
+            metadata = table_metadata(kg_of(names), loaded, config)
             rejects = Rejects(run.beside(".rejects.tsv"))
             writer = _TsvWriter if format == "tsv" else _ParquetWriter
             counts = _stream(corpus, run.work, kernel, rejects, check_images, metadata, writer)
@@ -194,27 +195,52 @@ def match_texts(
     config: LatticeConfig | None = None,
     mentions: Path | None = None,
 ) -> pa.Table:
-    """The lattice rows of a few texts, numbered from 0; the same as `build_lattice` would write.
+    """The lattice rows of a few texts; see `TextMatcher`, which keeps the names for more."""
+    return TextMatcher(names, tokenizer=tokenizer, config=config, mentions=mentions)(texts)
+
+
+class TextMatcher:
+    """Finds the entities of a few texts at a time, as `build_lattice` would; names are read once.
 
     Args:
-        texts: Captions or prompts.
-        names: A KG folder, an `entity2id.txt`, or a compiled vocabulary.
+        names: A KG folder, an `entity2id.txt`, or a compiled vocabulary; None: no entities.
         tokenizer: A `vocab.txt`, a folder with one, or a loaded tokenizer.
         config: What is matched and stored; `LatticeConfig(**settings)` repeats a table's.
         mentions: A file of `mention<TAB>entity`.
     """
-    config = _with_mentions(config or LatticeConfig(), mentions)
-    loaded = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
-    kernel = LatticeKernel(loaded, load_vocabulary(names, loaded, config, mentions), config)
-    for text in texts:
-        if any("\ud800" <= letter < "\ue000" for letter in text):  # a shell that is not UTF-8
-            raise InputError(f"the text {text!r} is not valid Unicode.")
-    idx = [str(n) for n in range(len(texts))]
-    batch = kernel(
-        pa.RecordBatch.from_arrays([pa.array(idx), pa.array(texts, pa.string())], schema=CAPTIONS)
-    )
-    schema = with_metadata(LATTICE, table_metadata(names, loaded, config))
-    return pa.Table.from_batches([batch]).cast(schema)
+
+    def __init__(
+        self,
+        names: Path | None,
+        *,
+        tokenizer: Path | Tokenizer,
+        config: LatticeConfig | None = None,
+        mentions: Path | None = None,
+    ) -> None:
+        self._config = _with_mentions(config or LatticeConfig(), mentions)
+        self._tokenizer = (
+            tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
+        )
+        self._vocabulary = (
+            load_vocabulary(names, self._tokenizer, self._config, mentions)
+            if names is not None
+            else Vocabulary.empty()
+        )
+        self._kernel = LatticeKernel(self._tokenizer, self._vocabulary, self._config)
+
+    def __call__(self, texts: Sequence[str]) -> pa.Table:
+        """The rows of `texts`, numbered from 0.
+
+        Raises:
+            InputError: A text is not valid Unicode.
+        """
+        for text in texts:
+            if any("\ud800" <= letter < "\ue000" for letter in text):  # a shell that is not UTF-8
+                raise InputError(f"the text {text!r} is not valid Unicode.")
+        columns = [pa.array([str(n) for n in range(len(texts))]), pa.array(texts, pa.string())]
+        batch = self._kernel(pa.RecordBatch.from_arrays(columns, schema=CAPTIONS))
+        about = table_metadata(self._vocabulary.kg_fingerprint, self._tokenizer, self._config)
+        return pa.Table.from_batches([batch]).cast(with_metadata(LATTICE, about))
 
 
 def show_text(
@@ -251,7 +277,9 @@ def load_tokenizer(path: Path | None) -> Tokenizer:
         return Tokenizer.load(write_character_vocabulary(Path(folder)))
 
 
-def table_metadata(names: Path, tokenizer: Tokenizer, config: LatticeConfig) -> dict[str, Any]:
+def table_metadata(
+    kg_fingerprint: str, tokenizer: Tokenizer, config: LatticeConfig
+) -> dict[str, Any]:
     """What a lattice table says of its making.
 
     `tokenizer_fingerprint`, `kg_fingerprint` (empty where the names are in no KG folder), and
@@ -259,7 +287,7 @@ def table_metadata(names: Path, tokenizer: Tokenizer, config: LatticeConfig) -> 
     """
     return {
         "tokenizer_fingerprint": tokenizer.fingerprint,
-        "kg_fingerprint": kg_of(names),
+        "kg_fingerprint": kg_fingerprint,
         "settings": asdict(config),
     }
 

@@ -54,6 +54,11 @@ class Vocabulary:
         return cls(matcher, lexicon.entity_ids, lexicon.offsets, lexicon.counts, kg_fingerprint)
 
     @classmethod
+    def empty(cls) -> "Vocabulary":
+        """A vocabulary that finds nothing."""
+        return cls(AhoCorasick([]), np.empty(0, np.int32), np.zeros(1, np.int64), {}, "")
+
+    @classmethod
     def attach(cls, folder: Path) -> "Vocabulary":
         """A compiled vocabulary, mapped; nothing is read before it is needed, nor verified."""
         manifest = read_manifest(folder)

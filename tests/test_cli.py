@@ -21,6 +21,7 @@ from artist.predict import Artist
 from artist.vqgan import from_uint8
 from data.artefact import read_manifest
 from data.kg_folder import read_vectors
+from pipeline import ArtistPipeline
 from tests.conftest import ROOT
 
 NAMES = {"西兰花": "蔬菜", "胡萝卜": "蔬菜", "大白菜": "蔬菜", "老虎": "动物", "大象": "动物",
@@ -165,6 +166,51 @@ def test_the_upper_half_of_given_images_is_kept_and_the_rest_is_drawn(runs, comm
     code, _, error = command(*words, "--out", tmp_path / "no")
     assert code == 2
     assert "line 1: not an image" in error
+
+
+def test_python_draws_the_pictures_that_the_command_draws(runs, command, tmp_path):
+    words = ["artist", "predict", "--text", "一只老虎", "--text", "没有实体", "--model",
+             runs / "model", "--kg", runs / "kg", "--num-images", 2, "--cfg-scale", 1.5,
+             "--seed", 3, "--out", tmp_path / "out"]  # fmt: skip
+    assert command(*words)[0] == 0
+    files = sorted((tmp_path / "out" / "images").iterdir())
+    artist = ArtistPipeline.from_pretrained(runs / "model", kg=runs / "kg")
+    one, other = artist(["一只老虎", "没有实体"], num_images=2, cfg_scale=1.5, seed=3)
+    assert [np.asarray(Image.open(f)).tolist() for f in files] == [
+        np.asarray(picture).tolist() for picture in (*one, *other)
+    ]
+    drawn = artist("一只老虎", num_images=2, cfg_scale=1.5, seed=3)
+    assert [np.asarray(p).tolist() for p in drawn] == [np.asarray(p).tolist() for p in one]
+    half = artist("一只老虎", image=drawn[0], keep_top=0.5)
+    assert half[0].size == drawn[0].size
+
+
+def test_a_compiled_vocabulary_serves_prompts_too(runs, command, tmp_path):
+    compiled = tmp_path / "names"
+    words = ["--tokenizer", runs / "model", "--out", compiled]
+    code, _, error = command("lattice", "compile", "--kg", runs / "kg", *words)
+    assert code == 0, error
+    words = ["artist", "predict", "--text", "一只老虎", "--model", runs / "model", "--kg",
+             runs / "kg"]  # fmt: skip
+    code, said, error = command(*words, "--entities", compiled, "--out", tmp_path / "out")
+    assert code == 0, error
+    assert "1 with a known entity" in said
+
+
+def test_a_model_without_knowledge_needs_no_graph(runs, command, tmp_path):
+    painter = runs / "painter"
+    words = ["artist", "finetune", runs / "train.parquet", "--valid", runs / "val.parquet",
+             "--kg", runs / "kg", "--vqgan", runs / "vqgan", "--size", "nano", "--epochs", 1,
+             "--fusion", "none"]  # fmt: skip
+    code, _, error = command(*words, "--out", painter)
+    assert code == 0, error
+    words = ["artist", "predict", "--text", "一只老虎"]
+    code, said, error = command(*words, "--model", painter, "--out", tmp_path / "out")
+    assert code == 0, error
+    assert "0 with a known entity" in said
+    code, _, error = command(*words, "--model", runs / "model", "--out", tmp_path / "no")
+    assert code == 2
+    assert "give its KG folder as --kg" in error
 
 
 def test_drawing_goes_on_after_an_interruption_and_ends_the_same(runs, command, tmp_path):

@@ -1,0 +1,139 @@
+"""From a sentence to pictures in one call.
+
+    from pipeline import ArtistPipeline
+
+    artist = ArtistPipeline.from_pretrained("runs/model", kg="runs/kg")
+    pictures = artist("一颗绿色的花椰菜在生长", num_images=4, seed=1)  # PIL images
+
+It joins two stages, lattice and artist, so it lives above both. `cli.py artist predict` draws the
+same pictures from the same seed, and writes them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from artist.config import SamplingConfig
+from artist.device import choose_device
+from artist.model_folder import load_model, read_config
+from artist.predict import Artist, entity_vectors, matching_settings, picture_seed
+from data.errors import ConfigError
+from data.images import square
+from lattice.build import LatticeConfig, TextMatcher
+
+
+def prompt_matcher(
+    model: Path, kg: Path | None, *, names: Path | None = None, mentions: Path | None = None
+) -> TextMatcher:
+    """Finds entities in prompts as they were found in the captions that a model was trained on.
+
+    Args:
+        model: The model folder.
+        kg: The KG it was trained with; None, if it was trained without.
+        names: A vocabulary compiled from the KG's names by `lattice compile`, which is ready at
+            once; None: the KG's names are read.
+        mentions: The mention file that the captions were matched with, if any.
+    """
+    config = LatticeConfig(**matching_settings(model))
+    return TextMatcher(names or kg, tokenizer=model, config=config, mentions=mentions)
+
+
+class ArtistPipeline:
+    """A model, its graph and its tokenizer, ready to draw. Make one with `from_pretrained`."""
+
+    def __init__(self, artist: Artist, matcher: TextMatcher) -> None:
+        self._artist, self._matcher = artist, matcher
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        kg: str | Path | None = None,
+        names: str | Path | None = None,
+        mentions: str | Path | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> "ArtistPipeline":
+        """Load a model folder.
+
+        Args:
+            model: From `artist finetune` or `artist import`.
+            kg: The KG folder it was trained with; only models of fusion `none` do without.
+            names: A vocabulary compiled from the KG's names, which saves reading them.
+            mentions: The mention file that the captions were matched with, if any.
+            device: `auto`, `cpu` or `cuda`.
+            precision: `auto`, `bf16` or `fp32`.
+
+        Raises:
+            ToolkitError: A folder is missing, damaged, or belongs to another model.
+        """
+        folder, graph, vocabulary, pairs = (
+            None if path is None else Path(path) for path in (model, kg, names, mentions)
+        )
+        assert folder is not None
+        read_config(folder)  # a path that is no model is said first
+        loaded = load_model(folder, choose_device(device))
+        artist = Artist(loaded, entity_vectors(loaded, graph), precision=precision)
+        return cls(artist, prompt_matcher(folder, graph, names=vocabulary, mentions=pairs))
+
+    @overload
+    def __call__(self, prompt: str, **options: Any) -> list[Image.Image]: ...
+
+    @overload
+    def __call__(self, prompt: Sequence[str], **options: Any) -> list[list[Image.Image]]: ...
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        num_images: int = 1,
+        seed: int = 0,
+        image: Image.Image | None = None,
+        keep_top: float = 0.5,
+        batch_size: int = 32,
+        **sampling: Any,
+    ) -> list[Image.Image] | list[list[Image.Image]]:
+        """Draw pictures.
+
+        Args:
+            prompt: A sentence, or several.
+            num_images: Pictures a prompt.
+            seed: The same seed gives the same pictures on one machine.
+            image: A picture whose upper part is kept.
+            keep_top: How much of it.
+            batch_size: Pictures drawn at once.
+            **sampling: `temperature`, `top_k`, `top_p`, `cfg_scale`, `cfg_schedule`; see
+                `artist.config.SamplingConfig`.
+
+        Returns:
+            `num_images` pictures; for several sentences, a list of them for each.
+        """
+        if num_images < 1:
+            raise ConfigError(f"num_images={num_images} must be at least 1.")
+        texts = [prompt] if isinstance(prompt, str) else list(prompt)
+        idx = [str(n + 1) for n in range(len(texts))]
+        table = self._matcher(texts).set_column(0, "idx", pa.array(idx, pa.string()))
+        rows = self._artist.rows(table)
+        given = None
+        if image is not None:
+            size = self._artist.model.vqgan.config.resolution
+            given = self._artist.top_codes([square(image.convert("RGB"), size)], keep_top)
+        wanted = [(n, i) for n in range(len(texts)) for i in range(num_images)]
+        pictures: list[list[Image.Image]] = [[] for _ in texts]
+        for begin in range(0, len(wanted), batch_size):
+            part = wanted[begin : begin + batch_size]
+            drawn = self._artist.draw(
+                rows,
+                [n for n, _ in part],
+                [picture_seed(seed, idx[n], i) for n, i in part],
+                SamplingConfig(**sampling),
+                given=None if given is None else given.expand(len(part), -1),
+            )
+            for (n, _), pixels in zip(part, drawn, strict=True):
+                pictures[n].append(Image.fromarray(np.asarray(pixels)))
+        return pictures[0] if isinstance(prompt, str) else pictures
