@@ -2,10 +2,10 @@
 
     N values (captions)   G groups (pictures)
 
-Captions of one picture are not independent: whether a model finds the picture likely is mostly a
-matter of the picture. Counted as independent, five captions a picture can make an interval half
-as wide as it is. So the spread is taken between groups, of each group's summed
-deviations from the mean (the ratio estimator of survey sampling; Cochran 1977, section 9A).
+Captions of one picture are not independent: whether a model finds it likely is mostly a matter of
+the picture. Counted as if they were, five captions a picture can make an interval half as wide as
+it is. So the spread is taken between groups, of each group's summed deviations from the mean (the
+ratio estimator of survey sampling; Cochran 1977, chapter 9A).
 """
 
 from typing import NamedTuple
