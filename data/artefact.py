@@ -37,6 +37,7 @@ _VERSIONED = (
     "pillow",
     "pyahocorasick",
     "jieba",
+    "rjieba",
     "safetensors",
 )
 

@@ -28,6 +28,7 @@ from data.tsv import Rejects, open_bytes
 from lattice.corpus import CAPTIONS, IMAGE_CHECKS, Batch, read_captions
 from lattice.kernel import LatticeConfig, LatticeKernel, one_of
 from lattice.lexicon import names_file
+from lattice.segment import segmenter
 from lattice.show import Bar, draw
 from lattice.vocabulary import BACKENDS, Vocabulary, kg_of, load_vocabulary
 
@@ -174,6 +175,8 @@ def build_lattice(
             writer = _TsvWriter if format == "tsv" else _ParquetWriter
             counts = _stream(corpus, run.work, kernel, rejects, check_images, metadata, writer)
             counts["lexicon"] = vocabulary.counts
+            if config.segment != "none":
+                counts["segmenter"] = segmenter().name
             _save_tokenizer(loaded, out)
         except OSError as error:
             _discard(run)
