@@ -30,6 +30,8 @@ kg_app = typer.Typer(help="Stage 1: triples to entity vectors.", no_args_is_help
 lattice_app = typer.Typer(help="Stage 2: captions to lattice tables.", no_args_is_help=True)
 artist_app = typer.Typer(help="Stages 3 and 4: train the model, draw.", no_args_is_help=True)
 vqgan_app = typer.Typer(help="The image tokenizer (VQGAN).", no_args_is_help=True)
+data_app = typer.Typer(help="Captions and images, before everything.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 app.add_typer(kg_app, name="kg")
 app.add_typer(lattice_app, name="lattice")
 app.add_typer(artist_app, name="artist")
@@ -79,6 +81,135 @@ VQGANPath = Annotated[
         show_default=False,
     ),
 ]
+
+
+# --- data ----------------------------------------------------------------------------------------
+class SetFormat(StrEnum):
+    """Sets that `data convert` reads."""
+
+    auto = "auto"
+    tsv = "tsv"
+    muge = "muge"
+    chinese_clip = "chinese-clip"
+    flickr8k_cn = "flickr8k-cn"
+    flickr30k_cn = "flickr30k-cn"
+    coco_cn = "coco-cn"
+    folder = "folder"
+    parquet = "parquet"
+
+
+class WhichCaptions(StrEnum):
+    """How many captions an image brings."""
+
+    all = "all"
+    first = "first"
+
+
+class ImageCheck(StrEnum):
+    """How closely images are looked at."""
+
+    full = "full"
+    header = "header"
+
+
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Threads that decode images; all cores by default.", min=1),
+]
+
+
+@data_app.command("convert")
+def data_convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A set's folder, its caption file, or a file of both (TSV, Parquet).",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The TSV to write: idx, text, imgbase64.", show_default=False)
+    ],
+    format: Annotated[
+        SetFormat, typer.Option(help="The kind of set; auto tells it and says so.")
+    ] = SetFormat.auto,
+    split: Annotated[
+        str, typer.Option(help="train, val, test, or a word in the files' names.")
+    ] = "train",
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of images, or a TSV of id and base64; if SOURCE does not hold them.",
+            show_default=False,
+        ),
+    ] = None,
+    ids: Annotated[
+        Path | None,
+        typer.Option(help="Take only the images named here, one a line.", show_default=False),
+    ] = None,
+    captions: Annotated[
+        WhichCaptions, typer.Option(help="All captions of an image, or its first.")
+    ] = WhichCaptions.all,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Write captions only: prompts for `artist predict`.")
+    ] = False,
+    join_words: Annotated[
+        bool | None,
+        typer.Option(
+            "--join-words/--keep-words",
+            help="Put captions together that were cut into words; by default, those of seg.*.",
+            show_default=False,
+        ),
+    ] = None,
+    text_column: Annotated[
+        str | None,
+        typer.Option(help="The captions' column or JSON key, if not a usual one."),
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="The same for images or their names.")
+    ] = None,
+    id_column: Annotated[str | None, typer.Option(help="The same for the rows' ids.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Reduce larger images to a shorter side of so many pixels (JPEG); none by default."
+        ),
+    ] = None,
+    quality: Annotated[int, typer.Option(help="Of the JPEGs that --size makes, 1 to 100.")] = 95,
+    check_images: Annotated[
+        ImageCheck, typer.Option(help="full decodes each image once; header reads its size.")
+    ] = ImageCheck.full,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a set as it is distributed into a TSV: MUGE, Flickr8k-CN, COCO-CN, Parquet and others.
+
+    Images stay as they came, byte for byte, unless --size is given. See docs/data.md.
+    """
+    from data.convert import ImageOptions, convert
+    from data.sets import SetOptions
+
+    options = SetOptions(
+        format=format.value,
+        split=split,
+        captions=captions.value,
+        join_words=join_words,
+        text_column=text_column,
+        image_column=image_column,
+        id_column=id_column,
+        with_images=not no_images,
+    )
+    report = convert(
+        source,
+        out,
+        options=options,
+        image_options=ImageOptions(size=size, quality=quality, check=check_images.value),
+        images=images,
+        ids=ids,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    typer.echo(report)
 
 
 # --- kg ------------------------------------------------------------------------------------------
@@ -226,13 +357,6 @@ class TableFormat(StrEnum):
 
     parquet = "parquet"
     tsv = "tsv"
-
-
-class ImageCheck(StrEnum):
-    """How closely images are looked at."""
-
-    full = "full"
-    header = "header"
 
 
 Names = Annotated[

@@ -8,12 +8,14 @@ import gzip
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from data.errors import InputError
 
 _BOM = b"\xef\xbb\xbf"
+LONGEST_LINE = 1 << 30  # bytes
 _ALL_BAD = 20  # this many undecodable rows and not one good: the whole file has another encoding
 
 
@@ -74,6 +76,18 @@ def open_bytes(path: Path) -> BinaryIO:
     return file
 
 
+def bounded_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The lines of a file, none of which may fill the memory.
+
+    Raises:
+        InputError: A line is longer than 1 GiB; `path` names the file.
+    """
+    for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE), b""), 1):
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            raise InputError(f"{path}, line {number}: longer than {LONGEST_LINE:,} bytes.")
+        yield line
+
+
 def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterator[Row]:
     """Stream the rows of a TSV file that have one of the given numbers of columns.
 
@@ -87,7 +101,7 @@ def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterato
     line = good = undecodable = 0
     with open_bytes(path) as file:
         try:
-            for line, raw in enumerate(file, 1):
+            for line, raw in enumerate(bounded_lines(file, path), 1):
                 raw = raw.removesuffix(b"\n").removesuffix(b"\r")
                 if line == 1:
                     raw = raw.removeprefix(_BOM)

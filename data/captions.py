@@ -1,0 +1,246 @@
+"""Caption files as sets bring them: lines that name an image and say what is on it.
+
+Three families are read: lines of a key and a text (`id<TAB>text`, `id#zhc#0 text`), JSON lines, and
+tables with a header (CSV or TSV). All give the same `Caption`; what cannot be used is set aside.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data.errors import InputError, did_you_mean
+from data.tsv import Rejects, bounded_lines, open_bytes, read_rows
+
+# Names that sets use, the likeliest first.
+TEXT_COLUMNS = ("text", "caption", "captions", "query_text", "texts", "raw", "sentence", "title")
+IMAGE_COLUMNS = (
+    "image_ids", "item_ids", "image_id", "file_name", "filename", "image", "img_id", "image_path",
+    "file", "path", "img",
+)  # fmt: skip
+ID_COLUMNS = ("idx", "text_id", "query_id", "id", "image_id", "img_id", "filename", "file_name")
+
+# `1000268201_693b08cb0e.jpg#zhc#0 `, `COCO_val2014_000000000042#1<TAB>`
+_KEY = re.compile(r"(?P<image>[^\t#]+)(?:#[A-Za-z]+)?#\d+(?:\t|[ \u3000]+|$)")
+_TAG = re.compile(r":[a-z]+$")  # a part of speech, as the segmented files append it
+_GAP = re.compile(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])")
+
+
+class Caption(NamedTuple):
+    """One caption: its line, its own id where it has one, its image's name, its text."""
+
+    line: int
+    id: str
+    image: str
+    text: str
+
+
+class Columns(NamedTuple):
+    """Names of columns that the user gave; None finds them by `*_COLUMNS`."""
+
+    text: str | None = None
+    image: str | None = None
+    id: str | None = None
+
+
+def is_keyed(line: str) -> bool:
+    """Whether a line begins with an image's name and a caption's number."""
+    return _KEY.match(line) is not None
+
+
+def read_captions(path: Path, columns: Columns, rejects: Rejects) -> Iterator[Caption]:
+    """The captions of a file; its kind is told by its name and its first line.
+
+    Raises:
+        InputError: It cannot be read, or none of its columns is known to hold captions or images.
+    """
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith((".jsonl", ".ndjson", ".json")):
+        return _json_lines(path, columns, rejects)
+    first = first_line(path)
+    for mark in (",", "\t"):
+        if _is_header([field.strip().strip('"') for field in first.split(mark)], columns):
+            return _table(path, mark, columns, rejects)
+    if name.endswith(".csv") and any(columns):
+        return _table(path, ",", columns, rejects)  # which says what is missing
+    if name.endswith(".csv"):
+        raise InputError(
+            f"{path} has no header that names a caption and an image; its first line is "
+            f"{first[:80]!r}. Write one such as file_name,text, or give --text-column and "
+            "--image-column."
+        )
+    return _keyed(path, rejects)
+
+
+def _is_header(names: list[str], columns: Columns) -> bool:
+    """Whether these are names of columns, one of captions and one of images."""
+    names = [*names, *(name.lower() for name in names)]
+    texts = TEXT_COLUMNS if columns.text is None else (columns.text,)
+    images = IMAGE_COLUMNS if columns.image is None else (columns.image,)
+    return not {*texts}.isdisjoint(names) and not {*images}.isdisjoint(names)
+
+
+def first_line(path: Path) -> str:
+    """The first line of a text file, at most 64 KiB of it."""
+    with open_bytes(path) as file:
+        raw = file.readline(1 << 16)
+    return raw.decode("utf-8-sig", "replace").rstrip("\r\n")
+
+
+def _keyed(path: Path, rejects: Rejects) -> Iterator[Caption]:
+    """Lines of `image<TAB>text`, `image#n<TAB>text` or `image#zhc#n text`; a third column is left.
+
+    A caption's number is dropped; the rows' order tells the first from the others.
+    """
+    for line, fields in read_rows(path, (1, 2, 3), rejects):
+        if found := _KEY.match(fields[0] + "\t" if len(fields) > 1 else fields[0]):
+            image = found["image"]
+            text = fields[1] if len(fields) > 1 else fields[0][found.end() :]
+        elif len(fields) > 1:
+            image, text = fields[:2]
+        else:
+            rejects.add(line, "no image named", fields[0])
+            continue
+        yield Caption(line, image, image, text)
+
+
+def _json_lines(path: Path, columns: Columns, rejects: Rejects) -> Iterator[Caption]:
+    """One caption for each pair of an image and a text that an object names."""
+    names: tuple[str, str, str | None] | None = None
+    for line, fields in read_rows(path, range(1, 1000), rejects):
+        row = "\t".join(fields)
+        try:
+            found = json.loads(row)
+        except ValueError as error:
+            if line == 1 and row.strip() in "[{":
+                raise InputError(
+                    f"{path} is one JSON document; JSON lines, one object a line, are expected "
+                    f"(jq -c '.[]' {path} makes them of a list)."
+                ) from None
+            rejects.add(line, "not JSON", row, str(error))
+            continue
+        if not isinstance(found, dict):
+            rejects.add(line, "not a JSON object", row)
+            continue
+        if names is None:
+            names = _find(path, list(found), columns)
+        text_name, image_name, id_name = names
+        texts, images = _each(found.get(text_name)), _each(found.get(image_name))
+        if not texts or not images:
+            rejects.add(line, "no image named" if texts else "empty caption", row)
+        own = str(found.get(id_name, "")) if id_name else ""
+        for image in images:
+            for text in texts:
+                yield Caption(line, own or image, image, text)
+
+
+def _table(path: Path, mark: str, columns: Columns, rejects: Rejects) -> Iterator[Caption]:
+    """Rows under a header; CSV may be quoted, TSV is not."""
+    names: tuple[str, str, str | None] | None = None
+    header: list[str] = []
+    for line, fields in _cells(path, mark, rejects):
+        if names is None:
+            header = [field.strip() for field in fields]
+            names = _find(path, header, columns)
+            continue
+        if len(fields) != len(header):
+            detail = f"{len(fields)}, expected {len(header)}"
+            rejects.add(line, "wrong column count", mark.join(fields), detail)
+            continue
+        row = dict(zip(header, fields, strict=True))
+        text_name, image_name, id_name = names
+        image = row[image_name].strip()
+        yield Caption(line, row[id_name] if id_name else image, image, row[text_name])
+
+
+def _cells(path: Path, mark: str, rejects: Rejects) -> Iterator[tuple[int, list[str]]]:
+    if mark == "\t":
+        yield from read_rows(path, range(1, 1000), rejects)
+        return
+    with open_bytes(path) as raw:
+        text = (
+            line.decode("utf-8-sig" if n == 0 else "utf-8")
+            for n, line in enumerate(bounded_lines(raw, path))
+        )
+        reader = csv.reader(text, strict=True)
+        try:
+            for fields in reader:
+                if fields:
+                    yield reader.line_num, fields
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}, line {reader.line_num + 1}: not UTF-8 ({error.reason}). If it is GBK: "
+                f"iconv -f GB18030 -t UTF-8 {path}."
+            ) from None
+        except csv.Error as error:
+            raise InputError(f"{path}, line {reader.line_num}: {error}.") from None
+
+
+def _find(path: Path, names: list[str], columns: Columns) -> tuple[str, str, str | None]:
+    """Which columns hold the caption, the image and the row's own id."""
+    text = choose(path, names, columns.text, TEXT_COLUMNS, "--text-column")
+    image = choose(path, names, columns.image, IMAGE_COLUMNS, "--image-column")
+    own = columns.id or next((n for n in ("text_id", "query_id") if n in names), None)
+    if own is not None:
+        own = choose(path, names, own, (), "--id-column")
+    return text, image, own
+
+
+def choose(
+    path: Path, names: Sequence[str], asked: str | None, known: Iterable[str], option: str
+) -> str:
+    """The column that was asked for, or the first of those known.
+
+    Raises:
+        InputError: It is not there.
+    """
+    if asked is not None:
+        if asked in names:
+            return asked
+        raise InputError(
+            f"{path} has no column {asked} (found {', '.join(names)}){did_you_mean(asked, names)}."
+        )
+    lowered = {name.lower(): name for name in reversed(names)}
+    for name in known:
+        if name in lowered:
+            return lowered[name]
+    raise InputError(f"{path}: none of its columns ({', '.join(names)}) is known; give {option}.")
+
+
+def _each(value: Any) -> list[str]:
+    """A value, or the values of a list, as texts; nothing for null."""
+    values = value if isinstance(value, list) else [value]
+    return [str(v) for v in values if v is not None and v != ""]
+
+
+def join_words(text: str) -> str:
+    """A caption that was cut into words, put together: 穿着:v 粉红色:n becomes 穿着粉红色.
+
+    Latin words and numbers keep a space between them.
+    """
+    return _GAP.sub("", " ".join(_TAG.sub("", word) for word in text.split()))
+
+
+def read_ids(path: Path) -> set[str]:
+    """Names of images, one a line, as the lists of a split hold them; endings are dropped.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    rejects = Rejects()
+    return {stem(fields[0].strip()) for _, fields in read_rows(path, range(1, 1000), rejects)}
+
+
+_ENDING = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif)$", re.IGNORECASE)
+
+
+def stem(name: str) -> str:
+    """An image's name without folder and ending."""
+    return _ENDING.sub("", name.replace("\\", "/").rpartition("/")[2])
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name ends as pictures' names do."""
+    return _ENDING.search(name) is not None
