@@ -8,9 +8,10 @@ import logging
 import os
 import shutil
 import sys
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -634,6 +635,7 @@ ModelPath = Annotated[Path, typer.Option("--model", help="A model folder.", show
 
 @artist_app.command("finetune")
 def artist_finetune(
+    context: typer.Context,
     table: Table,
     valid: Annotated[
         Path, typer.Option(help="Lattice table of the validation captions.", show_default=False)
@@ -644,6 +646,9 @@ def artist_finetune(
         typer.Option(help="VQGAN folder, or a taming-transformers checkpoint.", show_default=False),
     ],
     out: Out,
+    preset: Annotated[
+        str, typer.Option(help="A recipe: default, or easynlp; further options change it.")
+    ] = "default",
     size: Annotated[str, typer.Option(help="nano, tiny, small, base or large.")] = TrainConfig.size,
     fusion: Annotated[
         str, typer.Option(help="How knowledge enters: lattice, easynlp or none.")
@@ -655,26 +660,50 @@ def artist_finetune(
     max_steps: Annotated[
         int | None, typer.Option(help="Stop after so many steps even so.", show_default=False)
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Captions a step.")] = TrainConfig.batch_size,
+    batch_size: Annotated[
+        int, typer.Option(help="Captions a step, over all processes.")
+    ] = TrainConfig.batch_size,
     micro_batch_size: Annotated[
         int | None,
         typer.Option(help="Captions in memory at once; lower it when memory runs out."),
     ] = None,
+    checkpoint_activations: Annotated[
+        bool,
+        typer.Option("--checkpoint-activations", help="Less memory for about a third more time."),
+    ] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Minutes of compiling, then faster steps on a GPU.")
+    ] = False,
     optimizer: Annotated[
         str, typer.Option(help="adamw, or muon: fewer steps for small models.")
     ] = TrainConfig.optimizer,
     learning_rate: Annotated[
         float, typer.Option(help="At the top of the schedule.")
     ] = TrainConfig.learning_rate,
+    schedule: Annotated[
+        str, typer.Option(help="How it falls: cosine or linear.")
+    ] = TrainConfig.schedule,
+    warmup: Annotated[
+        float, typer.Option(help="Share of the steps in which it rises.")
+    ] = TrainConfig.warmup,
+    final_learning_rate: Annotated[
+        float, typer.Option(help="Share of it that is left at the end.")
+    ] = TrainConfig.final_learning_rate,
     weight_decay: Annotated[
         float, typer.Option(help="Of matrices only.")
     ] = TrainConfig.weight_decay,
+    grad_clip: Annotated[
+        float, typer.Option(help="Largest norm of the gradient.")
+    ] = TrainConfig.grad_clip,
     dropout: Annotated[
         float, typer.Option(help="Of embeddings and residual branches.")
     ] = TrainConfig.dropout,
     caption_dropout: Annotated[
         float, typer.Option(help="Share of captions left empty, so that guidance can be used.")
     ] = TrainConfig.caption_dropout,
+    label_smoothing: Annotated[
+        float, typer.Option(help="Share of each target that is spread over all codes.")
+    ] = TrainConfig.label_smoothing,
     ema_decay: Annotated[
         float, typer.Option(help="Averaging of the weights that are kept; 0 turns it off.")
     ] = TrainConfig.ema_decay,
@@ -697,7 +726,28 @@ def artist_finetune(
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many validations without a better one.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="Time between two checkpoints: what a crash can cost.")
+    ] = TrainConfig.checkpoint_seconds,
+    keep_checkpoints: Annotated[
+        int, typer.Option(help="How many are kept until the run is finished.")
+    ] = TrainConfig.keep_checkpoints,
+    preview_every: Annotated[
+        int | None,
+        typer.Option(help="Draw the same prompts every so many steps, into previews/."),
+    ] = None,
+    preview_prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Which ones, `idx<TAB>text`; 8 rows of --valid if left out.", show_default=False
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files into tensorboard/ as well.")
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="auto, bf16, fp16 (GPUs) or fp32.")
+    ] = TrainConfig.precision,
     seed: Seed = 0,
     device: Device = DeviceName.auto,
     overwrite: Overwrite = False,
@@ -705,45 +755,38 @@ def artist_finetune(
     """Train a model on a lattice table.
 
     Images are turned into codes first, once. Interrupted, it saves a checkpoint; the same command
-    goes on from there.
+    goes on from there. Several GPUs or machines: start it by torchrun.
     """
     from artist.train import finetune
+    from pipeline import match_as_table
 
-    config = TrainConfig(
-        size=size,
-        fusion=fusion,
-        epochs=epochs,
-        max_steps=max_steps,
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        dropout=dropout,
-        caption_dropout=caption_dropout,
-        ema_decay=ema_decay,
-        text_len=text_len,
-        max_entities=max_entities
-        or (EASYNLP_ENTITIES if fusion == "easynlp" else TrainConfig.max_entities),
-        entity_policy=entity_policy.value,
-        validations=validations,
-        keep=keep,
-        patience=patience,
-        precision=precision,
-        seed=seed,
-    )
+    given = _given(context, TrainConfig)
+    if fusion == "easynlp":
+        given.setdefault("max_entities", EASYNLP_ENTITIES)
     report = finetune(
         table,
         valid=valid,
         kg=kg,
         vqgan=vqgan,
         out=out,
-        config=config,
+        config=TrainConfig.preset(preset, **given),
         init=init,
+        preview_prompts=match_as_table(preview_prompts, table, kg) if preview_prompts else None,
         device=device.value,
         overwrite=overwrite,
     )
-    typer.echo(report)
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
+        typer.echo(report)
+
+
+def _given(context: typer.Context, config: type) -> dict[str, Any]:
+    """The options of a command that were given and are fields of a configuration."""
+    names = {field.name for field in fields(config)}
+    sources = {name: context.get_parameter_source(name) for name in names & context.params.keys()}
+    given = [name for name, source in sources.items() if source and source.name != "DEFAULT"]
+    plain = (context.params[name] for name in given)
+    values = [value.value if isinstance(value, StrEnum) else value for value in plain]
+    return dict(zip(given, values, strict=True))
 
 
 @artist_app.command("evaluate")
@@ -922,7 +965,9 @@ def main() -> None:
     try:
         app()
     except ToolkitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        process = os.environ.get("RANK", "0")  # of those that torchrun started
+        who = f" in process {process}" if process != "0" else ""
+        print(f"error{who}: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, Interrupted) else 2)
     except SystemExit as stopped:
         if stopped.code == 130:  # typer's own end of a Ctrl-C

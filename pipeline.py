@@ -18,11 +18,20 @@ import pyarrow as pa
 from PIL import Image
 
 from artist.config import SamplingConfig
+from artist.dataset import lattice_settings
 from artist.device import choose_device
 from artist.model_folder import load_model, read_config
-from artist.predict import Artist, entity_vectors, matching_settings, picture_seed
+from artist.predict import (
+    Artist,
+    entity_vectors,
+    matching_settings,
+    picture_seed,
+    read_prompts,
+)
 from data.errors import ConfigError
 from data.images import square
+from data.schema import LATTICE, open_table, table_metadata
+from data.tokenizer import tokenizer_folder
 from lattice.build import LatticeConfig, TextMatcher
 
 
@@ -40,6 +49,19 @@ def prompt_matcher(
     """
     config = LatticeConfig(**matching_settings(model))
     return TextMatcher(names or kg, tokenizer=model, config=config, mentions=mentions)
+
+
+def match_as_table(tsv: Path, table: Path, kg: Path) -> pa.Table:
+    """The prompts of a TSV, with entities found as they were found in a lattice table's captions.
+
+    Raises:
+        ToolkitError: The TSV cannot be read, or the table was matched with a mention file.
+    """
+    prompts = read_prompts(tsv)
+    metadata = table_metadata(open_table(table, LATTICE).schema_arrow)
+    config = LatticeConfig(**lattice_settings(metadata))  # type: ignore[arg-type]
+    found = TextMatcher(kg, tokenizer=tokenizer_folder(table), config=config)(prompts.texts)
+    return found.set_column(0, "idx", pa.array(prompts.idx, pa.string()))
 
 
 class ArtistPipeline:

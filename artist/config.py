@@ -3,9 +3,10 @@
 The sizes of a model are `artist.gpt.GPTConfig`, beside the model.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from data.errors import ConfigError
+from data.errors import ConfigError, did_you_mean
 from data.select import check_policy
 
 FUSIONS = ("lattice", "easynlp", "none")
@@ -13,6 +14,7 @@ OPTIMIZERS = ("adamw", "muon")
 EASYNLP_ENTITIES = 10  # entity slots of the released fusion
 KEEP = ("best", "last")
 CFG_SCHEDULES = ("constant", "linear", "cosine")
+SCHEDULES = ("cosine", "linear")
 SIZES = {
     "nano": {"n_layer": 2, "n_head": 2, "n_embd": 64},  # to try things out
     "tiny": {"n_layer": 4, "n_head": 3, "n_embd": 192},  # for CPUs and demos
@@ -20,14 +22,45 @@ SIZES = {
     "base": {"n_layer": 12, "n_head": 12, "n_embd": 768},  # EasyNLP's base
     "large": {"n_layer": 24, "n_head": 16, "n_embd": 1024},  # EasyNLP's large
 }
+# Recipes under one name; what they leave out keeps its default.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # What the released code trains with: no averaging, no guidance, decay to nothing.
+    "easynlp": {
+        "optimizer": "adamw",
+        "learning_rate": 4e-5,
+        "betas": (0.9, 0.999),
+        "eps": 1e-6,
+        "weight_decay": 1e-4,
+        "schedule": "linear",
+        "warmup": 0.1,
+        "final_learning_rate": 0.0,
+        "grad_clip": 1.0,
+        "dropout": 0.0,
+        "caption_dropout": 0.0,
+        "ema_decay": 0.0,
+    },
+}
+_HOW_NOT_WHAT = (
+    "micro_batch_size",
+    "checkpoint_activations",
+    "compile",
+    "checkpoint_seconds",
+    "keep_checkpoints",
+    "preview_every",
+    "tensorboard",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How the model is trained; its sizes are `GPTConfig`'s.
 
+    What is below `seed` changes how a run is done and not what it learns (up to float rounding, and
+    the random numbers of dropout), so that an unfinished run may go on with other values.
+
     Attributes:
-        size: A name in `artist.gpt.SIZES`.
+        size: A name in `SIZES`.
         fusion: `lattice`, `easynlp` or `none`.
         text_len: Text tokens a caption may have; longer ones are cut.
         max_entities: Entities a caption may bring; EasyNLP's fusion has 10.
@@ -37,24 +70,34 @@ class TrainConfig:
             would rule out the fused kernels and cost a third of a step on CPUs.
         epochs: Passes over the table.
         max_steps: Stop after so many steps even so; None means off.
-        batch_size: Captions a step.
-        micro_batch_size: Captions that go through the model at once; None means all of the step's.
+        batch_size: Captions a step, over all processes.
         optimizer: `adamw`; or `muon`, which moves the blocks' matrices by orthogonalised momentum
             (see `artist.muon`) and everything else by AdamW.
         learning_rate: AdamW's at the top of the schedule; Muon's is ten times it.
-        warmup: Share of the steps in which the learning rate rises; then it falls as a cosine.
+        schedule: How it falls after the warm-up: `cosine` (half a wave) or `linear`.
+        warmup: Share of the steps in which the learning rate rises.
         final_learning_rate: What it falls to, as a share of `learning_rate`.
         weight_decay: Of matrices only.
         betas: AdamW's.
+        eps: AdamW's.
         grad_clip: Largest norm of the gradient.
         caption_dropout: Share of captions replaced by the empty one, for guidance.
+        label_smoothing: Share of each target spread over all codes; validation does without.
         ema_decay: Of the averaged weights that are validated and kept; 0 means off.
         validations: How many times a run measures the validation loss, evenly spaced.
         keep: Which weights the model folder gets: `best` on the validation rows, or the `last`.
         patience: Stop after so many validations without a better one; None means off.
-        checkpoint_seconds: Time between two checkpoints.
-        precision: `auto`, `bf16` or `fp32`.
+        precision: `auto`, `bf16`, `fp16` (on a GPU, with loss scaling) or `fp32`.
         seed: Of everything.
+        micro_batch_size: Captions that go through the model at once, in each process; None means
+            all of its share of the step's.
+        checkpoint_activations: Compute the blocks again in the backward pass instead of keeping
+            what they computed: less memory, about a third more time.
+        compile: Run the model through `torch.compile`.
+        checkpoint_seconds: Time between two checkpoints.
+        keep_checkpoints: How many of them are kept while the run is unfinished.
+        preview_every: Steps between two picture grids of the same prompts; None means off.
+        tensorboard: Write event files as well.
     """
 
     size: str = "base"
@@ -66,41 +109,72 @@ class TrainConfig:
     epochs: int = 10
     max_steps: int | None = None
     batch_size: int = 64
-    micro_batch_size: int | None = None
     optimizer: str = "adamw"
     learning_rate: float = 3e-4
+    schedule: str = "cosine"
     warmup: float = 0.1
     final_learning_rate: float = 0.05
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
     grad_clip: float = 1.0
     caption_dropout: float = 0.1
+    label_smoothing: float = 0.0
     ema_decay: float = 0.999
     validations: int = 10
     keep: str = "best"
     patience: int | None = None
-    checkpoint_seconds: float = 300.0
     precision: str = "auto"
     seed: int = 0
+
+    micro_batch_size: int | None = None
+    checkpoint_activations: bool = False
+    compile: bool = False
+    checkpoint_seconds: float = 300.0
+    keep_checkpoints: int = 1
+    preview_every: int | None = None
+    tensorboard: bool = False
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> "TrainConfig":
+        """A recipe of `PRESETS`, with some of its values changed.
+
+        Raises:
+            ConfigError: There is no such recipe.
+        """
+        if name not in PRESETS:
+            near = did_you_mean(name, PRESETS)
+            raise ConfigError(f"preset={name!r} is unknown{near}; use {' or '.join(PRESETS)}.")
+        return cls(**{**PRESETS[name], **changes})
+
+    @property
+    def learning(self) -> dict[str, Any]:
+        """The settings that shape what is learned; with others it would be another run."""
+        return {k: v for k, v in asdict(self).items() if k not in _HOW_NOT_WHAT}
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise ConfigError(f"size={self.size!r} is unknown; use one of {', '.join(SIZES)}.")
-        for name, known in (("optimizer", OPTIMIZERS), ("keep", KEEP)):
+        choices = (("optimizer", OPTIMIZERS), ("keep", KEEP), ("schedule", SCHEDULES))
+        for name, known in choices:
             if getattr(self, name) not in known:
                 raise ConfigError(
                     f"{name}={getattr(self, name)!r} is unknown; use {' or '.join(known)}."
                 )
         check_policy("entity_policy", self.entity_policy)
-        for name in ("epochs", "batch_size", "validations", "text_len", "max_entities"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        for name in (
+            *("epochs", "max_steps", "batch_size", "validations", "text_len", "max_entities"),
+            *("micro_batch_size", "keep_checkpoints", "preview_every"),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} must be at least 1.")
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ConfigError(
                 f"batch_size={self.batch_size} is not a multiple of "
                 f"micro_batch_size={self.micro_batch_size}."
             )
-        for name in ("caption_dropout", "ema_decay", "warmup", "dropout"):
+        for name in ("caption_dropout", "label_smoothing", "ema_decay", "warmup", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must lie in [0, 1).")
 

@@ -37,6 +37,11 @@ class Batch(NamedTuple):
         ids, codes = (t.to(device, non_blocking=True) for t in (self.bert_ids, self.codes))
         return Batch(ids, codes, self.entities.to(device))
 
+    def pinned(self) -> "Batch":
+        """The same in page-locked memory, from which a GPU copies while it computes."""
+        entities = Entities(*(t.pin_memory() for t in self.entities))
+        return Batch(self.bert_ids.pin_memory(), self.codes.pin_memory(), entities)
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -211,9 +216,10 @@ class Batches:
             Entities(vectors, covers, filler),
         )
 
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """All rows once, as they come."""
-        for begin in range(0, len(self.rows), batch_size):
+    def in_order(self, batch_size: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        """All rows once, as they come; or, for `share` (r, n), of every n batches the r-th."""
+        first, every = share
+        for begin in range(first * batch_size, len(self.rows), every * batch_size):
             yield self.get(np.arange(begin, min(begin + batch_size, len(self.rows))))
 
     def epoch_order(self, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ import torch
 from data.artefact import versions
 from data.errors import ConfigError
 
-PRECISIONS = ("auto", "bf16", "fp32")
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
 
 def choose_device(name: str) -> torch.device:
@@ -33,13 +33,19 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The precision of matrix products: bfloat16 where the hardware multiplies it, else float32.
 
     Raises:
-        ConfigError: The precision is unknown.
+        ConfigError: The precision is unknown, or float16 is asked for on a CPU.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision={precision!r}: use one of {', '.join(PRECISIONS)}.")
     if precision == "auto":
         return torch.bfloat16 if has_fast_bf16(device) else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    if precision == "fp16" and device.type == "cpu":
+        better = "bf16" if has_fast_bf16(device) else "fp32"
+        raise ConfigError(
+            "precision=fp16 is for GPUs: CPUs do not multiply float16 any faster, and its range is "
+            f"too small to train in without scaling the loss. Use --precision {better} here."
+        )
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from artist.config import FUSIONS
 from data.errors import ConfigError
@@ -270,6 +271,7 @@ class GPT(nn.Module):
         elif config.fusion == "easynlp":
             self.fusion = EasyNLPFusion(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.checkpoint_activations = False  # for training: see `hidden`
         self.ln_f = nn.LayerNorm(config.n_embd)
         self.head = nn.Linear(config.n_embd, config.image_vocab_size, bias=False)
         self.apply(_init)
@@ -285,7 +287,8 @@ class GPT(nn.Module):
         """States before the final norm: ids (B, S) -> (B, S, C).
 
         Without a cache, or with an empty one, `ids` begin at position 0 with the whole text; with a
-        filled one they follow its positions.
+        filled one they follow its positions. Under `checkpoint_activations` the blocks are computed
+        again in the backward pass, instead of keeping what they computed.
         """
         past = cache.length if cache is not None else 0
         S, T = ids.shape[1], self.config.text_len
@@ -293,7 +296,11 @@ class GPT(nn.Module):
         if past == 0 and entities is not None and isinstance(self.fusion, LatticeFusion):
             x = torch.cat([self.fusion(x[:, :T], entities), x[:, T:]], 1)
         x = self.drop(x + self.pos_emb[:, past : past + S])
+        again = self.checkpoint_activations and cache is None and torch.is_grad_enabled()
         for n, block in enumerate(self.blocks):
+            if again:
+                x = checkpoint(block, x, use_reentrant=False)
+                continue
             x = block(x, cache.layers[n] if cache is not None else None, past)
         if past == 0 and entities is not None and isinstance(self.fusion, EasyNLPFusion):
             x = torch.cat([self.fusion(x[:, :T], entities), x[:, T:]], 1)
@@ -315,11 +322,21 @@ class GPT(nn.Module):
         logits: Tensor = self.head(self.ln_f(x))
         return logits
 
-    def code_losses(self, ids: Tensor, codes: Tensor, entities: Entities | None = None) -> Tensor:
-        """Negative log-likelihood of each code in nats: text ids (B, T), codes (B, L) -> (B, L)."""
+    def code_losses(
+        self,
+        ids: Tensor,
+        codes: Tensor,
+        entities: Entities | None = None,
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        """Negative log-likelihood of each code in nats: text ids (B, T), codes (B, L) -> (B, L).
+
+        With `label_smoothing` that share of each target is spread evenly over all codes.
+        """
         sequence = torch.cat([ids, codes[:, :-1]], 1)  # the last code is only a target
         logits = self(sequence, entities, first=self.config.text_len - 1)  # (B, L, V)
-        return F.cross_entropy(logits.float().transpose(1, 2), codes, reduction="none")
+        logits = logits.float().transpose(1, 2)
+        return F.cross_entropy(logits, codes, reduction="none", label_smoothing=label_smoothing)
 
 
 def _init(module: nn.Module) -> None:

@@ -47,18 +47,22 @@ def measure_losses(
     batch_size: int = 64,
     use_entities: bool = True,
     label: str = "likelihood",
+    share: tuple[int, int] = (0, 1),
 ) -> Losses:
-    """Mean negative log-likelihood per code, in nats, by row and by position."""
+    """Mean negative log-likelihood per code, in nats, by row and by position.
+
+    Of a `share` (r, n), only the rows of the r-th of every n batches.
+    """
     device = next(gpt.parameters()).device
     training = gpt.training
     gpt.eval()
     rows, positions = [], np.zeros(gpt.config.image_len)
     for batch in tqdm(
-        batches.in_order(batch_size),
-        total=-(-len(batches.rows) // batch_size),
+        batches.in_order(batch_size, share),
+        total=-(-len(batches.rows) // (batch_size * share[1])),
         desc=label,
         leave=False,
-        disable=None,
+        disable=True if share[0] else None,
     ):
         batch = batch.to(device)
         entities: Entities | None = batch.entities if use_entities else None
@@ -67,7 +71,8 @@ def measure_losses(
         rows.append(loss.mean(1).double().cpu().numpy())
         positions += loss.double().sum(0).cpu().numpy()
     gpt.train(training)
-    return Losses(np.concatenate(rows), positions / len(batches.rows))
+    found = np.concatenate([np.zeros(0), *rows])
+    return Losses(found, positions / max(1, len(found)))
 
 
 def row_losses(
@@ -77,10 +82,11 @@ def row_losses(
     dtype: torch.dtype = torch.float32,
     batch_size: int = 64,
     use_entities: bool = True,
+    share: tuple[int, int] = (0, 1),
 ) -> NDArray[np.float64]:
-    """Mean negative log-likelihood per code, in nats, of each row: (N,)."""
+    """Mean negative log-likelihood per code, in nats, of each row (of the share): (N,)."""
     return measure_losses(
-        gpt, batches, dtype=dtype, batch_size=batch_size, use_entities=use_entities
+        gpt, batches, dtype=dtype, batch_size=batch_size, use_entities=use_entities, share=share
     ).rows
 
 

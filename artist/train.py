@@ -2,49 +2,52 @@
 
 Every random choice of a step (order of rows, dropped captions, dropout) comes from a seed derived
 from the run's seed and the step's number. So a checkpoint needs no generator states, and a run that
-was killed and resumed equals one that was not, bit for bit on one machine.
+was killed and resumed equals one that was not, bit for bit on one machine. Under torchrun each
+process takes its slice of the step's rows, and only the first writes.
 """
 
-import json
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
-from numpy.typing import NDArray
-from tqdm import tqdm
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from artist.checkpoint import load_strict
+from artist.compiled import Compiled
 from artist.config import SIZES, TrainConfig
-from artist.dataset import Batch, Batches, Rows, lattice_settings, read_rows
-from artist.device import choose_device, choose_dtype
+from artist.dataset import Batch, Batches, Rows, lattice_settings, read_rows, rows_from_table
+from artist.device import choose_dtype
+from artist.distributed import Team, check_shared, join
 from artist.encode import with_codes
-from artist.gpt import GPT, Entities, GPTConfig, parameter_groups
+from artist.feed import Feed
+from artist.gpt import GPT, Entities, GPTConfig
+from artist.journal import METRICS, Journal, plot_losses
 from artist.likelihood import row_losses
+from artist.memory import advice_on_memory
 from artist.model_folder import CONFIG, Model, load_model, save_model
-from artist.muon import Muon
+from artist.optimize import Average, Watch, make_optimizers, rate_at
+from artist.preview import Preview
+from artist.snapshots import Snapshots
+from artist.stop import StopFlag, stop_signals
+from artist.vqgan import VQGAN
 from artist.vqgan_folder import load_vqgan, vqgan_fingerprint
-from data.artefact import Run, atomic, fingerprint
-from data.errors import Interrupted, SchemaError, ToolkitError
+from data.artefact import Run, fingerprint
+from data.errors import Interrupted, SchemaError
 from data.kg_folder import kg_fingerprint, read_vectors
 from data.seeds import stream
 from data.tokenizer import Tokenizer, tokenizer_of
 
-log = logging.getLogger(__name__)
+__all__ = ["METRICS", "FinetuneReport", "Trainer", "finetune", "start_from"]
 
-_CHECKPOINT = "checkpoint.pt"
-_BEST = "best.pt"
-METRICS = "metrics.jsonl"
-_MUON_RATE = 10.0  # Muon's learning rate as a multiple of AdamW's
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +87,14 @@ def finetune(
     out: Path,
     config: TrainConfig,
     init: Path | None = None,
+    preview_prompts: pa.Table | None = None,
     device: str = "auto",
     overwrite: bool = False,
 ) -> FinetuneReport:
     """Train a model on a lattice table and write it as a folder.
 
     Tables with images instead of codes are encoded first, each image once: see `with_codes`.
+    Under torchrun all processes call this; each returns the report.
 
     Args:
         table: Lattice table with images or codes.
@@ -100,6 +105,8 @@ def finetune(
         config: How to train.
         init: A model folder whose weights to begin with; a model without knowledge may become one
             with it, whose outputs are then the same at first.
+        preview_prompts: Matched prompts to draw every `config.preview_every` steps; rows of `valid`
+            if left out.
         device: `auto`, `cpu` or `cuda`.
         overwrite: Replace another run's output.
 
@@ -107,67 +114,122 @@ def finetune(
         ToolkitError: An input does not fit the others, or an output is in the way.
         Interrupted: SIGINT or SIGTERM; the checkpoint is saved.
     """
-    on = choose_device(device)
-    table, valid = (with_codes(path, vqgan, device) for path in (table, valid))
-    codec, graph = load_vqgan(vqgan), kg_fingerprint(kg)
-    inputs = {
-        "table": fingerprint(table),
-        "valid": fingerprint(valid),
-        "kg": graph,
-        "vqgan": vqgan_fingerprint(codec),
-        **({"init": fingerprint(init)} if init else {}),
-    }
-    settings = {"train": asdict(config), "device": on.type}
-    with Run.open(out, kind="model", settings=settings, inputs=inputs, overwrite=overwrite) as run:
-        if run.finished:
-            return FinetuneReport(out=out, **run.finished.counts, unchanged=True)
-        tokenizer = tokenizer_of(table)
-        vectors = read_vectors(kg)
-        rows, valid_rows = (
-            _read(path, tokenizer, graph if config.fusion != "none" else None, config)
-            for path in (table, valid)
-        )
-        torch.manual_seed(stream(config.seed, "weights"))
-        gpt = GPT(
-            GPTConfig(
-                text_vocab_size=tokenizer.vocab_size,
-                image_vocab_size=codec.config.codebook_size,
-                text_len=config.text_len,
-                image_len=rows.codes.shape[1],
-                embd_pdrop=config.dropout,
-                resid_pdrop=config.dropout,
-                fusion=config.fusion,
-                entity_dim=vectors.shape[1],
-                max_entities=config.max_entities,
-                entity_policy=config.entity_policy,
-                **SIZES[config.size],
+    with join(device) as team, ExitStack() as stack:
+        given = (table, valid)
+        table, valid = team.in_turn(lambda: tuple(with_codes(p, vqgan, device) for p in given))
+        codec = load_vqgan(vqgan)
+        run = None
+        if team.leads:
+            inputs = {
+                "table": fingerprint(table),
+                "valid": fingerprint(valid),
+                "kg": kg_fingerprint(kg),
+                "vqgan": vqgan_fingerprint(codec),
+                **({"init": fingerprint(init)} if init else {}),
+            }
+            settings = {"train": config.learning, "device": team.device.type}
+            run = stack.enter_context(
+                Run.open(out, kind="model", settings=settings, inputs=inputs, overwrite=overwrite)
             )
+        finished, work = team.share(
+            (run.finished and run.finished.counts, run.work) if run else (None, out)
         )
-        if init is not None:
-            start_from(gpt, init)
+        if finished:
+            return FinetuneReport(out=out, **finished, unchanged=True)
+        check_shared(team, work)
+        materials = load_materials(table, valid, kg=kg, codec=codec, config=config, init=init)
         trainer = Trainer(
-            gpt.to(on),
-            Batches(rows, vectors, gpt.config),
-            Batches(valid_rows, vectors, gpt.config),
+            materials.gpt.to(team.device),
+            materials.train,
+            materials.valid,
             config,
-            folder=run.work,
-            pad_id=tokenizer.pad_id,
+            folder=work,
+            pad_id=materials.tokenizer.pad_id,
+            team=team,
         )
+        if config.preview_every and team.leads:
+            trainer.preview = materials.preview(preview_prompts, work, config, team.device)
         counts = trainer.run()
-        save_model(
-            run.work,
-            Model(
-                gpt=gpt,
-                vqgan=codec,
-                tokenizer=tokenizer,
-                kg_fingerprint=graph if config.fusion != "none" else "",
-                lattice=lattice_settings(rows.metadata),
-            ),
-        )
-        for name in (_CHECKPOINT, _BEST):
-            (run.work / name).unlink(missing_ok=True)
-        run.finish(counts)
+        if run is not None:
+            save_model(work, materials.model())
+            plot_losses(work)
+            trainer.snapshots.clear()
+            run.finish(counts)
+        team.wait()
     return FinetuneReport(out=out, **counts)
+
+
+@dataclass
+class Materials:
+    """What a training begins with, all read and fitted together."""
+
+    gpt: GPT
+    codec: VQGAN
+    tokenizer: Tokenizer
+    graph: str
+    train: Batches
+    valid: Batches
+
+    def model(self) -> Model:
+        """The model as it is now, to be saved."""
+        knows = self.gpt.config.fusion != "none"
+        return Model(
+            gpt=self.gpt,
+            vqgan=self.codec.cpu(),
+            tokenizer=self.tokenizer,
+            kg_fingerprint=self.graph if knows else "",
+            lattice=lattice_settings(self.train.rows.metadata),
+        )
+
+    def preview(
+        self, prompts: pa.Table | None, folder: Path, config: TrainConfig, device: torch.device
+    ) -> Preview:
+        """What draws pictures along the way: of these prompts, or else of validation rows."""
+        batches = self.valid
+        if prompts is not None:
+            rows = rows_from_table(
+                prompts,
+                text_len=config.text_len,
+                pad_id=self.tokenizer.pad_id,
+                max_entities=config.max_entities,
+                policy=config.entity_policy,
+                source="the preview's prompts",
+            )
+            batches = Batches(rows, self.valid.vectors, self.gpt.config)
+        return Preview(batches, self.codec.to(device), folder, config.seed)
+
+
+def load_materials(
+    table: Path, valid: Path, *, kg: Path, codec: VQGAN, config: TrainConfig, init: Path | None
+) -> Materials:
+    """Read everything, and make a model of the sizes that it asks for.
+
+    Raises:
+        ToolkitError: Something does not fit the others.
+    """
+    tokenizer, vectors, graph = tokenizer_of(table), read_vectors(kg), kg_fingerprint(kg)
+    wanted = graph if config.fusion != "none" else None
+    rows, valid_rows = (_read(path, tokenizer, wanted, config) for path in (table, valid))
+    torch.manual_seed(stream(config.seed, "weights"))
+    gpt = GPT(
+        GPTConfig(
+            text_vocab_size=tokenizer.vocab_size,
+            image_vocab_size=codec.config.codebook_size,
+            text_len=config.text_len,
+            image_len=rows.codes.shape[1],
+            embd_pdrop=config.dropout,
+            resid_pdrop=config.dropout,
+            fusion=config.fusion,
+            entity_dim=vectors.shape[1],
+            max_entities=config.max_entities,
+            entity_policy=config.entity_policy,
+            **SIZES[config.size],
+        )
+    )
+    if init is not None:
+        start_from(gpt, init)
+    batches = [Batches(r, vectors, gpt.config) for r in (rows, valid_rows)]
+    return Materials(gpt, codec, tokenizer, graph, *batches)
 
 
 def _read(table: Path, tokenizer: Tokenizer, graph: str | None, config: TrainConfig) -> Rows:
@@ -202,16 +264,53 @@ def start_from(gpt: GPT, init: Path) -> None:
     load_strict(gpt, state, str(init / CONFIG))
 
 
+class StepLoss(nn.Module):
+    """The mean loss of a batch, as a module, so that DDP and the compiler can wrap it."""
+
+    def __init__(self, gpt: GPT, label_smoothing: float) -> None:
+        super().__init__()
+        self.gpt, self.label_smoothing = gpt, label_smoothing
+
+    def forward(self, batch: Batch) -> Tensor:
+        """A scalar in nats per code."""
+        entities = _with_a_slot(batch.entities) if self.gpt.config.fusion == "lattice" else None
+        losses = self.gpt.code_losses(
+            self.gpt.text_ids(batch.bert_ids),
+            batch.codes,
+            entities or batch.entities,
+            self.label_smoothing,
+        )
+        return losses.mean()
+
+
+def _with_a_slot(entities: Entities) -> Entities:
+    """The same with at least one slot, if only for padding.
+
+    Else the fusion's weights would have no gradient in a batch without entities; DDP waits for one.
+    """
+    B, K, D = entities.vectors.shape
+    if K:
+        return entities
+    vectors = entities.vectors.new_zeros(B, 1, D)
+    return Entities(
+        vectors, entities.covers.new_zeros(B, 1, entities.covers.shape[2]), entities.filler
+    )
+
+
 class Trainer:
     """The state of a training and its loop.
 
     Args:
-        gpt: On its device; holds the best weights when `run` returns.
+        gpt: On its device; holds the chosen weights when `run` returns.
         train: What to learn from.
         valid: What to choose the best weights by.
         config: How.
         folder: Where checkpoints and metrics go.
         pad_id: The BERT id of [PAD], which fills the empty caption.
+        team: The processes that train together.
+
+    Attributes:
+        preview: Draws pictures along the way, if set.
     """
 
     def __init__(
@@ -223,18 +322,36 @@ class Trainer:
         *,
         folder: Path,
         pad_id: int,
+        team: Team | None = None,
     ) -> None:
-        self.gpt, self.train, self.valid, self.config = gpt, train, valid, config
-        self.folder, self.pad_id = folder, pad_id
+        self.gpt, self.valid, self.config = gpt, valid, config
+        self.rows = len(train.rows)
         self.device = next(gpt.parameters()).device
+        self.team = team or Team(self.device)
+        self.folder = folder
         self.dtype = choose_dtype(config.precision, self.device)
-        self.steps_per_epoch = max(1, len(train.rows) // config.batch_size)
+        self.reduced = self.dtype != torch.float32
+        self.feed = Feed(train, config, self.team, pad_id)
+        self.steps_per_epoch = self.feed.steps_per_epoch
         self.total_steps = config.epochs * self.steps_per_epoch
         if config.max_steps is not None:
             self.total_steps = min(self.total_steps, config.max_steps)
         self.validate_every = max(1, math.ceil(self.total_steps / config.validations))
+        gpt.checkpoint_activations = config.checkpoint_activations
         self.optimizers = make_optimizers(gpt, config)
-        self.ema = {k: v.detach().clone() for k, v in gpt.state_dict().items()}
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.average = Average(gpt, config.ema_decay)
+        self.watch = Watch(config, gpt.config.image_vocab_size)
+        self.snapshots = Snapshots(folder, config.keep_checkpoints)
+        self.journal = Journal(
+            folder,
+            total_steps=self.total_steps,
+            images_per_step=self.feed.size,
+            tensorboard=config.tensorboard,
+            quiet=not self.team.leads,
+        )
+        self.preview: Preview | None = None
+        self.stop = StopFlag()
         self.step = 0
         self.best = {"loss": math.inf, "step": 0}
         self.seconds = 0.0
@@ -242,40 +359,45 @@ class Trainer:
 
     def run(self) -> dict[str, Any]:
         """Train to the end, from the last checkpoint if there is one; what it reached."""
-        losses = self._resume()
+        self._resume()
         began, saved = time.monotonic() - self.seconds, time.monotonic()
+        step_loss = self._wrapped()
         with (
-            stop_signals() as stopped,
-            tqdm(total=self.total_steps, initial=self.step, unit="step", disable=None) as bar,
+            stop_signals(once=self.team.size > 1) as self.stop,
+            self.feed,
+            self.journal,
+            advice_on_memory(
+                self.config,
+                self.team.size,
+                f"The last checkpoint is in {self.folder}; the command goes on from there.",
+            ),
         ):
+            self.journal.start(self.step)
             while self.step < self.total_steps and not self._out_of_patience():
-                losses.append(self._train_step())
+                stopped = self._train_step(step_loss)
                 self.step += 1
-                bar.update()
-                bar.set_postfix(loss=f"{losses[-1]:.3f}", best=f"{self.best['loss']:.3f}")
                 if self.step % self.validate_every == 0 or self.step == self.total_steps:
-                    self._validate(float(np.mean(losses)), time.monotonic() - began)
-                    losses.clear()
+                    self._validate(time.monotonic() - began)
+                    due = True
+                else:
+                    due = time.monotonic() - saved > self.config.checkpoint_seconds
+                if self.preview is not None and self.step % (self.config.preview_every or 1) == 0:
+                    self._draw()
+                if (due and self.watch.calm) or stopped:
                     self.seconds = time.monotonic() - began
                     self._save()
                     saved = time.monotonic()
-                elif time.monotonic() - saved > self.config.checkpoint_seconds or stopped:
-                    self.seconds = time.monotonic() - began
-                    self._save(losses)
-                    saved = time.monotonic()
                 if stopped:
+                    self.team.wait()  # else torchrun would end the one that saves
                     raise Interrupted(
                         f"stopped at step {self.step} of {self.total_steps}; the checkpoint is in "
                         f"{self.folder}. Repeat the command to go on."
                     )
-        kept = self.ema
-        if self.config.keep == "best":
-            kept = torch.load(self.folder / _BEST, map_location=self.device, weights_only=True)
-        load_strict(self.gpt, kept, _BEST)
+        self._choose()
         return {
             "parameters": sum(p.numel() for p in self.gpt.parameters()),
             "steps": self.step,
-            "rows": len(self.train.rows),
+            "rows": self.rows,
             "valid_rows": len(self.valid.rows),
             "train_loss": self.last_loss,
             "valid_loss": self.best["loss"] if self.config.keep == "best" else self.valid_loss,
@@ -285,86 +407,83 @@ class Trainer:
             "seconds": round(time.monotonic() - began, 1),
         }
 
-    def _train_step(self) -> float:
-        """One step of the optimizer; the mean loss of its batch."""
-        config, chosen = self.config, self._chosen()
-        torch.manual_seed(stream(config.seed, "step", self.step))
+    def _train_step(self, step_loss: nn.Module) -> bool:
+        """One step of the optimizer; whether some process was asked to stop."""
+        began, config = time.monotonic(), self.config
+        # Of the random choices only dropout depends on the process.
+        names = (self.step,) if self.team.leads else (self.step, self.team.rank)
+        torch.manual_seed(stream(config.seed, "step", *names))
         self.gpt.train()
+        rate = rate_at(self.step, self.total_steps, config)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["top_lr"] * self.schedule(self.step)
-        micro = config.micro_batch_size or len(chosen)
-        loss = torch.zeros((), device=self.device)
-        for begin in range(0, len(chosen), micro):
-            batch = self.train.get(chosen[begin : begin + micro])
-            batch = drop_captions(batch, config.caption_dropout, self.pad_id).to(self.device)
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                ids = self.gpt.text_ids(batch.bert_ids)
-                part = self.gpt.code_losses(ids, batch.codes, batch.entities).mean()
-            part = part * (len(batch.codes) / len(chosen))
-            part.backward()  # type: ignore[no-untyped-call]
-            loss += part.detach()
-        norm = torch.nn.utils.clip_grad_norm_(self.gpt.parameters(), config.grad_clip)
-        if not math.isfinite(float(loss)) or not math.isfinite(float(norm)):
-            raise ToolkitError(
-                f"the loss at step {self.step} is {float(loss)} (gradient norm {float(norm)}). "
-                f"Nothing was saved of this step. Lower --learning-rate (now "
-                f"{config.learning_rate:g}), or look for broken rows with --batch-size 1."
-            )
+                group["lr"] = group["top_lr"] * rate
+        batches = self.feed.get(self.step)
+        rows = sum(len(batch.codes) for batch in batches)
+        told = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, wish to stop
+        for n, batch in enumerate(batches, 1):
+            with _no_exchange(step_loss) if n < len(batches) else nullcontext():
+                with torch.autocast(self.device.type, self.dtype, enabled=self.reduced):
+                    loss = step_loss(batch.to(self.device)) * (len(batch.codes) / rows)
+                self.scaler.scale(loss).backward()
+            told[0] += loss.detach() / self.team.size
+        told[1] = bool(self.stop)
+        loss_now, stopping = self.team.sum(told).tolist()
         for optimizer in self.optimizers:
-            optimizer.step()
+            self.scaler.unscale_(optimizer)
+        norm = float(nn.utils.clip_grad_norm_(self.gpt.parameters(), config.grad_clip))
+        self.watch.check(self.step, loss_now, norm, self.scaler.get_scale())
+        if math.isfinite(norm):  # else float16 overflowed: the scale is lowered, the step left out
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
+        self.scaler.update()
         self.gpt.zero_grad(set_to_none=True)
-        self._average()
-        return float(loss)
+        self.average.update(self.step)
+        seconds = time.monotonic() - began
+        self.journal.step(self.step + 1, loss_now, norm, config.learning_rate * rate, seconds)
+        return bool(stopping)
 
-    def schedule(self, step: int) -> float:
-        """Share of the learning rate at a step: linear warm-up, then half a cosine."""
-        config = self.config
-        warmup = max(1, round(config.warmup * self.total_steps))
-        if step < warmup:
-            return (step + 1) / warmup
-        done = (step - warmup) / max(1, self.total_steps - warmup)
-        floor = config.final_learning_rate
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+    def _wrapped(self) -> nn.Module:
+        """The loss as the steps call it: compiled if asked for, exchanging gradients in a team."""
+        module: nn.Module = StepLoss(self.gpt, self.config.label_smoothing)
+        if self.config.compile:
+            module = Compiled(module)
+        if self.team.size > 1:
+            on = [self.device] if self.device.type == "cuda" else None
+            module = DistributedDataParallel(module, device_ids=on, gradient_as_bucket_view=True)
+        return module
 
-    def _chosen(self) -> NDArray[np.int64]:
-        """The rows of this step: a slice of the epoch's permutation."""
-        epoch, place = divmod(self.step, self.steps_per_epoch)
-        if place == 0 or not hasattr(self, "_order"):
-            self._order = self.train.epoch_order(self.config.seed, epoch)
-        size = self.config.batch_size
-        return self._order[place * size : (place + 1) * size]
-
-    def _average(self) -> None:
-        """Move the averaged weights towards the current ones, faster at the beginning."""
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        if self.config.ema_decay == 0:
-            decay = 0.0
-        with torch.no_grad():
-            now = self.gpt.state_dict()
-            old = list(self.ema.values())
-            torch._foreach_lerp_(old, [now[k] for k in self.ema], 1 - decay)
-
-    def _validate(self, train_loss: float, seconds: float) -> None:
+    def _validate(self, seconds: float) -> None:
         """Measure the averaged weights on the validation rows; keep them if they are the best."""
-        self.last_loss = train_loss
-        now = {k: v.clone() for k, v in self.gpt.state_dict().items()}
-        self.gpt.load_state_dict(self.ema)
-        loss = float(row_losses(self.gpt, self.valid, dtype=self.dtype).mean())
-        self.gpt.load_state_dict(now)
-        self.valid_loss = loss
+        self.last_loss = float(np.mean(self.journal.losses))
+        self.journal.losses.clear()
+        with self.average.in_place():
+            losses = row_losses(
+                self.gpt, self.valid, dtype=self.dtype, share=(self.team.rank, self.team.size)
+            )
+        told = torch.tensor([losses.sum(), len(losses)], dtype=torch.float64, device=self.device)
+        total, count = self.team.sum(told).tolist()
+        self.valid_loss = loss = total / count
         if loss < self.best["loss"]:
             self.best = {"loss": loss, "step": self.step}
-            with atomic(self.folder / _BEST, "wb") as file:
-                torch.save(self.ema, file)
-        self._record(
+            if self.team.leads:
+                self.snapshots.save_best(self.step, self.average.weights)
+        self.journal.best = self.best["loss"]
+        self.journal.write(
             step=self.step,
             epoch=round(self.step / self.steps_per_epoch, 3),
-            train_loss=train_loss,
+            train_loss=self.last_loss,
             valid_loss=loss,
-            learning_rate=self.config.learning_rate * self.schedule(self.step - 1),
+            learning_rate=self.config.learning_rate
+            * rate_at(self.step - 1, self.total_steps, self.config),
             seconds=round(seconds, 1),
         )
+
+    def _draw(self) -> None:
+        """Pictures by the averaged weights."""
+        assert self.preview is not None
+        with self.average.in_place():
+            self.journal.picture(self.step, self.preview.draw(self.gpt, self.step, self.dtype))
 
     def _out_of_patience(self) -> bool:
         patience = self.config.patience
@@ -375,118 +494,55 @@ class Trainer:
             and (since >= patience * self.validate_every)
         )
 
-    def _record(self, **values: float) -> None:
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+    def _choose(self) -> None:
+        """Give the model the weights that are kept; only the first process needs them."""
+        kept = self.average.weights
+        if self.config.keep == "best" and self.team.leads:
+            kept = self.snapshots.load_best(int(self.best["step"]), self.device)
+        load_strict(self.gpt, kept, "the best checkpoint")
 
-    def _save(self, losses: list[float] | None = None) -> None:
-        """Write a complete checkpoint under its final name at once."""
-        with atomic(self.folder / _CHECKPOINT, "wb") as file:
-            torch.save(
-                {
-                    "model": self.gpt.state_dict(),
-                    "ema": self.ema,
-                    "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                    "step": self.step,
-                    "best": self.best,
-                    "losses": losses or [],
-                    "last_loss": self.last_loss,
-                    "valid_loss": self.valid_loss,
-                    "seconds": self.seconds,
-                },
-                file,
-            )
+    def _save(self) -> None:
+        """Write a complete checkpoint."""
+        if not self.team.leads:
+            return
+        self.snapshots.save(
+            self.step,
+            {
+                "model": self.gpt.state_dict(),
+                "ema": self.average.weights,
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "scaler": self.scaler.state_dict(),
+                "step": self.step,
+                "best": self.best,
+                "journal": self.journal.state(),
+                "last_loss": self.last_loss,
+                "valid_loss": self.valid_loss,
+                "seconds": self.seconds,
+            },
+        )
 
-    def _resume(self) -> list[float]:
-        """Go back to the last checkpoint, if there is one, and forget what came after it.
-
-        Returns:
-            The losses since the last validation before it.
-        """
-        path, metrics = self.folder / _CHECKPOINT, self.folder / METRICS
-        if not path.exists():
-            metrics.unlink(missing_ok=True)
-            return []
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        load_strict(self.gpt, state["model"], str(path))
-        self.ema = state["ema"]
+    def _resume(self) -> None:
+        """Go back to the last checkpoint, if there is one."""
+        state = self.snapshots.load(self.device) if self.team.leads else None
+        if self.team.size > 1:
+            self.team.wait()  # until damaged files are gone
+            state = state or self.snapshots.load(self.device)
+        if state is None:
+            return
+        load_strict(self.gpt, state["model"], str(self.folder))
+        self.average.weights = state["ema"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self.scaler.load_state_dict(state["scaler"])
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        self.journal.load_state(state["journal"])
         self.last_loss, self.valid_loss = state["last_loss"], state["valid_loss"]
-        if metrics.exists():
-            lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            with atomic(metrics) as file:
-                file.writelines(line for line in lines if json.loads(line)["step"] <= self.step)
         log.info("Resuming at step %d of %d.", self.step, self.total_steps)
-        losses: list[float] = state["losses"]
-        return losses
 
 
-def make_optimizers(gpt: GPT, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW for all parameters, or Muon for the blocks' matrices and AdamW for the rest.
-
-    Each group remembers its learning rate at the top of the schedule as `top_lr`.
-    """
-    groups = parameter_groups(gpt, config.weight_decay)
-    optimizers: list[torch.optim.Optimizer] = []
-    if config.optimizer == "muon":
-        matrices = [p for p in gpt.blocks.parameters() if p.ndim == 2]
-        taken = {id(p) for p in matrices}
-        groups = [
-            {**group, "params": [p for p in group["params"] if id(p) not in taken]}
-            for group in groups
-        ]
-        # Its update does not grow with the gradient, so decay is relative to its own rate.
-        rate = _MUON_RATE * config.learning_rate
-        optimizers.append(Muon(matrices, lr=rate, weight_decay=config.weight_decay))
-    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
-    optimizers.append(adamw)
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["top_lr"] = group["lr"]
-    return optimizers
-
-
-def drop_captions(batch: Batch, share: float, pad_id: int) -> Batch:
-    """The batch with a random share of its captions replaced by the empty one, without entities."""
-    if share == 0:
-        return batch
-    dropped = torch.rand(len(batch.bert_ids)) < share  # (B,)
-    entities = batch.entities
-    return Batch(
-        batch.bert_ids.masked_fill(dropped[:, None], pad_id),
-        batch.codes,
-        Entities(entities.vectors, entities.covers & ~dropped[:, None, None], entities.filler),
-    )
-
-
-class StopFlag:
-    """Whether SIGINT or SIGTERM came."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __bool__(self) -> bool:
-        return self.signal is not None
-
-
-@contextmanager
-def stop_signals() -> Iterator[StopFlag]:
-    """A flag that the first SIGINT or SIGTERM raises; a second one acts as usual."""
-    flag = StopFlag()
-    before: dict[int, Any] = {}
-
-    def note(number: int, _: FrameType | None) -> None:
-        flag.signal = number
-        for n, handler in before.items():
-            signal.signal(n, handler)
-
-    if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
-        for caught in (signal.SIGINT, signal.SIGTERM):
-            before[caught] = signal.signal(caught, note)
-    try:
-        yield flag
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _no_exchange(module: nn.Module) -> AbstractContextManager[None]:
+    """Gradients stay here while the block runs; the last micro-batch of a step sends their sum."""
+    if isinstance(module, DistributedDataParallel):
+        context: AbstractContextManager[None] = module.no_sync()
+        return context
+    return nullcontext()

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from artist.device import choose_device, choose_dtype
 from artist.muon import Muon
 from artist.picture_metrics import psnr, ssim
-from artist.train import stop_signals
+from artist.stop import stop_signals
 from artist.vqgan import (
     VQGAN,
     AttnBlock,
