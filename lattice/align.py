@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data.jit import jit
 from lattice.matcher import Matches
 from lattice.tokens import TokenBatch
 
@@ -38,26 +39,54 @@ def align(tokens: TokenBatch, continues: NDArray[np.bool_], matches: Matches) ->
         continues: For each token id whether it is a `##` piece.
         matches: What a matcher found in `tokens.codes`.
     """
-    starts = token_starts(tokens)
-    real = np.flatnonzero(tokens.lengths)  # a token without a surface has no edge of its own
-    token_at = np.full(len(tokens.codes) + 1, -1, np.int32)
-    token_to = np.full(len(tokens.codes) + 1, -1, np.int32)
-    token_at[starts[real]] = real
-    token_to[starts[real] + tokens.lengths[real]] = real + 1
-    # An edge inside a run of letters or of digits, where a `##` piece begins, is the vocabulary's
-    # doing and not the writer's.
-    edges = starts[real[continues[tokens.ids[real]]]]
-    runs = _runs()
-    before, after = runs[tokens.codes[edges - 1]], runs[tokens.codes[edges]]
-    cut = edges[(after != 0) & (before == after)]
-    token_at[cut] = -1
-    token_to[cut] = -1
+    spans = Spans(*(np.empty(len(matches.start), np.int64) for _ in range(3)))
+    token_at, token_to = (np.full(len(tokens.codes) + 1, -1, np.int32) for _ in range(2))
+    count, ordered = _align(tokens, continues, _runs(), matches, (token_at, token_to), spans)
+    spans = Spans(*(column[:count] for column in spans))
+    if not ordered:
+        order = np.argsort((spans.first << 32) | spans.end)  # all keys differ
+        spans = Spans(*(column[order] for column in spans))
+    return spans
 
-    begin, end = token_at[matches.start], token_to[matches.end]
-    kept = np.flatnonzero((begin >= 0) & (end >= 0))
-    spans = Spans(begin[kept].astype(np.int64), end[kept].astype(np.int64), matches.ordinal[kept])
-    order = np.argsort((spans.first << 32) | spans.end)  # all keys differ
-    return Spans(*(column[order] for column in spans))
+
+@jit
+def _align(
+    tokens: TokenBatch,
+    continues: NDArray[np.bool_],
+    runs: NDArray[np.uint8],
+    matches: Matches,
+    edges: tuple[NDArray[np.int32], NDArray[np.int32]],
+    spans: Spans,
+) -> tuple[int, bool]:
+    """How many spans there are, and whether they come in order."""
+    token_at, token_to = edges  # the token that begins at a code point; one past that which ends
+    token = at = 0
+    for row in range(len(tokens.row_tokens) - 1):
+        while token < tokens.row_tokens[row + 1]:
+            if tokens.lengths[token]:  # a token without a surface has no edge of its own
+                token_at[at] = token
+                # An edge inside a run of letters or of digits, where a `##` piece begins, is the
+                # vocabulary's doing and not the writer's.
+                if continues[tokens.ids[token]]:
+                    before, after = runs[tokens.codes[at - 1]], runs[tokens.codes[at]]
+                    if after and before == after:
+                        token_at[at] = token_to[at] = -1
+                at += tokens.lengths[token]
+                token_to[at] = token + 1
+            token += 1
+        at += 1  # the separator
+
+    count = 0
+    ordered = True
+    for n in range(len(matches.start)):
+        first, end = np.int64(token_at[matches.start[n]]), np.int64(token_to[matches.end[n]])
+        if first >= 0 and end >= 0:
+            if count and (first, end) < (spans.first[count - 1], spans.end[count - 1]):
+                ordered = False
+            spans.first[count], spans.end[count] = first, end
+            spans.ordinal[count] = matches.ordinal[n]
+            count += 1
+    return count, ordered
 
 
 def token_starts(tokens: TokenBatch) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ from data.kg_folder import read_names
 from data.schema import IMAGE, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer, tokenizer_folder, write_character_vocabulary
 from data.tsv import Rejects, open_bytes
-from lattice.corpus import CAPTIONS, IMAGE_CHECKS, Batch, read_captions
+from lattice.corpus import CAPTIONS, IMAGE_CHECKS, Batch, hash_strings, read_captions
 from lattice.kernel import LatticeConfig, LatticeKernel, one_of
 from lattice.lexicon import names_file
 from lattice.segment import segmenter
@@ -329,7 +329,7 @@ def _stream(
     """Run every batch of the corpus through the kernel into `work`; what was counted."""
     began = perf_counter()
     counts: Counter[str] = Counter()
-    hashes: list[NDArray[np.int64]] = []
+    hashes: list[NDArray[np.uint64]] = []
     sink: _ParquetWriter | _TsvWriter | None = None
     bar = tqdm(desc="lattice", unit=" captions", disable=None)
     try:
@@ -347,7 +347,7 @@ def _stream(
             counts["with_entity"] += int((entities > 0).sum())
             counts["tokens"] += int(np.sum(table.column("seq_len").to_numpy()))
             if counts["rows"] <= _MAX_TRACKED:
-                hashes.append(np.array([hash(i) for i in table.column("idx").to_pylist()]))
+                hashes.append(hash_strings(table.column("idx")))
             bar.update(table.num_rows)
     finally:
         bar.close()
@@ -358,14 +358,14 @@ def _stream(
             f"{corpus}: none of its {rejects.count} rows can be used; the first is "
             f"{rejects.first}. A row is idx<TAB>text or idx<TAB>text<TAB>imgbase64."
         )
-    seen = np.concatenate(hashes) if hashes else np.empty(0, np.int64)
+    seen = np.sort(np.concatenate(hashes))
     return {
         "rows_in": counts["rows"] + rejects.count,
         "rows": counts["rows"],
         "rejected": rejects.count,
         "reasons": dict(rejects.reasons),
         "first_reject": rejects.first,
-        "duplicate_idx": len(seen) - len(np.unique(seen)),
+        "duplicate_idx": int((seen[1:] == seen[:-1]).sum()),
         "duplicate_idx_checked_rows": len(seen),
         "entities": counts["entities"],
         "captions_with_entity": counts["with_entity"],

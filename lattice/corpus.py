@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from data.errors import InputError
 from data.images import check_image, decode_base64, decode_image
+from data.jit import jit
 from data.schema import IMAGE
 from data.tsv import Rejects, open_bytes, read_rows
 
@@ -227,3 +228,23 @@ def _check(encoded: memoryview, look: Callable[[bytes], object]) -> tuple[str, b
     except InputError as error:
         return text, error
     return text, content
+
+
+def hash_strings(column: pa.StringArray) -> NDArray[np.uint64]:
+    """A 64-bit hash of each string (FNV-1a), the same in every process."""
+    _, offsets, data = column.buffers()
+    offsets = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+    hashes = np.empty(len(column), np.uint64)
+    _hash_strings(np.frombuffer(data or b"", np.uint8), offsets, hashes)
+    return hashes
+
+
+@jit
+def _hash_strings(
+    content: NDArray[np.uint8], offsets: NDArray[np.int32], hashes: NDArray[np.uint64]
+) -> None:
+    for row in range(len(hashes)):
+        mixed = np.uint64(0xCBF29CE484222325)
+        for at in range(offsets[row], offsets[row + 1]):
+            mixed = (mixed ^ np.uint64(content[at])) * np.uint64(0x100000001B3)
+        hashes[row] = mixed ^ (mixed >> np.uint64(32))

@@ -12,10 +12,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.errors import ConfigError, did_you_mean
+from data.jit import jit
 from data.schema import IMAGE, LATTICE
 from data.select import check_policy, select
 from data.tokenizer import Tokenizer
-from lattice.align import Spans, align, rows_of_tokens
+from lattice.align import Spans, align
 from lattice.lexicon import LexiconConfig
 from lattice.segment import crosses_a_word
 from lattice.tokens import BatchTokenizer, TokenBatch
@@ -88,7 +89,7 @@ class LatticeKernel:
 
     def run(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
         """Lattice rows, and how many captions the batch tokenizer left to the tokenizer itself."""
-        tokens = self._tokenise(batch.column("text").to_pylist())
+        tokens = self._tokenise(batch.column("text"))
         entities = self._entities(tokens)
         columns = [batch.column("idx"), batch.column("text"), *_columns(tokens, entities)]
         schema = LATTICE
@@ -110,47 +111,74 @@ class LatticeKernel:
 
     def _name(self, tokens: TokenBatch, spans: Spans) -> Entities:
         """Each span once for every entity that its surface names."""
-        begin = self._vocabulary.offsets[spans.ordinal]
-        senses = self._vocabulary.offsets[spans.ordinal + 1] - begin
-        which = np.repeat(np.arange(len(senses)), senses)
-        nth = np.arange(len(which)) - np.repeat(np.cumsum(senses) - senses, senses)
-        first = spans.first[which]
-        return Entities(
-            rows_of_tokens(tokens)[first],
-            first,
-            spans.end[which],
-            self._vocabulary.entity_ids[begin[which] + nth].astype(np.int64),
-        )
+        senses = self._vocabulary.offsets, self._vocabulary.entity_ids
+        room = len(spans.first)
+        while True:
+            entities = Entities(*(np.empty(room, np.int64) for _ in range(4)))
+            count = _name(tokens.row_tokens, spans, senses, entities)
+            if count <= room:
+                return Entities(*(column[:count] for column in entities))
+            room = count
+
+
+@jit
+def _name(
+    row_tokens: NDArray[np.int64],
+    spans: Spans,
+    senses: tuple[NDArray[np.int64], NDArray[np.int32]],
+    entities: Entities,
+) -> int:
+    """How many entities there are; they are filled in as far as there is room."""
+    offsets, entity_ids = senses
+    row = count = 0
+    for n in range(len(spans.first)):
+        while row_tokens[row + 1] <= spans.first[n]:
+            row += 1
+        for at in range(offsets[spans.ordinal[n]], offsets[spans.ordinal[n] + 1]):
+            if count < len(entities.row):
+                entities.row[count] = row
+                entities.first[count], entities.end[count] = spans.first[n], spans.end[n]
+                entities.entity_id[count] = entity_ids[at]
+            count += 1
+    return count
 
 
 def _columns(tokens: TokenBatch, entities: Entities) -> list[pa.Array]:
     """`input_ids`, `seq_len`, `lex_ids`, `pos_s`, `pos_e` as EasyNLP means them."""
+    num_tokens, num_entities = len(tokens.ids), len(entities.row)
+    assert num_tokens + num_entities < 1 << 31, "batches are bounded so that offsets fit 32 bits"
     rows = len(tokens.row_tokens) - 1
-    seq_len = np.diff(tokens.row_tokens)
-    row_entities = np.zeros(rows + 1, np.int64)
-    np.cumsum(np.bincount(entities.row, minlength=rows), out=row_entities[1:])
-    offsets = tokens.row_tokens + row_entities
-    # In both position columns, the row's tokens come first and its entities follow.
-    row_of_token = rows_of_tokens(tokens)
-    token_at = np.arange(len(tokens.ids)) + row_entities[row_of_token]
-    entity_at = np.arange(len(entities.row)) + tokens.row_tokens[entities.row + 1]
-    position = np.arange(len(tokens.ids)) - tokens.row_tokens[row_of_token]
-    row_begin = tokens.row_tokens[entities.row]
-    starts = np.empty(len(token_at) + len(entity_at), np.int32)
-    starts[token_at], starts[entity_at] = position, entities.first - row_begin
-    lasts = np.empty_like(starts)
-    lasts[token_at], lasts[entity_at] = position, entities.end - 1 - row_begin
+    seq_len = np.empty(rows, np.int32)
+    token_at, entity_at, both_at = (np.zeros(rows + 1, np.int32) for _ in range(3))
+    starts, lasts = (np.empty(num_tokens + num_entities, np.int32) for _ in range(2))
+    _fill(tokens.row_tokens, entities, (seq_len, token_at, entity_at, both_at, starts, lasts))
     return [
-        _lists(tokens.row_tokens, tokens.ids),
-        pa.array(seq_len.astype(np.int32)),
-        _lists(row_entities, entities.entity_id),
-        _lists(offsets, starts),
-        _lists(offsets, lasts),
+        pa.ListArray.from_arrays(token_at, tokens.ids),
+        pa.array(seq_len),
+        pa.ListArray.from_arrays(entity_at, entities.entity_id.astype(np.int32)),
+        pa.ListArray.from_arrays(both_at, starts),
+        pa.ListArray.from_arrays(both_at, lasts),
     ]
 
 
-def _lists(offsets: NDArray[np.int64], values: NDArray[np.integer]) -> pa.ListArray:
-    assert offsets[-1] < 1 << 31, "a batch is bounded so that its offsets fit 32 bits"
-    return pa.ListArray.from_arrays(
-        pa.array(offsets.astype(np.int32)), pa.array(values.astype(np.int32))
-    )
+@jit
+def _fill(
+    row_tokens: NDArray[np.int64], entities: Entities, made: tuple[NDArray[np.int32], ...]
+) -> None:
+    """Lengths, offsets and positions: a row's tokens come first and its entities follow."""
+    seq_len, token_at, entity_at, both_at, starts, lasts = made
+    at = entity = 0
+    for row in range(len(seq_len)):
+        begin = row_tokens[row]
+        seq_len[row] = row_tokens[row + 1] - begin
+        for position in range(seq_len[row]):
+            starts[at] = lasts[at] = position
+            at += 1
+        while entity < len(entities.row) and entities.row[entity] == row:
+            starts[at] = entities.first[entity] - begin
+            lasts[at] = entities.end[entity] - 1 - begin
+            at += 1
+            entity += 1
+        token_at[row + 1] = row_tokens[row + 1]
+        entity_at[row + 1] = entity
+        both_at[row + 1] = at

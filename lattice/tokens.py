@@ -1,27 +1,34 @@
-"""Tokenising captions by the thousand, column by column; the tokens are those of `data.tokenizer`.
+"""Tokenising captions by the thousand, in compiled loops; the tokens are those of `data.tokenizer`.
 
 Most captions consist of ideographs, punctuation, blanks and ASCII words. In these BERT's tokens do
 not depend on context: an ideograph or a punctuation mark is always a token of its own, and a word
 is cut alike wherever it stands. So one table over code points and one cache of words give the
-tokens of a whole batch in a few array operations. Nothing about the tokenizer is assumed: the
-table is filled by asking it, once for each code point. A caption with any other character
+tokens of a whole batch in three passes over its characters. Nothing about the tokenizer is assumed:
+the table is filled by asking it, once for each code point. A caption with any other character
 (combining marks, emoji, kana, a literal `[MASK]` ...) is *undecided* and goes to the tokenizer
 itself.
 """
 
 from collections.abc import Sequence
 from string import ascii_letters, digits
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.tokenizer import SPECIAL_TOKENS, Tokenizer
+from data.jit import jit
+from data.tokenizer import SPECIAL_TOKENS, Tokenizer, Tokens
 
 SEPARATOR = ord("\n")  # white space, so it is never part of a surface
 _CODE_POINTS = 0x110000
 _WORD_CACHE = 1 << 20  # words; beyond this the cache starts again
 _UNSEEN, _ALONE, _BLANK, _WORD, _ODD = range(5)
+_BRACKET = ord("[")  # a special token begins with it
+_SPECIAL = np.frombuffer("".join(SPECIAL_TOKENS).encode("utf-32-le"), np.uint32)
+_SPECIAL_AT = np.cumsum([0, *map(len, SPECIAL_TOKENS)])
+_HASH_START, _HASH_STEP = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)  # FNV-1a's
+_HALF = np.uint64(32)
 
 
 class TokenBatch(NamedTuple):
@@ -44,14 +51,6 @@ class TokenBatch(NamedTuple):
     num_undecided: int
 
 
-class _Block(NamedTuple):
-    """The tokens of a word, or of a whole undecided row."""
-
-    ids: list[int]
-    lengths: list[int]
-    surface: str
-
-
 class BatchTokenizer:
     """Gives `TokenBatch`es equal to what `tokenizer.encode` gives row by row."""
 
@@ -62,36 +61,60 @@ class BatchTokenizer:
         self._folded = np.zeros(_CODE_POINTS, np.uint32)
         self._kind[[ord(c) for c in ascii_letters + digits]] = _WORD
         self._letter = next(iter(tokenizer.encode(["a"]))).ids
-        self._words: dict[str, _Block] = {}
+        self._words = _Words(tokenizer)
         self.continues = np.zeros(tokenizer.vocab_size, np.bool_)
         self.continues[[i for t, i in tokenizer.vocab.items() if t.startswith("##")]] = True
 
-    def __call__(self, texts: Sequence[str]) -> TokenBatch:
+    def __call__(self, texts: Sequence[str] | pa.StringArray) -> TokenBatch:
         """The tokens of all texts."""
-        joined = "\n".join((*texts, ""))
-        source = np.frombuffer(joined.encode("utf-32-le"), np.uint32)
-        row_ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
-        kind = self._kinds(source)
-        undecided = self._undecided(texts, source, kind, row_ends)
-        row_begins = np.concatenate(([0], row_ends[:-1])).astype(np.int64)
-        for row in undecided:
-            kind[row_begins[row] : row_ends[row]] = _BLANK
+        column = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
+        source, row_ends = _code_points(column)
+        begins, ends, alone, undecided = self._scan(source, row_ends)
+        word_block = self._words.look_up(source, begins, ends)
+        odd = np.flatnonzero(undecided)
+        rows = _Blocks()
+        for tokens in self._tokenizer.encode([column[r].as_py() for r in odd.tolist()]):
+            rows.add(tokens)
+        words = self._words.blocks
+        in_words = words.size_of(word_block)
+        num_tokens = alone + in_words[0] + rows.num_tokens  # at least
+        num_codes = alone + in_words[1] + rows.num_codes + len(row_ends)
+        ids, lengths = np.empty(num_tokens, np.int32), np.empty(num_tokens, np.int64)
+        codes = np.empty(num_codes, np.uint32)
+        row_tokens = np.zeros(len(row_ends) + 1, np.int64)
+        row_chars = np.zeros(len(row_ends) + 1, np.int64)
+        _lay(
+            source,
+            row_ends,
+            undecided,
+            (self._kind, self._id, self._folded),
+            (begins, ends, word_block),
+            words.arrays(),
+            rows.arrays(),
+            (ids, lengths, codes, row_tokens, row_chars),
+        )
+        num_tokens, num_codes = int(row_tokens[-1]), int(row_chars[-1])
+        return TokenBatch(
+            ids[:num_tokens],
+            lengths[:num_tokens],
+            row_tokens,
+            codes[:num_codes],
+            row_chars,
+            len(odd),
+        )
 
-        word = np.concatenate(([False], kind == _WORD, [False]))
-        edges = np.flatnonzero(word[1:] != word[:-1])
-        begins, ends = edges[::2], edges[1::2]
-        blocks = self._blocks([joined[b:e] for b, e in zip(begins, ends, strict=True)])
-        blocks += [_block(t) for t in self._tokenizer.encode([texts[r] for r in undecided])]
-        at = np.concatenate((begins, row_begins[undecided]))
-        return self._assemble(source, kind == _ALONE, at, blocks, row_ends, len(undecided))
-
-    def _kinds(self, source: NDArray[np.uint32]) -> NDArray[np.uint8]:
-        kind = self._kind[source]
-        unseen = np.unique(source[kind == _UNSEEN])
-        if len(unseen):
-            self._learn(unseen.tolist())
-            kind = self._kind[source]
-        return kind
+    def _scan(
+        self, source: NDArray[np.uint32], row_ends: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, NDArray[np.bool_]]:
+        """Begin and end of each word, how many characters stand alone, which rows are undecided."""
+        begins, ends = np.empty(len(source), np.int64), np.empty(len(source), np.int64)
+        undecided = np.zeros(len(row_ends), np.bool_)
+        made = (begins, ends, undecided)
+        words, alone, unseen = _scan(source, row_ends, self._kind, _SPECIAL, _SPECIAL_AT, made)
+        if unseen:
+            self._learn(np.unique(source[self._kind[source] == _UNSEEN]).tolist())
+            words, alone, unseen = _scan(source, row_ends, self._kind, _SPECIAL, _SPECIAL_AT, made)
+        return begins[:words], ends[:words], alone, undecided
 
     def _learn(self, codes: list[int]) -> None:
         """Ask the tokenizer how each code point behaves between two letters."""
@@ -105,80 +128,344 @@ class BatchTokenizer:
                 self._kind[code] = _ALONE
                 self._id[code], self._folded[code] = ids[1], ord(surfaces[1])
 
-    def _undecided(
+
+class _BlockArrays(NamedTuple):
+    """See `_Blocks`."""
+
+    ids: NDArray[np.int32]
+    lengths: NDArray[np.int64]
+    id_at: NDArray[np.int64]
+    codes: NDArray[np.uint32]
+    code_at: NDArray[np.int64]
+
+
+class _Blocks:
+    """The tokens of words, or of whole undecided rows, end to end in arrays that grow.
+
+    Block n has the tokens `ids[id_at[n]:id_at[n + 1]]`, the `lengths` of their surfaces, and these
+    joined in `codes[code_at[n]:code_at[n + 1]]`.
+    """
+
+    def __init__(self) -> None:
+        self.count = self.num_tokens = self.num_codes = 0
+        self._ids, self._lengths = np.empty(0, np.int32), np.empty(0, np.int64)
+        self._codes = np.empty(0, np.uint32)
+        self._id_at, self._code_at = np.zeros(1, np.int64), np.zeros(1, np.int64)
+
+    def add(self, tokens: Tokens) -> None:
+        """A further block."""
+        surface = np.frombuffer("".join(tokens.surfaces).encode("utf-32-le"), np.uint32)
+        self._ids = _put(self._ids, self.num_tokens, tokens.ids)
+        self._lengths = _put(self._lengths, self.num_tokens, [len(s) for s in tokens.surfaces])
+        self._codes = _put(self._codes, self.num_codes, surface)
+        self.count += 1
+        self.num_tokens += len(tokens.ids)
+        self.num_codes += len(surface)
+        self._id_at = _put(self._id_at, self.count, [self.num_tokens])
+        self._code_at = _put(self._code_at, self.count, [self.num_codes])
+
+    def arrays(self) -> _BlockArrays:
+        """What compiled loops read."""
+        return _BlockArrays(self._ids, self._lengths, self._id_at, self._codes, self._code_at)
+
+    def size_of(self, which: NDArray[np.int32]) -> tuple[int, int]:
+        """Tokens and code points of the given blocks, together."""
+        tokens, codes = ((at[which + 1] - at[which]).sum() for at in (self._id_at, self._code_at))
+        return int(tokens), int(codes)
+
+
+class _Words:
+    """What the tokenizer makes of words: its answers, kept.
+
+    Attributes:
+        blocks: Block n is that of the n-th word asked for.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._clear()
+
+    def _clear(self) -> None:
+        self.blocks = _Blocks()
+        self._letters, self._letter_at = np.empty(0, np.uint32), np.zeros(1, np.int64)
+        self._slots = np.full(1 << 12, -1, np.int32)  # a hash table of blocks
+
+    def look_up(
+        self, source: NDArray[np.uint32], begins: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
+        """The block of each word of `source`."""
+        if self.blocks.count + len(begins) > _WORD_CACHE:
+            self._clear()
+        found = np.empty(len(begins), np.int32)
+        if not self._find(source, begins, ends, found):
+            new = {source[begins[n] : ends[n]].tobytes() for n in np.flatnonzero(found < 0)}
+            self._learn(sorted(word.decode("utf-32-le") for word in new))
+            self._find(source, begins, ends, found)
+        return found
+
+    def _learn(self, words: list[str]) -> None:
+        first = self.blocks.count
+        for word, tokens in zip(words, self._tokenizer.encode(words), strict=True):
+            begin, n = int(self._letter_at[self.blocks.count]), self.blocks.count
+            letters = np.frombuffer(word.encode("utf-32-le"), np.uint32)
+            self._letters = _put(self._letters, begin, letters)
+            self._letter_at = _put(self._letter_at, n + 1, [begin + len(letters)])
+            self.blocks.add(tokens)
+        if 4 * self.blocks.count > len(self._slots):
+            self._slots = np.full(8 << self.blocks.count.bit_length(), -1, np.int32)
+            first = 0
+        _enter(self._letters, self._letter_at, first, self.blocks.count, self._slots)
+
+    def _find(
         self,
-        texts: Sequence[str],
         source: NDArray[np.uint32],
-        kind: NDArray[np.uint8],
-        row_ends: NDArray[np.int64],
-    ) -> NDArray[np.int64]:
-        """The rows that hold an odd character or a literal special token, ascending."""
-        rows = np.searchsorted(row_ends, np.flatnonzero(kind == _ODD), side="right")
-        bracketed = np.searchsorted(row_ends, np.flatnonzero(source == ord("[")), side="right")
-        special = [r for r in np.unique(bracketed) if any(t in texts[r] for t in SPECIAL_TOKENS)]
-        return np.unique(np.concatenate((rows, np.array(special, np.int64))))
-
-    def _blocks(self, words: list[str]) -> list[_Block]:
-        new = [w for w in dict.fromkeys(words) if w not in self._words]
-        if new:
-            if len(self._words) + len(new) > _WORD_CACHE:
-                self._words.clear()
-                new = list(dict.fromkeys(words))
-            encoded = self._tokenizer.encode(new)
-            self._words.update((w, _block(t)) for w, t in zip(new, encoded, strict=True))
-        return [self._words[w] for w in words]
-
-    def _assemble(
-        self,
-        source: NDArray[np.uint32],
-        alone: NDArray[np.bool_],
-        at: NDArray[np.int64],
-        blocks: list[_Block],
-        row_ends: NDArray[np.int64],
-        num_undecided: int,
-    ) -> TokenBatch:
-        """Lay tokens and surfaces in order: `blocks` begin at the positions `at` of the source."""
-        block_tokens = np.array([len(b.ids) for b in blocks], np.int64)
-        block_chars = np.array([len(b.surface) for b in blocks], np.int64)
-        num_tokens = alone.astype(np.int64)  # how many begin at each position of the source
-        num_chars = num_tokens.copy()
-        num_tokens[at], num_chars[at] = block_tokens, block_chars
-        num_chars[row_ends - 1] = 1  # the separator
-        token_ends, char_ends = np.cumsum(num_tokens), np.cumsum(num_chars)
-        total_tokens, total_chars = (int(e[-1]) if len(e) else 0 for e in (token_ends, char_ends))
-
-        ids = np.empty(total_tokens, np.int32)
-        lengths = np.ones(total_tokens, np.int64)
-        codes = np.empty(total_chars, np.uint32)
-        codes[char_ends[row_ends - 1] - 1] = SEPARATOR
-        ids[token_ends[alone] - 1] = self._id[source[alone]]
-        codes[char_ends[alone] - 1] = self._folded[source[alone]]
-        if blocks:
-            to = _ranges(token_ends[at] - block_tokens, block_tokens)
-            ids[to] = [i for b in blocks for i in b.ids]
-            lengths[to] = [n for b in blocks for n in b.lengths]
-            surface = "".join([b.surface for b in blocks]).encode("utf-32-le")
-            codes[_ranges(char_ends[at] - block_chars, block_chars)] = np.frombuffer(
-                surface, np.uint32
-            )
-        return TokenBatch(
-            ids,
-            lengths,
-            np.concatenate(([0], token_ends[row_ends - 1])).astype(np.int64),
-            codes,
-            np.concatenate(([0], char_ends[row_ends - 1])).astype(np.int64),
-            num_undecided,
-        )
+        begins: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        found: NDArray[np.int32],
+    ) -> bool:
+        known = (self._letters, self._letter_at, self._slots)
+        return _find_words(source, begins, ends, known, found)
 
 
-def _block(tokens: tuple[list[int], list[str]]) -> _Block:
-    ids, surfaces = tokens
-    return _Block(ids, [len(s) for s in surfaces], "".join(surfaces))
+def _put(array: NDArray[Any], at: int, values: Any) -> NDArray[Any]:
+    """The array, or a longer copy, with `values` from position `at` on."""
+    if at + len(values) > len(array):
+        longer = np.empty(2 * (at + len(values)), array.dtype)
+        longer[:at] = array[:at]
+        array = longer
+    array[at : at + len(values)] = values
+    return array
 
 
-def _ranges(begins: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`begins[k], begins[k] + 1, ...` (`counts[k]` of them), one range after the other."""
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    ranges: NDArray[np.int64] = np.arange(total) + np.repeat(begins - (ends - counts), counts)
-    return ranges
+def _code_points(column: pa.StringArray) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """The code points of all texts, `SEPARATOR` after each, and the end of each row."""
+    _, offsets, data = column.buffers()
+    offsets = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+    num_bytes = int(offsets[-1] - offsets[0]) if len(column) else 0
+    source = np.empty(num_bytes + len(column), np.uint32)
+    row_ends = np.empty(len(column), np.int64)
+    return source[
+        : _decode(np.frombuffer(data or b"", np.uint8), offsets, source, row_ends)
+    ], row_ends
+
+
+@jit
+def _decode(
+    content: NDArray[np.uint8],
+    offsets: NDArray[np.int32],
+    source: NDArray[np.uint32],
+    row_ends: NDArray[np.int64],
+) -> int:
+    """UTF-8 (that is known to be valid) to code points; how many."""
+    count = 0
+    for row in range(len(row_ends)):
+        at, end = np.int64(offsets[row]), np.int64(offsets[row + 1])
+        while at < end:
+            first = np.uint32(content[at])
+            width = 1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+            if at + width > end:
+                break
+            if width == 1:
+                code = first
+            elif width == 3:
+                middle, last = np.uint32(content[at + 1]), np.uint32(content[at + 2])
+                code = (first & 0xF) << 12 | (middle & 0x3F) << 6 | (last & 0x3F)
+            else:
+                code = first & (0x1F if width == 2 else 0x7)
+                for n in range(1, width):
+                    code = code << 6 | (np.uint32(content[at + n]) & 0x3F)
+            source[count] = code
+            count += 1
+            at += width
+        source[count] = SEPARATOR
+        count += 1
+        row_ends[row] = count
+    return count
+
+
+@jit
+def _scan(
+    source: NDArray[np.uint32],
+    row_ends: NDArray[np.int64],
+    kinds: NDArray[np.uint8],
+    special: NDArray[np.uint32],
+    special_at: NDArray[np.int64],
+    made: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]],
+) -> tuple[int, int, bool]:
+    """Find words and undecided rows.
+
+    Returns:
+        The number of words, of characters that stand alone, and whether a kind is unknown.
+    """
+    begins, ends, undecided = made
+    words = alone = begin = 0
+    unseen = False
+    for row in range(len(row_ends)):
+        end = row_ends[row]
+        in_word = odd = False
+        for at in range(begin, end):
+            kind = kinds[source[at]]
+            if kind == _WORD:
+                if not in_word:
+                    begins[words] = at
+                    in_word = True
+                continue
+            if in_word:
+                ends[words] = at
+                words += 1
+                in_word = False
+            alone += kind == _ALONE
+            unseen |= kind == _UNSEEN
+            odd |= kind == _ODD
+            if source[at] == _BRACKET:
+                odd |= _is_special(source, at, end, special, special_at)
+        undecided[row] = odd
+        begin = end
+    return words, alone, unseen
+
+
+@jit
+def _is_special(
+    source: NDArray[np.uint32],
+    at: int,
+    end: int,
+    special: NDArray[np.uint32],
+    special_at: NDArray[np.int64],
+) -> bool:
+    """Whether a special token stands at a position."""
+    for token in range(len(special_at) - 1):
+        length = special_at[token + 1] - special_at[token]
+        if at + length <= end:
+            same = 0
+            while same < length and source[at + same] == special[special_at[token] + same]:
+                same += 1
+            if same == length:
+                return True
+    return False
+
+
+@jit
+def _hash(codes: NDArray[np.uint32], begin: int, end: int) -> np.uint64:
+    mixed = _HASH_START
+    for at in range(begin, end):
+        mixed = (mixed ^ np.uint64(codes[at])) * _HASH_STEP
+    return mixed ^ (mixed >> _HALF)
+
+
+@jit
+def _find_words(
+    source: NDArray[np.uint32],
+    begins: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    known: tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int32]],
+    found: NDArray[np.int32],
+) -> bool:
+    """The block of each word, or -1; whether all are known."""
+    letters, letter_at, slots = known
+    mask = np.uint64(len(slots) - 1)
+    complete = True
+    for n in range(len(begins)):
+        begin, length = begins[n], ends[n] - begins[n]
+        slot = _hash(source, begin, ends[n]) & mask
+        found[n] = -1
+        while slots[slot] >= 0:
+            word = slots[slot]
+            first = letter_at[word]
+            same = 0
+            if letter_at[word + 1] - first == length:
+                while same < length and letters[first + same] == source[begin + same]:
+                    same += 1
+            if same == length:
+                found[n] = word
+                break
+            slot = (slot + np.uint64(1)) & mask
+        complete &= found[n] >= 0
+    return complete
+
+
+@jit
+def _enter(
+    letters: NDArray[np.uint32],
+    letter_at: NDArray[np.int64],
+    first: int,
+    count: int,
+    slots: NDArray[np.int32],
+) -> None:
+    """Put the words from `first` on into the hash table."""
+    mask = np.uint64(len(slots) - 1)
+    for word in range(first, count):
+        slot = _hash(letters, letter_at[word], letter_at[word + 1]) & mask
+        while slots[slot] >= 0:
+            slot = (slot + np.uint64(1)) & mask
+        slots[slot] = word
+
+
+@jit
+def _lay(
+    source: NDArray[np.uint32],
+    row_ends: NDArray[np.int64],
+    undecided: NDArray[np.bool_],
+    tables: tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint32]],
+    words: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]],
+    word_blocks: _BlockArrays,
+    row_blocks: _BlockArrays,
+    made: tuple[
+        NDArray[np.int32],
+        NDArray[np.int64],
+        NDArray[np.uint32],
+        NDArray[np.int64],
+        NDArray[np.int64],
+    ],
+) -> None:
+    """Lay the tokens of all rows and their surfaces in order."""
+    kinds, id_of, folded = tables
+    begins, ends, block_of = words
+    ids, lengths, codes, row_tokens, row_chars = made
+    tokens = chars = at = word = odd = 0
+    for row in range(len(row_ends)):
+        end = row_ends[row]
+        if undecided[row]:
+            tokens, chars = _lay_block(row_blocks, odd, ids, lengths, codes, tokens, chars)
+            odd += 1
+            at = end
+            while word < len(begins) and begins[word] < end:
+                word += 1
+        while at < end:
+            code = source[at]
+            kind = kinds[code]
+            if kind == _ALONE:
+                ids[tokens] = id_of[code]
+                lengths[tokens] = 1
+                codes[chars] = folded[code]
+                tokens += 1
+                chars += 1
+            elif kind == _WORD:
+                block = block_of[word]
+                tokens, chars = _lay_block(word_blocks, block, ids, lengths, codes, tokens, chars)
+                at = ends[word] - 1
+                word += 1
+            at += 1
+        codes[chars] = SEPARATOR
+        chars += 1
+        row_tokens[row + 1] = tokens
+        row_chars[row + 1] = chars
+
+
+@jit
+def _lay_block(
+    blocks: _BlockArrays,
+    block: int,
+    ids: NDArray[np.int32],
+    lengths: NDArray[np.int64],
+    codes: NDArray[np.uint32],
+    tokens: int,
+    chars: int,
+) -> tuple[int, int]:
+    """Copy a block; where the next token and the next code point go."""
+    for n in range(blocks.id_at[block], blocks.id_at[block + 1]):
+        ids[tokens], lengths[tokens] = blocks.ids[n], blocks.lengths[n]
+        tokens += 1
+    for n in range(blocks.code_at[block], blocks.code_at[block + 1]):
+        codes[chars] = blocks.codes[n]
+        chars += 1
+    return tokens, chars

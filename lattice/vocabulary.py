@@ -19,7 +19,7 @@ from data.kg_folder import EASYNLP_VECTORS, ENTITY_NAMES, VECTORS, kg_fingerprin
 from data.tokenizer import Tokenizer
 from lattice.lexicon import Lexicon, LexiconConfig, load_lexicon, names_file
 from lattice.matcher import AhoCorasick, Matcher
-from lattice.trie import Trie
+from lattice.trie import LAYOUT, Trie
 
 BACKENDS = ("auto", "ahocorasick", "trie")
 _KIND = "vocabulary"
@@ -108,6 +108,7 @@ def compile_vocabulary(
     config = config or LexiconConfig()
     settings = {
         **lexicon_settings(config),
+        "layout": LAYOUT,
         "tokenizer": tokenizer.fingerprint,
         "kg": kg_of(names),
         "mentions_sha256": fingerprint(mentions) if mentions else "",
@@ -152,6 +153,7 @@ def load_vocabulary(
     made = verify(names).settings
     wanted = {
         **lexicon_settings(config),
+        "layout": LAYOUT,
         "tokenizer": tokenizer.fingerprint,
         "mentions_sha256": fingerprint(mentions) if mentions else "",
     }
