@@ -7,7 +7,7 @@ Rows that cannot be used are handed to `Rejects`, which counts them by reason an
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -16,6 +16,7 @@ from data.errors import InputError
 
 _BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 1 << 30  # bytes
+Rejected = tuple[int, str, str, str]  # line, reason, row, detail
 _ALL_BAD = 20  # this many undecodable rows and not one good: the whole file has another encoding
 
 
@@ -46,13 +47,20 @@ class Rejects:
 
     def add(self, line: int, reason: str, row: str, detail: str = "") -> None:
         """Set a row aside; `reason` is counted, `detail` only kept in the file."""
-        said = f"{reason}: {detail}" if detail else reason
-        self.reasons[reason] += 1
-        self.first = self.first or f"line {line}: {said}"
-        if self.path is not None:
+        self.add_all([(line, reason, row, detail)])
+
+    def add_all(self, rejected: Iterable[Rejected]) -> None:
+        """Set several rows aside."""
+        lines = []
+        for line, reason, row, detail in rejected:
+            said = f"{reason}: {detail}" if detail else reason
+            self.reasons[reason] += 1
+            self.first = self.first or f"line {line}: {said}"
             row = row[:200].replace("\t", "\\t").replace("\r", "\\r").replace("\n", "\\n")
+            lines.append(f"{line}\t{said}\t{row}\n")
+        if self.path is not None and lines:
             with self.path.open("a", encoding="utf-8", newline="\n") as file:
-                file.write(f"{line}\t{said}\t{row}\n")
+                file.writelines(lines)
 
 
 def open_bytes(path: Path) -> BinaryIO:

@@ -1,48 +1,73 @@
 """Triples read from dumps: cleaned, numbered and columnar, however large the dump is.
 
-Two passes over the bytes. The first finds the fields of each chunk of lines with numpy and keeps
-three 64-bit hashes a triple, no strings. From the hashes follow duplicates, counts, what is an
-entity and what a literal. The second pass cuts out the names of the entities only, so a literal of
-a megabyte costs nothing. Memory: about 30 bytes a line and the distinct entity names.
+Two passes over the bytes. The first (`kg.scan`) makes three 64-bit hashes of each row and no
+strings; a hash table turns them into numbers (`kg.numbering`), from which follow duplicates,
+counts, what is an entity and what a literal. The second pass cuts out the names of the entities
+only, so a literal of a megabyte costs nothing. Memory: some 20 bytes a line, 30 a distinct name
+or literal, and the names of the entities.
 
-Two names share a hash with a probability of n**2 / 2**65: 1e-5 for 20 million distinct names.
-
-Knows the file formats and the rules for names; knows nothing of vectors.
+Knows the file formats and the rules of a graph; knows nothing of vectors.
 """
 
 import csv
 import gzip
 import logging
-import unicodedata
+import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, read_names
-from data.tsv import Rejects, open_bytes
+from data.tsv import Rejected, Rejects, open_bytes
+from kg.numbering import Strings, distinct, drop_literals, gather, group, order_names, renumber
+from kg.scan import (
+    BLANK,
+    COLUMNS,
+    COMMA,
+    NEWLINE,
+    NOT_UTF8,
+    NUL,
+    TAB,
+    TAB_IN_FIELD,
+    cut_names,
+    hash_spans,
+    normal_forms,
+    normalise,
+    scan_rows,
+)
 
 Ints = NDArray[np.int64]
 Ids = NDArray[np.int32]
 Hashes = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
-_T = TypeVar("_T", bound=np.generic)
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
-_BLOCK = 1 << 20  # bytes read at a time; its hashes fit the cache
+_BLOCK = 1 << 22  # bytes read at a time
 _LONGEST_ROW = 1 << 26  # a row that has not ended after so many bytes is not a row
 _LONGEST_RECORD = 1000  # lines that a quoted CSV field may span
 _ALL_BAD = 20  # this many undecodable rows and not one good: the whole file has another encoding
+_MAX_THREADS = 4  # more would wait for the hash table
 _CSV_HEADER = "实体,属性,值"
-_NEWLINE, _TAB, _COMMA, _QUOTE, _RETURN, _BLANK = (ord(c) for c in '\n\t,"\r ')
+_BOM = b"\xef\xbb\xbf"
+_REASONS = {
+    NUL: "NUL character",
+    NOT_UTF8: "not UTF-8",
+    BLANK: "blank line",
+    COLUMNS: "wrong column count",
+    TAB_IN_FIELD: "line break, tab or NUL in a field",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +85,8 @@ class Triples:
         counts: What was read, kept, dropped and rejected.
     """
 
-    entities: pa.StringArray
-    relations: pa.StringArray
+    entities: pa.LargeStringArray
+    relations: pa.LargeStringArray
     train: Ids
     valid: Ids = field(default_factory=lambda: np.empty((0, 3), np.int32))
     test: Ids = field(default_factory=lambda: np.empty((0, 3), np.int32))
@@ -69,7 +94,11 @@ class Triples:
 
 
 def read_triples(
-    paths: Sequence[Path], *, min_tail_count: int = 2, rejects: Rejects | None = None
+    paths: Sequence[Path],
+    *,
+    min_tail_count: int = 2,
+    rejects: Rejects | None = None,
+    threads: int | None = None,
 ) -> Triples:
     """Read one graph from one or several dumps, or from one OpenKE folder.
 
@@ -85,6 +114,7 @@ def read_triples(
         paths: The dumps.
         min_tail_count: See above. The names and ids of an OpenKE folder are taken as they are.
         rejects: Where unusable rows go.
+        threads: How many scan; None: as there are cores, up to 4. The result is the same.
 
     Raises:
         InputError: A file is missing, empty, damaged or in another encoding, or no triple is left.
@@ -94,148 +124,168 @@ def read_triples(
             raise InputError("An OpenKE folder cannot be joined with other dumps; give it alone.")
         return _read_openke(paths[0])
     sink = rejects if rejects is not None else Rejects()
-    return _number(_hash_dumps(paths, sink), paths, min_tail_count)
+    cores = len(os.sched_getaffinity(0))
+    read = _read_dumps(paths, sink, threads or min(cores, _MAX_THREADS))
+    return _number(read, paths, min_tail_count)
 
 
-# ---- Chunks of lines -> fields
+# ---- Dumps -> chunks of whole lines
 
 
-class _Rows(NamedTuple):
-    """Rows of one chunk: `buffer[start[i, c]:end[i, c]]` is field c of row i, on line `line[i]`."""
+class _Chunk(NamedTuple):
+    """Whole lines of a dump, and the records with quotes (CSV) that were already taken from them.
 
-    buffer: Bytes
-    start: Ints
-    end: Ints
-    line: Ints
+    Attributes:
+        data: The bytes; they end in a newline.
+        base: Where they begin in the bytes of all dumps, one after the other.
+        line: Number of the first line in its file.
+        separator: Between fields.
+        skip: 1 for each line that belongs to a record with quotes; empty if there is none.
+        records: Line, place in `data` and fields of each such record.
+        rejected: Line, reason, text and detail of those that are none.
+    """
 
-    def text(self, row: int, column: int) -> str:
-        piece = self.buffer[self.start[row, column] : self.end[row, column]]
-        return piece.tobytes().decode()
+    data: bytes
+    base: int
+    line: int
+    separator: int
+    skip: Bytes = np.empty(0, np.uint8)
+    records: Sequence[tuple[int, int, list[str]]] = ()
+    rejected: Sequence[Rejected] = ()
+
+
+def _read_chunks(path: Path, base: int) -> Iterator[_Chunk]:
+    """A dump, chunk by chunk, whatever its format.
+
+    Args:
+        path: The dump.
+        base: How many bytes the dumps before it have.
+
+    Raises:
+        InputError: It is empty, damaged, or has a row that does not end.
+    """
+    number = 1
+    rest = b""
+    separator = 0  # not known yet
+    with open_bytes(path) as file:
+        try:
+            while block := file.read(_BLOCK):
+                rest += block
+                cut = rest.rfind(b"\n") + 1
+                if not separator and cut:
+                    start = 3 if rest.startswith(_BOM) else 0
+                    separator, header = _detect(rest[start:cut])
+                    rest, base, number = (
+                        rest[start + header :],
+                        base + start + header,
+                        number + (header > 0),
+                    )
+                    cut = rest.rfind(b"\n") + 1
+                if not cut and len(rest) > _LONGEST_ROW:
+                    raise InputError(
+                        f"{path}:{number}: a row of more than {_LONGEST_ROW >> 20} MB. Is this a "
+                        "text file of triples?"
+                    )
+                if cut:
+                    chunk, used = _take(rest[:cut], base, number, separator, final=False)
+                    yield chunk
+                    number += rest.count(b"\n", 0, used)
+                    rest, base = rest[used:], base + used
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(
+                f"{path} is a damaged gzip file after line {number}: {error}. Fetch it again."
+            ) from None
+    if not separator and not rest:
+        raise InputError(f"{path} is empty.")
+    if not separator and rest.startswith(_BOM):  # one line that does not end
+        rest, base = rest[3:], base + 3
+    if rest:
+        rest = rest if rest.endswith(b"\n") else rest + b"\n"
+        yield _take(rest, base, number, separator or TAB, final=True)[0]
+
+
+def _detect(head: bytes) -> tuple[int, int]:
+    """The separator of a file, told by its first lines, and the length of its header line."""
+    first = head[: head.index(b"\n") + 1]
+    if first.strip().decode("utf-8", "replace") == _CSV_HEADER:
+        return COMMA, len(first)
+    return TAB, 0
+
+
+def _take(
+    data: bytes, base: int, number: int, separator: int, *, final: bool
+) -> tuple[_Chunk, int]:
+    """A chunk of these whole lines, and how many of their bytes it took."""
+    if separator == TAB or b'"' not in data:
+        return _Chunk(data, base, number, separator), len(data)
+    lines = _Lines.cut(data)
+    records, rejected, skip, stop = _quoted(lines, number, final)
+    used = int(lines.begin[stop]) if stop < len(lines.begin) else len(data)
+    skip = skip[:stop]
+    return _Chunk(data[:used], base, number, separator, skip, records, rejected), used
 
 
 class _Lines(NamedTuple):
-    """A chunk cut at its line breaks; line i is `buffer[begin[i]:end[i]]`, without its break."""
+    """A chunk cut at its line breaks; line i is `data[begin[i]:end[i]]`, without its break."""
 
     data: bytes
-    buffer: Bytes
     begin: Ints
     end: Ints
+
+    @classmethod
+    def cut(cls, data: bytes) -> "_Lines":
+        buffer = np.frombuffer(data, np.uint8)
+        end = np.flatnonzero(buffer == NEWLINE)
+        begin = np.concatenate([[0], end[:-1] + 1])
+        returned = (end > begin) & (buffer[end - 1] == ord("\r"))
+        return cls(data, begin, end - returned)
 
     def raw(self, i: int) -> bytes:
         return self.data[int(self.begin[i]) : int(self.end[i])]
 
-
-def _cut(data: bytes) -> _Lines:
-    buffer = np.frombuffer(data, np.uint8)
-    end = np.flatnonzero(buffer == _NEWLINE)
-    begin = np.concatenate([[0], end[:-1] + 1])
-    returned = (end > begin) & (buffer[end - 1] == _RETURN)
-    return _Lines(data, buffer, begin, end - returned)
-
-
-def _lines_at(lines: _Lines, places: Ints) -> list[int]:
-    """The lines that hold these places of the buffer, ascending, each once."""
-    line = np.searchsorted(lines.begin, places, "right") - 1
-    at: list[int] = (
-        line[np.concatenate([[True], line[1:] != line[:-1]])].tolist() if len(line) else []
-    )
-    return at
+    def with_byte(self, byte: int) -> list[int]:
+        """The lines that hold a byte, ascending."""
+        places = np.flatnonzero(np.frombuffer(self.data, np.uint8) == byte)
+        line = np.searchsorted(self.begin, places, "right") - 1
+        found: list[int] = np.unique(line).tolist()
+        return found
 
 
-def _usable(
-    lines: _Lines, number: int, rejects: Rejects, skip: NDArray[np.bool_] | None = None
-) -> NDArray[np.bool_]:
-    """Which lines hold text; the others are rejected, but for those to skip.
+def _quoted(
+    lines: _Lines, number: int, final: bool
+) -> tuple[list[tuple[int, int, list[str]]], list[Rejected], Bytes, int]:
+    """The CSV records with quotes (RFC 4180), one at a time.
 
-    `number` is that of the first line.
+    Returns:
+        records: Line, place and fields of each.
+        rejected: Those that are no rows.
+        skip: 1 for the lines of both.
+        stop: From this line on a record may go on in the next chunk.
     """
-    good = np.ones(len(lines.begin), bool) if skip is None else ~skip
-
-    def reject(i: int, reason: str) -> None:
-        if good[i]:
-            good[i] = False
-            rejects.add(number + i, reason, lines.raw(i).decode("utf-8", "replace"))
-
-    if b"\0" in lines.data:
-        zeros = np.flatnonzero(lines.buffer == 0)
-        for i in _lines_at(lines, zeros):
-            reject(i, "NUL character")
-    try:
-        lines.data.decode()
-    except UnicodeDecodeError:
-        high = np.flatnonzero(lines.buffer >= 0x80)
-        for i in _lines_at(lines, high):
-            if not _is_utf8(lines.raw(i)):
-                reject(i, "not UTF-8")
-    for i in map(int, np.flatnonzero(good & (lines.end == lines.begin))):
-        reject(i, "blank line")
-    return good
-
-
-def _split(
-    lines: _Lines, good: NDArray[np.bool_], separator: int, number: int, rejects: Rejects
-) -> _Rows:
-    """The lines that have exactly three fields."""
-    at = np.flatnonzero(lines.buffer == separator)
-    first = np.searchsorted(at, lines.begin)
-    found = np.searchsorted(at, lines.end) - first
-    for i in map(int, np.flatnonzero(good & (found != 2))):
-        text = lines.raw(i).decode()
-        blank = not text.strip()
-        rejects.add(
-            number + i,
-            "blank line" if blank else "wrong column count",
-            text,
-            "" if blank else f"{found[i] + 1}, expected 3",
-        )
-    rows = np.flatnonzero(good & (found == 2))
-    left, right = at[first[rows]], at[first[rows] + 1]
-    start = np.stack([lines.begin[rows], left + 1, right + 1], axis=1)
-    end = np.stack([left, right, lines.end[rows]], axis=1)
-    return _Rows(lines.buffer, start, end, number + rows)
-
-
-def _parse_tsv(data: bytes, number: int, final: bool, rejects: Rejects) -> tuple[_Rows, int]:
-    lines = _cut(data)
-    return _split(lines, _usable(lines, number, rejects), _TAB, number, rejects), len(data)
-
-
-def _parse_csv(data: bytes, number: int, final: bool, rejects: Rejects) -> tuple[_Rows, int]:
-    """RFC 4180: lines without a quote are split at once, the others one record at a time."""
-    lines = _cut(data)
-    skip = np.zeros(len(lines.begin), bool)  # lines that the plain path must leave alone
-    stop = len(lines.begin)
-    records: list[tuple[int, list[str]]] = []
-    for i in _lines_at(lines, np.flatnonzero(lines.buffer == _QUOTE)):
+    skip = np.zeros(len(lines.begin), np.uint8)
+    records: list[tuple[int, int, list[str]]] = []
+    rejected: list[Rejected] = []
+    for i in lines.with_byte(ord('"')):
         if skip[i]:
             continue
         last = min(i + _LONGEST_RECORD, len(lines.begin))
         record, used = _csv_record(lines, i, last)
         if record is None and used and last == len(lines.begin) and not final:
-            stop = i  # it may go on in the next chunk
-            break
+            return records, rejected, skip, i
         if record is None:
-            if _is_utf8(lines.raw(i)):  # else the plain path reports it
-                skip[i] = True
-                rejects.add(number + i, "unbalanced quote", lines.raw(i).decode())
+            if _is_utf8(lines.raw(i)):  # else the compiled scan reports it
+                skip[i] = 1
+                rejected.append((number + i, "unbalanced quote", lines.raw(i).decode(), ""))
             continue
-        skip[i : i + used] = True
+        skip[i : i + used] = 1
         if any(c in f for f in record for c in "\n\t\0"):
-            rejects.add(number + i, "line break, tab or NUL in a field", ",".join(record))
+            rejected.append((number + i, _REASONS[TAB_IN_FIELD], ",".join(record), ""))
         elif len(record) != 3:
             detail = f"{len(record)}, expected 3"
-            rejects.add(number + i, "wrong column count", ",".join(record), detail)
+            rejected.append((number + i, _REASONS[COLUMNS], ",".join(record), detail))
         else:
-            records.append((i, record))
-    begin, end, skip = lines.begin[:stop], lines.end[:stop], skip[:stop]
-    consumed = int(lines.begin[stop]) if stop < len(lines.begin) else len(data)
-    lines = _Lines(data[:consumed], lines.buffer[:consumed], begin, end)
-    good = _usable(lines, number, rejects, skip)
-    for i in _lines_at(lines, np.flatnonzero(lines.buffer == _TAB)):
-        if good[i]:
-            good[i] = False
-            rejects.add(number + i, "line break, tab or NUL in a field", lines.raw(i).decode())
-    return _with_records(_split(lines, good, _COMMA, number, rejects), records, number), consumed
+            records.append((number + i, int(lines.begin[i]), record))
+    return records, rejected, skip, len(lines.begin)
 
 
 def _is_utf8(raw: bytes) -> bool:
@@ -272,491 +322,287 @@ def _csv_record(lines: _Lines, first: int, last: int) -> tuple[list[str] | None,
     return record, seen
 
 
-def _with_records(rows: _Rows, records: list[tuple[int, list[str]]], number: int) -> _Rows:
-    """The rows with the quoted records put in where their lines stood."""
-    if not records:
-        return rows
-    pieces = [f.encode() for _, record in records for f in record]
-    buffer, start, end = _append(rows.buffer, pieces)
-    line = np.concatenate([rows.line, [number + i for i, _ in records]])
-    order = np.argsort(line, kind="stable")
-    return _Rows(
-        buffer,
-        np.concatenate([rows.start, start.reshape(-1, 3)])[order],
-        np.concatenate([rows.end, end.reshape(-1, 3)])[order],
-        line[order],
+# ---- First pass: hashes
+
+
+class _Scanned(NamedTuple):
+    """The rows of a chunk: hashes of their names, and where they begin."""
+
+    hashes: Hashes  # [rows, 3]
+    stood: Hashes  # [rows, 2]: of head and tail as they stood in the file
+    place: Ints  # [rows], in the bytes of all dumps
+    rejected: list[Rejected]
+
+
+def _scan(chunk: _Chunk) -> _Scanned:
+    data = np.frombuffer(chunk.data, np.uint8)
+    hashes, stood, begin, line, empty, bad, hard = scan_rows(
+        data, chunk.data.count(b"\n"), chunk.separator, chunk.skip, *normal_forms()
     )
+    rejected = list(chunk.rejected)
+    for row, column, first, end in hard.tolist():
+        name = normalise(chunk.data[first:end].decode()).encode()
+        hashes[row, column] = _hash(name)
+        empty[row] |= (not name) << column
+    for i, first, end, reason, fields in bad.tolist():
+        text = chunk.data[first:end].decode("utf-8", "replace")
+        detail = ""
+        if reason == COLUMNS and text.strip():
+            detail = f"{fields}, expected 3"
+        elif reason == COLUMNS:
+            reason = BLANK
+        rejected.append((chunk.line + i, _REASONS[reason], text, detail))
+    if chunk.records:
+        added = [[normalise(f).encode() for f in fields] for _, _, fields in chunk.records]
+        hashes = np.concatenate([hashes, _hash_all(added)])
+        raw = [[head.encode(), tail.encode()] for _, _, (head, _, tail) in chunk.records]
+        stood = np.concatenate([stood, _hash_all(raw)])
+        begin = np.concatenate([begin, [place for _, place, _ in chunk.records]])
+        line = np.concatenate([line, [number - chunk.line for number, _, _ in chunk.records]])
+        blank = [sum((not f) << c for c, f in enumerate(fields)) for fields in added]
+        empty = np.concatenate([empty, np.array(blank, np.uint8)])
+    if empty.any():
+        for row in np.flatnonzero(empty).tolist():
+            reason = "empty " + ("head", "relation", "tail")[_lowest_bit(int(empty[row]))]
+            first = int(begin[row])
+            end = chunk.data.index(b"\n", first)
+            text = chunk.data[first:end].removesuffix(b"\r").decode()
+            rejected.append((chunk.line + int(line[row]), reason, text, ""))
+        full = empty == 0
+        hashes, stood, begin = hashes[full], stood[full], begin[full]
+    return _Scanned(hashes, stood, begin + chunk.base, sorted(rejected))
 
 
-def _append(buffer: Bytes, pieces: list[bytes]) -> tuple[Bytes, Ints, Ints]:
-    """The buffer with pieces at its end, and where they begin and end there."""
-    end = len(buffer) + np.cumsum([len(p) for p in pieces], dtype=np.int64)
-    start = np.concatenate([[len(buffer)], end[:-1]])
-    return np.concatenate([buffer, np.frombuffer(b"".join(pieces), np.uint8)]), start, end
+def _hash(name: bytes) -> int:
+    # The compiled loops want a byte behind the end to look at.
+    return int(hash_spans(*_under_each_other([name]))[0])
 
 
-_Parser = Callable[[bytes, int, bool, Rejects], tuple[_Rows, int]]
+def _hash_all(rows: list[list[bytes]]) -> Hashes:
+    """The hashes of a table of names."""
+    found: Hashes = hash_spans(*_under_each_other([name for row in rows for name in row]))
+    return found.reshape(len(rows), -1)
 
 
-def _read_chunks(path: Path, rejects: Rejects) -> Iterator[_Rows]:
-    """Rows of a dump, chunk by chunk; always the same chunks for the same file."""
-    number = 1
-    rest = b""
-    parse: _Parser | None = None
-    good = 0
-    with open_bytes(path) as file:
-        try:
-            while block := file.read(_BLOCK):
-                rest += block
-                cut = rest.rfind(b"\n") + 1
-                if parse is None and cut:
-                    rest = rest.removeprefix(b"\xef\xbb\xbf")
-                    parse, header = _detect(rest)
-                    rest, number = rest[header:], number + (header > 0)
-                    cut = rest.rfind(b"\n") + 1
-                if not cut and len(rest) > _LONGEST_ROW:
-                    raise InputError(
-                        f"{path}:{number}: a row of more than {_LONGEST_ROW >> 20} MB. Is this a "
-                        "text file of triples?"
-                    )
-                if cut:
-                    assert parse is not None
-                    rows, used = parse(rest[:cut], number, False, rejects)
-                    good += len(rows.line)
-                    _check_encoding(path, good, rejects)
-                    yield rows
-                    number += rest.count(b"\n", 0, used)
-                    rest = rest[used:]
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(
-                f"{path} is a damaged gzip file after line {number}: {error}. Fetch it again."
-            ) from None
-    if parse is None and not rest:
-        raise InputError(f"{path} is empty.")
-    if parse is None:  # one line that does not end
-        parse, rest = _parse_tsv, rest.removeprefix(b"\xef\xbb\xbf")
-    if rest:
-        rows, _ = parse(rest if rest.endswith(b"\n") else rest + b"\n", number, True, rejects)
-        good += len(rows.line)
-        yield rows
-    _check_encoding(path, good, rejects, least=1)
+def _under_each_other(names: list[bytes]) -> tuple[Bytes, Ints, Ints]:
+    """The names in one buffer, and where each begins and ends."""
+    end = np.cumsum([len(name) for name in names], dtype=np.int64)
+    begin = np.concatenate([[0], end[:-1]])
+    return np.frombuffer(b"".join(names) + b"\n", np.uint8), begin, end
 
 
-def _detect(head: bytes) -> tuple[_Parser, int]:
-    """The parser that fits the first bytes of a file, and the length of its header line."""
-    first = head.split(b"\n", 1)[0]
-    if first.strip().decode("utf-8", "replace") == _CSV_HEADER:
-        return _parse_csv, min(len(first) + 1, len(head))
-    return _parse_tsv, 0
+def _lowest_bit(bits: int) -> int:
+    return (bits & -bits).bit_length() - 1
+
+
+class _Part(NamedTuple):
+    """Where a chunk lies, to be read again."""
+
+    path: Path
+    offset: int  # in the unpacked file
+    size: int
+    base: int
+    separator: int
+
+
+@dataclass
+class _Read:
+    """What the first pass keeps of all rows."""
+
+    rows: list[Ids]  # blocks [n, 3] of numbers of `strings`
+    strings: Strings
+    parts: list[_Part]
+    counts: dict[str, int | str]
+
+
+def _read_dumps(paths: Sequence[Path], rejects: Rejects, threads: int) -> _Read:
+    read = _Read([], Strings(), [], {})
+    base = good = 0
+    for path in paths:
+        mine = Rejects()
+        mine.path = rejects.path
+        begun, base_of_file = good, base
+        with _bar(f"reading {path.name}", "triples") as bar:
+            for chunk, found in _in_order(_scan, _read_chunks(path, base), threads):
+                mine.add_all(found.rejected)
+                good += len(found.place)
+                _check_encoding(path, good - begun, mine)
+                read.rows.append(read.strings.add(found.hashes, found.stood, found.place))
+                size = len(chunk.data)
+                offset = chunk.base - base_of_file
+                read.parts.append(_Part(path, offset, size, chunk.base, chunk.separator))
+                base = chunk.base + size
+                bar.update(len(found.place))
+        _check_encoding(path, good - begun, mine, least=1)
+        rejects.reasons.update(mine.reasons)
+        rejects.first = rejects.first or mine.first
+    if not good:
+        said = f" ({rejects.first})" if rejects.first else ""
+        raise InputError(
+            f"{', '.join(map(str, paths))}: no row holds head, relation and tail{said}. Expected "
+            f"`head<TAB>relation<TAB>tail`, or CSV with the header `{_CSV_HEADER}`."
+        )
+    read.counts = {
+        "rows_read": good + rejects.count,
+        "rows_rejected": rejects.count,
+        **{f"rejected: {reason}": n for reason, n in sorted(rejects.reasons.items())},
+    }
+    return read
+
+
+def _in_order(
+    function: Callable[[_In], _Out], items: Iterable[_In], threads: int
+) -> Iterator[tuple[_In, _Out]]:
+    """Each item with what the function makes of it, in their order; worked at by threads."""
+    if threads == 1:
+        for item in items:
+            yield item, function(item)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[tuple[_In, Future[_Out]]] = deque()
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) > threads:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
 
 
 def _check_encoding(path: Path, good: int, rejects: Rejects, least: int = _ALL_BAD) -> None:
-    if not good and rejects.reasons["not UTF-8"] >= least:
+    if not good and rejects.reasons[_REASONS[NOT_UTF8]] >= least:
         raise InputError(
             f"{path} is not UTF-8 ({rejects.first}). If it is GBK: "
             f"iconv -f GB18030 -t UTF-8 {path}."
         )
 
 
-# ---- Names
-
-
-def normalise(name: str) -> str:
-    """The name as the graph holds it: NFKC, without white space around it."""
-    return unicodedata.normalize("NFKC", name).strip()
-
-
-_ASCII_SPACE = np.array([i < 128 and chr(i).isspace() for i in range(256)])
-_STABLE, _COMPLEX = 0, 1  # what else stands in `_changes`: the one code point that it becomes
-
-
-@cache
-def _changes() -> NDArray[np.uint16]:
-    """What `normalise` makes of each code point below 0x10000, wherever it stands.
-
-    Most stay as they are, and many become one other (full-width letters); the rest becomes several,
-    depends on its neighbours or is white space beyond ASCII.
-    """
-
-    def change(code: int) -> int:
-        char = chr(code)
-        normal = unicodedata.normalize("NFKC", char)
-        kind = unicodedata.category(char)
-        # Marks and Hangul letters compose with their neighbours.
-        if kind[0] == "M" or kind == "Cs" or 0x1100 <= code < 0x1200:
-            return _COMPLEX
-        if normal == char:
-            return _COMPLEX if char.isspace() and code > 127 else _STABLE
-        single = len(normal) == 1 and normal < "\U00010000"
-        single = single and (normal < "\x80" or change(ord(normal)) == _STABLE)
-        return ord(normal) if single else _COMPLEX
-
-    return np.array([change(code) for code in range(0x10000)], np.uint16)
-
-
-@cache
-def _replacement() -> NDArray[np.uint32]:
-    """The code point that each simple one becomes."""
-    changes = _changes().astype(np.uint32)
-    return np.where(changes > _COMPLEX, changes, np.arange(0x10000, dtype=np.uint32))
-
-
-def _suspects(buffer: Bytes, start: Ints, end: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-    """Spans that `normalise` might change (none is missed), and which of them hold complex code."""
-    lead = np.zeros(256, bool)
-    lead[0xC2:0xE4] = lead[0xEA:0xF5] = True  # E4-E9 are CJK ideographs, which are stable
-    at = np.flatnonzero(lead[buffer])
-    padded = np.concatenate([buffer, np.zeros(3, np.uint8)])
-    b0, b1, b2 = (padded[at + k].astype(np.int32) & 0x3F for k in range(3))
-    two, four = padded[at] < 0xE0, padded[at] >= 0xF0
-    code = np.where(two, (b0 & 0x1F) << 6 | b1, (b0 & 0x0F) << 12 | b1 << 6 | b2)
-    change = np.where(four, _COMPLEX, _changes()[code])
-    at, change = at[change != _STABLE], change[change != _STABLE]
-    if (start[1:] < start[:-1]).any():  # records with quotes stand at the end of the buffer
-        order = np.argsort(start, kind="stable")
-        place = order[np.maximum(np.searchsorted(start[order], at, "right") - 1, 0)]
-    else:
-        place = np.maximum(np.searchsorted(start, at, "right") - 1, 0)
-    inside = (at >= start[place]) & (at < end[place])
-    touched = np.zeros(len(start), bool)
-    touched[place[inside]] = True
-    filled = np.flatnonzero(end > start)
-    touched[filled] |= _ASCII_SPACE[buffer[start[filled]]] | _ASCII_SPACE[buffer[end[filled] - 1]]
-    hard = np.zeros(len(start), bool)
-    hard[place[inside & (change == _COMPLEX)]] = True
-    suspects = np.flatnonzero(touched)
-    return suspects, hard[suspects]
-
-
-def _normalise_spans(buffer: Bytes, start: Ints, end: Ints) -> tuple[Bytes, Ints, Ints, Ints]:
-    """The spans with their normal forms at the end of the buffer; and which may have changed."""
-    suspects, hard = _suspects(buffer, start, end) if len(start) else (start, start > 0)
-    if not len(suspects):
-        return buffer, start, end, suspects
-    data = buffer.tobytes()
-    spans = zip(start[suspects].tolist(), end[suspects].tolist(), strict=True)
-    pieces = [data[a:b] for a, b in spans]
-    for i in np.flatnonzero(hard).tolist():
-        pieces[i] = normalise(pieces[i].decode()).encode()
-    # All else changes code point by code point; and what is normal already does not change.
-    text = b"\n".join(pieces).decode()
-    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    codes = np.where(codes < 0x10000, _replacement()[np.minimum(codes, 0xFFFF)], codes)
-    text = codes.astype(np.uint32).tobytes().decode("utf-32-le")
-    normal = np.frombuffer(text.encode() + b"\n", np.uint8)
-    stop = np.flatnonzero(normal == _NEWLINE)
-    begin = np.concatenate([[0], stop[:-1] + 1])
-    while (blank := _ASCII_SPACE[normal[begin]] & (begin < stop)).any():
-        begin = begin + blank
-    while (blank := _ASCII_SPACE[normal[stop - 1]] & (begin < stop)).any():
-        stop = stop - blank
-    start, end = start.copy(), end.copy()
-    start[suspects], end[suspects] = begin + len(buffer), stop + len(buffer)
-    return np.concatenate([buffer, normal]), start, end, suspects
-
-
-def _normalise_rows(rows: _Rows) -> tuple[_Rows, Ints]:
-    """The rows with normalised fields, and the places of those that may have changed by it."""
-    buffer, start, end, suspects = _normalise_spans(
-        rows.buffer, rows.start.ravel(), rows.end.ravel()
-    )
-    return _Rows(buffer, start.reshape(-1, 3), end.reshape(-1, 3), rows.line), suspects
-
-
-def _reject_empty(rows: _Rows, rejects: Rejects) -> NDArray[np.bool_]:
-    """Which rows have no empty field; the others are rejected."""
-    empty = rows.start == rows.end
-    bad = empty.any(axis=1)
-    for i in map(int, np.flatnonzero(bad)):
-        reason = "empty " + ("head", "relation", "tail")[int(np.argmax(empty[i]))]
-        rejects.add(int(rows.line[i]), reason, "\t".join(rows.text(i, c) for c in range(3)))
-    whole: NDArray[np.bool_] = ~bad
-    return whole
-
-
-class _Hasher:
-    """64-bit hashes of byte strings, the same in each run and on each machine.
-
-    sum of byte_key[b_i] * base**i (mod 2**64) from prefix sums over the whole buffer, freed of the
-    string's place by the inverse of base**start, then mixed. The keys of the bytes are random, so
-    strings that differ share a sum with a probability near 2**-64, whatever they hold.
-    """
-
-    _BASE = 0x9E3779B97F4A7C15
-
-    def __init__(self) -> None:
-        keys = np.random.default_rng(20_200_101)  # fixed: hashes must not differ between the passes
-        self._byte_key = keys.integers(1, 2**64, 256, dtype=np.uint64)
-        self._power = self._inverse = np.ones(1, np.uint64)
-
-    def _grow(self, size: int) -> None:
-        if len(self._power) < size:
-            size = 1 << (size - 1).bit_length()
-            inverse = pow(self._BASE, -1, 2**64)
-            self._power, self._inverse = _powers(self._BASE, size), _powers(inverse, size)
-
-    def __call__(self, buffer: Bytes, *spans: tuple[Ints, Ints]) -> list[Hashes]:
-        """The hashes of `buffer[start:end]` for each pair of arrays (start, end)."""
-        self._grow(len(buffer) + 1)
-        total = np.empty(len(buffer) + 1, np.uint64)
-        total[0] = 0
-        np.take(self._byte_key, buffer, out=total[1:], mode="clip")  # clip: no buffering
-        total[1:] *= self._power[: len(buffer)]
-        np.cumsum(total, out=total)
-        return [_mix((total[end] - total[start]) * self._inverse[start]) for start, end in spans]
-
-
-def _powers(base: int, size: int) -> Hashes:
-    """base**0 .. base**(size - 1), mod 2**64."""
-    factors = np.full(size, base, np.uint64)
-    factors[0] = 1
-    result: Hashes = np.cumprod(factors)
-    return result
-
-
-def _mix(value: Hashes) -> Hashes:
-    """Spread the bits (the finaliser of splitmix64)."""
-    value = (value ^ value >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ value >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return value ^ value >> np.uint64(31)
-
-
-# ---- First pass: hashes
-
-
-@dataclass
-class _Hashed:
-    """What the first pass keeps of all rows: name hashes and which names were normalised."""
-
-    names: Hashes  # [rows, 3], column-major, so that each column is contiguous
-    changed: NDArray[np.bool_]  # [rows, 3]
-    complete: NDArray[np.bool_]  # [rows]: no field is empty
-    variants: Hashes  # [n, 2]: hash of a name as it stood, and of its normal form
-    counts: dict[str, int | str]
-
-
-def _hash_dumps(paths: Sequence[Path], rejects: Rejects) -> _Hashed:
-    hasher = _Hasher()
-    names: list[Hashes] = []
-    changes: list[NDArray[np.bool_]] = []
-    complete: list[NDArray[np.bool_]] = []
-    variants: list[Hashes] = []
-    for path in paths:
-        mine = Rejects()
-        mine.path = rejects.path
-        with _bar(f"reading {path.name}", "triples") as bar:
-            for raw in _read_chunks(path, mine):
-                rows, suspects = _normalise_rows(raw)
-                complete.append(_reject_empty(rows, mine))
-                stood = raw.start.ravel()[suspects], raw.end.ravel()[suspects]
-                hashes, before = hasher(rows.buffer, (rows.start, rows.end), stood)
-                after = hashes.ravel()[suspects]
-                changed = np.zeros(hashes.shape, bool)
-                changed.ravel()[suspects] = before != after
-                variants.append(_distinct_rows(before[before != after], after[before != after]))
-                names.append(hashes)
-                changes.append(changed)
-                bar.update(len(rows.line))
-        rejects.reasons.update(mine.reasons)
-        rejects.first = rejects.first or mine.first
-    whole = np.concatenate(complete) if complete else np.empty(0, bool)
-    if not whole.any():
-        said = f" ({rejects.first})" if rejects.first else ""
-        raise InputError(
-            f"{', '.join(map(str, paths))}: no row holds head, relation and tail{said}. Expected "
-            f"`head<TAB>relation<TAB>tail`, or CSV with the header `{_CSV_HEADER}`."
-        )
-    counts: dict[str, int | str] = {
-        "rows_read": int(whole.sum()) + rejects.count,
-        "rows_rejected": rejects.count,
-        **{f"rejected: {reason}": n for reason, n in sorted(rejects.reasons.items())},
-    }
-    both = np.concatenate(variants)
-    return _Hashed(_stack(names), _stack(changes), whole, both, counts)
-
-
-def _distinct_rows(before: Hashes, after: Hashes) -> Hashes:
-    """Pairs (before, after), each `before` once, `[n, 2]`."""
-    order = np.argsort(before)
-    before, after = before[order], after[order]
-    first = np.concatenate([[True], before[1:] != before[:-1]])[: len(before)]
-    return np.stack([before[first], after[first]], axis=1)
-
-
-def _stack(pieces: list[NDArray[_T]]) -> NDArray[_T]:
-    """The pieces `[rows, 3]` under each other, column-major; each is freed once it is copied."""
-    table = np.empty((sum(map(len, pieces)), 3), pieces[0].dtype, order="F")
-    stop = len(table)
-    while pieces:
-        piece = pieces.pop()
-        table[stop - len(piece) : stop] = piece
-        stop -= len(piece)
-    return table
-
-
 # ---- Entities, literals, ids
 
 
-def _distinct(values: Hashes) -> tuple[Hashes, Ints]:
-    """Distinct values, ascending, and how often each stands there."""
-    # np.unique goes through a hash table here, twenty times slower than a vectorised sort.
-    values = np.sort(values)
-    first = np.flatnonzero(np.concatenate([[len(values) > 0], values[1:] != values[:-1]]))
-    counts = np.diff(np.concatenate([first, [len(values)]]))
-    return values[first], counts
-
-
-def _find(known: Hashes, values: Hashes) -> Ids:
-    """The place of each value in the ascending array `known`, -1 where it is not there."""
-    places = np.full(len(values), -1, np.int32)
-    for begin in range(0, len(values) if len(known) else 0, 1 << 22):
-        block = values[begin : begin + (1 << 22)]
-        order = np.argsort(block)  # ascending look-ups stay in the cache
-        place = np.searchsorted(known, block[order])
-        place[place == len(known)] = 0
-        place[known[place] != block[order]] = -1
-        places[begin + order] = place
-    return places
-
-
-def _repeated(names: Hashes) -> Ints:
-    """Rows that repeat another row, all but one of each."""
-    key = _mix(names[:, 0] + np.uint64(1)) * np.uint64(3) ^ _mix(names[:, 1]) * np.uint64(5)
-    key += _mix(names[:, 2])
-    order = np.argsort(key)
-    key = key[order]
-    again = np.flatnonzero(key[1:] == key[:-1])
-    later, earlier = order[again + 1], order[again]
-    repeats: Ints = later[(names[later] == names[earlier]).all(axis=1)]
-    return repeats
-
-
-def _number(read: _Hashed, paths: Sequence[Path], min_tail_count: int) -> Triples:
-    counts = read.counts
-    heads, tails = read.names[:, 0], read.names[:, 2]
-    kept = read.complete.copy()
-    loops = kept & (heads == tails)
-    kept[loops] = False
-    repeats = _repeated(read.names)
-    counts["duplicates_dropped"] = int(kept[repeats].sum())
-    counts["self_loops_dropped"] = int(loops.sum())
-    kept[repeats] = False
-
-    head_names, _ = _distinct(heads[kept])
-    tail_names, tail_counts = _distinct(tails[kept])
-    frequent = tail_names[tail_counts >= min_tail_count]
-    entities, _ = _distinct(np.concatenate([head_names, frequent]))
-    head, tail = _find(entities, heads), _find(entities, tails)
-    literal = kept & (tail < 0)
-    counts["literals_dropped"] = int(literal.sum())
-    counts["literals_distinct"] = len(_distinct(tails[literal])[0])
-    kept &= tail >= 0
-    rows = np.flatnonzero(kept)
-    if not len(rows):
+def _number(read: _Read, paths: Sequence[Path], min_tail_count: int) -> Triples:
+    counts, strings = read.counts, read.strings
+    spellings = strings.finish()
+    triples, repeated, loops = group(read.rows, strings.count)
+    kept = drop_literals(triples, min_tail_count)
+    counts["duplicates_dropped"] = repeated
+    counts["self_loops_dropped"] = loops
+    counts["literals_dropped"] = kept.literals
+    counts["literals_distinct"] = kept.distinct_literals
+    if not len(triples):
         raise InputError(
             f"{', '.join(map(str, paths))}: no triple is left; {counts['literals_dropped']} tails "
             f"stand in fewer than {min_tail_count} triples. Try --min-tail-count 1."
         )
-    relations, relation_counts = _distinct(read.names[rows, 1])
-    relation = _find(relations, read.names[rows, 1])
-    head, tail = head[rows], tail[rows]
-    degree = np.bincount(head, minlength=len(entities)) + np.bincount(tail, minlength=len(entities))
-    used = np.flatnonzero(degree)
-    counts["entities_without_triples"] = len(entities) - len(used)
-    counts["names_merged"] = _merged(read, entities[used])
-
-    # Where the name of each entity and relation stands: any of its rows will do.
-    place = np.zeros(len(entities), np.int64)
-    place[tail] = rows * 3 + 2
-    place[head] = rows * 3
-    relation_place = np.zeros(len(relations), np.int64)
-    relation_place[relation] = rows * 3 + 1
-    del read, heads, tails, kept, literal, rows
-    names = _names_at(paths, np.concatenate([place[used], relation_place]))
-    entity_names, entity_id = _rank(names[: len(used)], degree[used])
-    relation_names, relation_id = _rank(names[len(used) :], relation_counts)
-    to_id = np.full(len(entities), -1, np.int32)
-    to_id[used] = entity_id
-    triples = _sorted(to_id[head], relation_id[relation], to_id[tail], len(used), len(relations))
-    counts |= {"triples": len(triples), "entities": len(used), "relations": len(relations)}
-    return Triples(entity_names, relation_names, triples, counts=counts)
+    counts["entities_without_triples"] = kept.lone
+    entities, relations = np.flatnonzero(kept.degree), np.flatnonzero(kept.uses)
+    counts["names_merged"] = int(spellings[entities].sum())
+    places = strings.place[np.concatenate([entities, relations])]
+    strings.place = np.empty(0, np.int64)
+    names, span = _names_at(read.parts, places)
+    first = len(entities)
+    entity_names, order = _rank(names, span[:first], kept.degree[entities])
+    head_of = entities[order]
+    relation_names, order = _rank(names, span[first:], kept.uses[relations])
+    relation_of = relations[order]
+    del names, span
+    train = renumber(
+        triples, head_of, _inverse(head_of, strings.count), _inverse(relation_of, strings.count)
+    )
+    counts |= {"triples": len(train), "entities": first, "relations": len(relations)}
+    return Triples(entity_names, relation_names, train, counts=counts)
 
 
-def _merged(read: _Hashed, entities: Hashes) -> int:
-    """How many spellings of entities vanished in another by normalisation."""
-    if not len(read.variants):
-        return 0
-    place = _find(entities, _distinct_rows(*read.variants.T)[:, 1])
-    spellings = np.bincount(place[place >= 0], minlength=len(entities))
-    plain = np.zeros(len(entities), bool)
-    for column in (0, 2):  # those that also stand there in their normal form
-        touched = np.flatnonzero(spellings)
-        own = read.names[~read.changed[:, column], column]
-        own = own[_find(entities[touched], own) >= 0]
-        plain[_find(entities, _distinct(own)[0])] = True
-    return int(np.maximum(spellings + plain - 1, 0).sum())
+def _inverse(chosen: Ints, size: int) -> Ids:
+    """The place of each number in `chosen`, -1 where it is not there."""
+    places = np.full(size, -1, np.int32)
+    places[chosen] = np.arange(len(chosen), dtype=np.int32)
+    return places
 
 
-def _names_at(paths: Sequence[Path], places: Ints) -> pa.StringArray:
-    """Second pass: the names that stand at these places (row * 3 + column), in their order."""
+def _rank(names: Bytes, span: Ints, counts: Ids) -> tuple[pa.LargeStringArray, Ints]:
+    """The names by falling count, then by name; and their order."""
+    order = order_names(names, span, counts)
+    data, offsets = gather(names, span, order)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_string(), len(order), buffers), order
+
+
+# ---- Second pass: names
+
+
+def _names_at(parts: Iterable[_Part], places: Ints) -> tuple[Bytes, Ints]:
+    """The names that stand at these places (byte of the row * 4 + column).
+
+    Returns:
+        names: Bytes.
+        span: `[n, 2]`: name i is `names[span[i, 0]:span[i, 1]]`.
+    """
     order = np.argsort(places)
     wanted = places[order]
-    found: list[pa.StringArray] = []
-    row = done = 0
-    with _bar("naming", "names", len(places)) as bar:
-        for path in paths:
-            for rows in _read_chunks(path, Rejects()):
-                stop = int(np.searchsorted(wanted, (row + len(rows.line)) * 3))
-                mine = wanted[done:stop] - row * 3
-                buffer, begin, end, _ = _normalise_spans(
-                    rows.buffer, rows.start.ravel()[mine], rows.end.ravel()[mine]
-                )
-                data = buffer.tobytes()
-                spans = zip(begin.tolist(), end.tolist(), strict=True)
-                found.append(pa.array([data[a:b] for a, b in spans], pa.binary()).cast(pa.string()))
-                row += len(rows.line)
-                bar.update(stop - done)
-                done = stop
-    names = pa.chunked_array(found, pa.string()).combine_chunks()
-    if isinstance(names, pa.ChunkedArray):
-        raise InputError("More than 2 GB of names; raise --min-tail-count.")
-    back = np.empty(len(places), np.int64)
-    back[order] = np.arange(len(places))
-    return names.take(pa.array(back))
+    pieces: list[Bytes] = []
+    span = np.empty((len(places), 2), np.int64)
+    used = done = 0
+    with _bar("naming", "names", len(places)) as bar, ExitStack() as files:
+        path, file = None, None
+        for part in parts:
+            stop = int(np.searchsorted(wanted, (part.base + part.size) * 4))
+            if stop == done:
+                continue
+            if path != part.path:
+                files.close()
+                path, file = part.path, files.enter_context(open_bytes(part.path))
+            assert file is not None
+            data = _read_again(file, part)
+            mine = wanted[done:stop]
+            names, spans = _cut(data, part.separator, (mine >> 2) - part.base, mine & 3)
+            span[order[done:stop]] = spans + used
+            pieces.append(names)
+            used += len(names)
+            bar.update(stop - done)
+            done = stop
+    return np.concatenate(pieces), span
 
 
-def _rank(names: pa.StringArray, counts: Ints) -> tuple[pa.StringArray, Ids]:
-    """The names by falling count, then by name; and the new id of each old place."""
-    table = pa.table({"count": counts, "name": names})
-    order = pc.sort_indices(table, [("count", "descending"), ("name", "ascending")]).to_numpy()
-    ids = np.empty(len(order), np.int32)
-    ids[order] = np.arange(len(order), dtype=np.int32)
-    return names.take(pa.array(order)), ids
+def _read_again(file: BinaryIO, part: _Part) -> bytes:
+    file.seek(part.offset)
+    data = file.read(part.size)
+    data = data if data.endswith(b"\n") else data + b"\n"
+    if len(data) != part.size:
+        raise InputError(f"{part.path} changed while it was read. Start again.")
+    return data
 
 
-def _sorted(head: Ids, relation: Ids, tail: Ids, num_entities: int, num_relations: int) -> Ids:
-    """Distinct triples in ascending order, `[n, 3]`."""
-    entity_bits, relation_bits = num_entities.bit_length(), num_relations.bit_length()
-    # A key of 64 bits where the ids fit; else one such sort for each value of the heads' top bits.
-    spare = max(0, 2 * entity_bits + relation_bits - 64)
-    low = entity_bits - spare
-    parts = []
-    for top in range(1 << spare):
-        mine = slice(None) if not spare else np.flatnonzero(head >> low == top)
-        key = (head[mine].astype(np.uint64) & np.uint64((1 << low) - 1)) << np.uint64(
-            relation_bits + entity_bits
-        )
-        key |= relation[mine].astype(np.uint64) << np.uint64(entity_bits)
-        key |= tail[mine].astype(np.uint64)
-        if not len(key):
-            continue
-        key, _ = _distinct(key)
-        part = np.empty((len(key), 3), np.int32)
-        part[:, 0] = (key >> np.uint64(relation_bits + entity_bits)) | np.uint64(top << low)
-        part[:, 1] = key >> np.uint64(entity_bits) & np.uint64((1 << relation_bits) - 1)
-        part[:, 2] = key & np.uint64((1 << entity_bits) - 1)
-        parts.append(part)
-    return np.concatenate(parts)
+def _cut(data: bytes, separator: int, row: Ints, column: Ints) -> tuple[Bytes, Ints]:
+    """The names of a chunk in these columns of the rows that begin there, as in `_names_at`."""
+    names, span, hard = cut_names(
+        np.frombuffer(data, np.uint8), row, column, separator, *normal_forms()
+    )
+    texts = {i: data[begin:end].decode() for i, begin, end in hard.tolist()}
+    if separator == COMMA and b'"' in data:
+        texts |= _cut_quoted(data, row, column)
+    if not texts:
+        return names, span
+    more = [normalise(text).encode() for text in texts.values()]
+    end = len(names) + np.cumsum([len(name) for name in more], dtype=np.int64)
+    place = list(texts)
+    span[place, 1] = end
+    span[place, 0] = np.concatenate([[len(names)], end[:-1]])
+    return np.concatenate([names, np.frombuffer(b"".join(more), np.uint8)]), span
+
+
+def _cut_quoted(data: bytes, row: Ints, column: Ints) -> dict[int, str]:
+    """Those of the names that stand in a record with quotes."""
+    lines = _Lines.cut(data)
+    line = np.searchsorted(lines.begin, row)
+    quoted = np.isin(line, lines.with_byte(ord('"')))
+    found = {}
+    for i in np.flatnonzero(quoted).tolist():
+        record, _ = _csv_record(lines, int(line[i]), len(lines.begin))
+        assert record is not None
+        found[i] = record[column[i]]
+    return found
 
 
 # ---- OpenKE
@@ -789,19 +635,17 @@ def _read_openke(folder: Path) -> Triples:
                 f"{path}:{wrong[0] + 2}: ids {rows[wrong[0]].tolist()} are out of range: there are "
                 f"{sizes[0]} entities and {sizes[1]} relations."
             )
-        head, relation, tail = triples.astype(np.int32).T
-        splits[split] = _sorted(head, relation, tail, *sizes) if len(rows) else _no_triples()
+        splits[split] = distinct(triples.astype(np.int32), *sizes)
     counts["column_order"] = "h t r" if order == [0, 2, 1] else "h r t"
     counts["duplicates_dropped"] = len(raw["train"]) - len(splits["train"])
     counts["self_loops_kept"] = int((splits["train"][:, 0] == splits["train"][:, 2]).sum())
     counts |= {"triples": len(splits["train"]), "entities": sizes[0], "relations": sizes[1]}
     return Triples(
-        pa.array(entities, pa.string()), pa.array(relations, pa.string()), **splits, counts=counts
+        pa.array(entities, pa.large_string()),
+        pa.array(relations, pa.large_string()),
+        **splits,
+        counts=counts,
     )
-
-
-def _no_triples() -> Ids:
-    return np.empty((0, 3), np.int32)
 
 
 def _read_ids(path: Path) -> Ints:

@@ -138,7 +138,7 @@ def nearest(folder: Path, name: str, *, count: int = 10) -> Neighbours:
 
 def find_entity(names: Sequence[str], name: str) -> int:
     """The id of a name, or of `#id`."""
-    from kg.triples import normalise
+    from kg.scan import normalise
 
     wanted = normalise(name)
     if wanted in names:

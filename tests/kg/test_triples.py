@@ -140,6 +140,29 @@ def test_ids_do_not_depend_on_the_order_of_lines_or_on_chunks(tmp_path, monkeypa
     np.testing.assert_array_equal(one.train, other.train)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(st.tuples(names, st.sampled_from("rs"), names), min_size=2, max_size=40),
+    order=st.randoms(use_true_random=False),
+    threads=st.integers(1, 3),
+)
+def test_ids_depend_neither_on_the_order_of_lines_nor_on_threads_nor_on_chunks(
+    tmp_path_factory, rows, order, threads
+):
+    folder = tmp_path_factory.mktemp("dump")
+    lines = ["\t".join(row) + "\n" for row in [*rows, ("甲", "r", "乙")]]
+    one = read_triples([write(folder / "a.tsv", "".join(lines))], min_tail_count=1, threads=1)
+    order.shuffle(lines)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kg.triples, "_BLOCK", 64)
+        path = write(folder / "b.tsv", "".join(lines))
+        other = read_triples([path], min_tail_count=1, threads=threads)
+    assert one.entities.equals(other.entities)
+    assert one.relations.equals(other.relations)
+    np.testing.assert_array_equal(one.train, other.train)
+    assert one.counts == other.counts
+
+
 def test_ids_go_by_frequency_then_name(tmp_path):
     graph = read_triples([write(tmp_path / "d.tsv", "b\tr\ta\nc\tr\ta\nd\tr\ta\n")])
     assert graph.entities.to_pylist() == ["a", "b", "c", "d"]
@@ -237,24 +260,3 @@ def test_a_damaged_openke_folder_is_refused(tmp_path, train, said):
 def test_a_dump_that_holds_no_graph_is_refused(tmp_path, content, said):
     with pytest.raises(InputError, match=said):
         read_triples([write(tmp_path / "d", content)])
-
-
-def test_names_share_no_hash():
-    words = sorted(
-        {f"{a}{b}" for a in range(300) for b in "甲乙丙丁ab"} | {"a" * n for n in range(1, 99)}
-    )
-    data = [w.encode() for w in words]
-    buffer, start, end = kg.triples._append(np.empty(0, np.uint8), data)
-    (hashes,) = kg.triples._Hasher()(buffer, (start, end))
-    assert len(set(hashes.tolist())) == len(words)
-    (again,) = kg.triples._Hasher()(buffer[5:], (start[9:] - 5, end[9:] - 5))
-    np.testing.assert_array_equal(again, hashes[9:])
-
-
-def test_triples_are_sorted_where_their_ids_do_not_fit_a_64_bit_key():
-    generator = np.random.default_rng(0)
-    rows = generator.integers(0, 2**28, (300, 3)).astype(np.int32)
-    rows[:, 1] %= 2**12
-    rows = np.concatenate([rows, rows[:9]])
-    found = kg.triples._sorted(*rows.T, 2**28, 2**12)
-    np.testing.assert_array_equal(found, np.unique(rows, axis=0))
