@@ -389,6 +389,9 @@ MaxEntities = Annotated[
     int | None,
     typer.Option(help="Keep so many entities a caption; all by default.", show_default=False),
 ]
+ImageCheckOption = Annotated[
+    ImageCheck, typer.Option(help="full decodes each image once; header reads its size.")
+]
 Policy = Annotated[PolicyName, typer.Option(help="Which ones are kept under --max-entities.")]
 
 
@@ -420,9 +423,7 @@ def lattice_build(
     format: Annotated[
         TableFormat, typer.Option(help="tsv: EasyNLP's preprocessed rows.")
     ] = TableFormat.parquet,
-    check_images: Annotated[
-        ImageCheck, typer.Option(help="full decodes each image once; header reads its size.")
-    ] = ImageCheck.full,
+    check_images: ImageCheckOption = ImageCheck.full,
     backend: Annotated[
         Backend, typer.Option(help="What matches; the table is the same.")
     ] = Backend.auto,
@@ -529,6 +530,58 @@ def lattice_show_stats(
 
     names = _names(kg, entities) if kg or entities else None
     typer.echo(lattice_stats(table, names, top))
+
+
+@lattice_app.command("export")
+def lattice_export(
+    table: Annotated[
+        Path, typer.Argument(help="A lattice table, or a folder of shards.", show_default=False)
+    ],
+    out: Out,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a lattice table as EasyNLP's preprocessed TSV."""
+    from lattice.easynlp import export_table
+
+    typer.echo(export_table(table, out, overwrite=overwrite))
+
+
+@lattice_app.command("import")
+def lattice_import(
+    tsv: Annotated[
+        Path,
+        typer.Argument(
+            help="EasyNLP's preprocessed rows: idx, text, lex_ids, pos_s, pos_e, seq_len, perhaps "
+            "an image.",
+            show_default=False,
+        ),
+    ],
+    tokenizer: Annotated[
+        Path,
+        typer.Option(
+            "--tokenizer",
+            help="The vocab.txt that it was made with, or a folder with one.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    kg: Names = None,
+    entities: EntityFile = None,
+    check_images: ImageCheckOption = ImageCheck.full,
+    overwrite: Overwrite = False,
+) -> None:
+    """Read EasyNLP's preprocessed TSV into a lattice table, its matches as they are."""
+    from lattice.easynlp import import_table
+
+    report = import_table(
+        tsv,
+        out,
+        names=_names(kg, entities),
+        tokenizer=tokenizer,
+        check_images=check_images.value,
+        overwrite=overwrite,
+    )
+    typer.echo(report)
 
 
 # --- artist vqgan, artist encode -----------------------------------------------------------------

@@ -84,6 +84,22 @@ def open_table(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ())
     return file
 
 
+def table_files(path: Path) -> list[Path]:
+    """The Parquet files of a table: itself, or those of a folder of shards, by name.
+
+    Raises:
+        SchemaError: There are none.
+    """
+    if not path.is_dir():
+        return [path]
+    files = sorted(f for f in path.glob("*.parquet") if f.is_file())
+    if not files:
+        raise SchemaError(
+            f"{path} holds no .parquet file. Give a lattice table, or a folder of its shards."
+        )
+    return files
+
+
 def table_metadata(schema: pa.Schema) -> dict[str, str]:
     """The schema's own key-value pairs, as text."""
     pairs = schema.metadata or {}

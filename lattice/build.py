@@ -26,6 +26,7 @@ from data.schema import IMAGE, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer, tokenizer_folder, write_character_vocabulary
 from data.tsv import Rejects, open_bytes
 from lattice.corpus import CAPTIONS, IMAGE_CHECKS, Batch, hash_strings, read_captions
+from lattice.easynlp import tsv_lines
 from lattice.kernel import LatticeConfig, LatticeKernel, one_of
 from lattice.lexicon import names_file
 from lattice.segment import segmenter
@@ -416,21 +417,13 @@ class _ParquetWriter:
 
 
 class _TsvWriter:
-    """EasyNLP's preprocessed rows: idx, text, lex_ids, pos_s, pos_e, seq_len[, image]."""
+    """EasyNLP's preprocessed rows; see `lattice.easynlp`."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._file = path.open("w", encoding="utf-8", newline="\n")
 
     def write(self, table: pa.RecordBatch, encoded: list[str] | None) -> None:
-        columns = [table.column("idx").to_pylist(), table.column("text").to_pylist()]
-        columns += [
-            [" ".join(map(str, numbers)) for numbers in table.column(name).to_pylist()]
-            for name in ("lex_ids", "pos_s", "pos_e")
-        ]
-        columns.append([str(n) for n in table.column("seq_len").to_pylist()])
-        if encoded is not None:
-            columns.append(encoded)
-        self._file.writelines("\t".join(row) + "\n" for row in zip(*columns, strict=True))
+        self._file.writelines(tsv_lines(table, encoded))
 
     def close(self) -> None:
         self._file.close()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import cli
 from data.tokenizer import Tokenizer, character_vocabulary
 
 settings.register_profile("shared machine", deadline=None)
@@ -40,3 +41,20 @@ def write(tmp_path):
         return path
 
     return write_file
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the real command in this process: exit code, stdout, stderr."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["cli.py", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as done:
+            code = int(done.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
