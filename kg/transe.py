@@ -1,9 +1,10 @@
 """TransE (Bordes et al. 2013) trained with pykeen, at a cost that does not grow with the graph.
 
 pykeen supplies the training loop, the model and the losses; through its extension points come
-- an embedding that looks up each row of a batch once and has sparse gradients,
-- AdaGrad with one float of state a row, which touches and projects only those rows,
-- a loop whose negatives are shared by chunks of triples, so that distances are matrix products,
+- an embedding without the constraint that would touch the whole table,
+- AdaGrad with one float of state a row, which touches and projects only the rows of a batch,
+- a loop whose negatives are shared by chunks of triples, so that distances are matrix products, and
+  which takes the loss and its gradient in one pass over blocks that fit a cache,
 - callbacks for the schedule, progress, measuring, early stopping and checkpoints.
 
 All randomness follows from the seed and the number of the epoch, so a run that is resumed from the
@@ -21,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ from tqdm import tqdm
 from data.errors import ArtefactError, ConfigError
 from data.seeds import stream
 from kg.config import CHECKPOINTS, KGConfig
+from kg.kernels import adagrad_rows, in_torchs_threads, l1_distances, l1_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +98,7 @@ def default_epochs(num_triples: int) -> int:
 
 
 class RowAdagrad(torch.optim.Optimizer):
-    """AdaGrad with one accumulator a row, on gradients that hold each row once.
+    """AdaGrad with one accumulator a row, on sparse gradients.
 
     A parameter with an attribute `row_length` has the rows it touches scaled to that length: the
     projection of TransE's constraint ||e|| = 1, on the rows of the batch only.
@@ -116,25 +118,51 @@ class RowAdagrad(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                ids, grad = weight.grad._indices()[0], weight.grad._values()  # (U,), (U, D)
-                power = self.state[weight]["power"]
-                total = power[ids] + grad.square().mean(1)
-                power[ids] = total
-                pace = group["lr"] / (total.sqrt() + group["eps"])
-                rows = torch.addcmul(weight[ids], grad, pace.unsqueeze(1), value=-1)
-                if length := getattr(weight, "row_length", 0.0):
-                    rows *= length / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
-                weight[ids] = rows
+                # (M,), (M, D): a row may stand there several times, its gradient is their sum
+                ids, grad = weight.grad._indices()[0], weight.grad._values()
+                step = _step_on_cpu if weight.device.type == "cpu" else _step_on_gpu
+                power, length = self.state[weight]["power"], getattr(weight, "row_length", 0.0)
+                step(weight, power, ids, grad, group["lr"], group["eps"], length)
 
 
-class RowSparse:
-    """Mixed into pykeen's Embedding: sparse gradients, and no constraint on the whole table."""
+def _step_on_cpu(
+    weight: Tensor, power: Tensor, ids: Tensor, grad: Tensor, rate: float, eps: float, length: float
+) -> None:
+    # Place and id in one number: a plain sort is several times quicker than a stable argsort.
+    key = np.sort(ids.numpy() << 32 | np.arange(len(ids)))
+    ascending, origin = key >> 32, key & 0xFFFF_FFFF
+    first = np.flatnonzero(np.diff(ascending, prepend=-1))
+    in_torchs_threads(
+        adagrad_rows,
+        len(first),
+        weight.numpy(),
+        power.numpy(),
+        ascending[first],
+        np.append(first, len(ids)),
+        origin,
+        grad.numpy(),
+        rate,
+        eps,
+        length,
+    )
 
-    _embeddings: torch.nn.Embedding
 
-    def rows(self, ids: Tensor) -> Tensor:
-        """The rows of distinct ids; their gradient is sparse and holds each row once."""
-        return functional.embedding(ids, self._embeddings.weight, sparse=True)
+def _step_on_gpu(
+    weight: Tensor, power: Tensor, ids: Tensor, grad: Tensor, rate: float, eps: float, length: float
+) -> None:
+    ids, place = torch.unique(ids, return_inverse=True)
+    grad = grad.new_zeros(len(ids), grad.shape[1]).index_add_(0, place, grad)  # (U, D)
+    total = power[ids] + grad.square().mean(1)
+    power[ids] = total
+    pace = rate / (total.sqrt() + eps)
+    rows = torch.addcmul(weight[ids], grad, pace.unsqueeze(1), value=-1)
+    if length:
+        rows *= length / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    weight[ids] = rows
+
+
+class Unconstrained:
+    """Mixed into pykeen's Embedding: no constraint on the whole table after each step."""
 
     def post_parameter_update(self) -> None:
         """Nothing: the optimizer has projected the rows that it moved."""
@@ -148,14 +176,15 @@ class Batch(NamedTuple):
     target: Tensor  # [B]
     sign: Tensor  # [B]: +1 where the tail is to be found, -1 where the head
     negatives: Tensor  # [G, N]
-    false: Tensor  # [B, N]: negatives that are true; in a large graph only the target itself
+    false: Tensor  # [K]: places in [B, N], ascending, of negatives that are true
 
 
 class _Answers:
     """Which entities answer which (source, relation, sign), as a table; for small graphs.
 
     In a graph of a thousand entities one negative in ten may be true, and pushes apart entities
-    that have a triple in common; in a large graph they are too rare to matter.
+    that have a triple in common; in a large graph they are too rare to matter, but for the target
+    itself.
     """
 
     LARGEST = 1 << 26  # cells of the table, a byte each
@@ -165,7 +194,7 @@ class _Answers:
         head, relation, tail = triples.long().unbind(1)
         forward = torch.ones_like(head, dtype=torch.bool)
         key = torch.cat([self._key(head, relation, forward), self._key(tail, relation, ~forward)])
-        self._keys, row = _distinct(key)
+        self._keys, row = torch.unique(key, return_inverse=True)
         self.table: Tensor | None = None
         if len(self._keys) * num_entities <= self.LARGEST:
             size = (len(self._keys), num_entities)
@@ -186,11 +215,31 @@ class _Answers:
     def __call__(
         self, source: Tensor, relation: Tensor, forward: Tensor, negatives: Tensor
     ) -> Tensor:
-        """[B], [B], [B], [G, N] -> [B, N]: which negatives are true."""
+        """[B], [B], [B], [G, N] -> [K]: which of the [B, N] negatives are true."""
         assert self.table is not None
         row = torch.searchsorted(self._keys, self._key(source, relation, forward))
         negatives = negatives.repeat_interleave(len(source) // len(negatives), 0)
-        return self.table[row.unsqueeze(1), negatives]
+        return self.table[row.unsqueeze(1), negatives].flatten().nonzero()[:, 0]
+
+
+def _same(target: Tensor, negatives: Tensor) -> Tensor:
+    """[B], [G, N] -> [K]: which of the [B, N] negatives are the target itself."""
+    chunks, num_negatives = negatives.shape
+    chunk = torch.arange(chunks, device=target.device).unsqueeze(1) << 32
+    key, order = (negatives + chunk).flatten().sort(stable=True)
+    wanted = (target.view(chunks, -1) + chunk).flatten()
+    first = torch.searchsorted(key, wanted)
+    times = torch.searchsorted(key, wanted, right=True) - first
+    triple = torch.arange(len(target), device=target.device).repeat_interleave(times)
+    nth = torch.arange(len(triple), device=target.device) - (times.cumsum(0) - times)[triple]
+    place: Tensor = triple * num_negatives + order[first[triple] + nth] % num_negatives
+    return place.sort().values
+
+
+def _spare(false: Tensor, num_negatives: int) -> Tensor:
+    """Without those of triples that would have no negative left: a softmax over nothing."""
+    triple = false // num_negatives
+    return false[torch.bincount(triple)[triple] < num_negatives] if len(false) else false
 
 
 class Batches:
@@ -234,51 +283,177 @@ class Batches:
             if self.answers is not None:
                 false = self.answers(source, relation, forward, negatives)
             else:
-                false = (negatives.unsqueeze(1) == target.view(shape[0], -1, 1)).flatten(0, 1)
+                false = _same(target, negatives)
             sign = forward.float() * 2 - 1
-            yield Batch(source, relation, target, sign, negatives, false)
-
-
-class _L2(torch.autograd.Function):
-    """Distances between all pairs of two batches of points, by matrix products both ways."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, point: Tensor) -> Tensor:
-        square = query.square().sum(-1, keepdim=True) + point.square().sum(-1).unsqueeze(-2)
-        distance = torch.baddbmm(square, query, point.mT, alpha=-2).clamp_min_(1e-12).sqrt_()
-        ctx.save_for_backward(query, point, distance)
-        return distance
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        query, point, distance = ctx.saved_tensors
-        # d|q - p| = (q - p) . (dq - dp) / |q - p|
-        pull = grads[0] / distance  # (G, S, N)
-        for_query = torch.baddbmm(query * pull.sum(-1, keepdim=True), pull, point, alpha=-1)
-        for_point = torch.baddbmm(point * pull.sum(-2).unsqueeze(-1), pull.mT, query, alpha=-1)
-        return for_query, for_point
+            yield Batch(
+                source, relation, target, sign, negatives, _spare(false, self.config.num_negatives)
+            )
 
 
 def pairwise_distance(query: Tensor, point: Tensor, p_norm: int) -> Tensor:
     """||query_i - point_j||: [G, S, D], [G, N, D] -> [G, S, N]."""
     if p_norm == 2:
-        distance: Tensor = _L2.apply(query, point)  # type: ignore[no-untyped-call]
-        return distance
-    return torch.cdist(query, point, p=1.0)
+        square = query.square().sum(-1, keepdim=True) + point.square().sum(-1).unsqueeze(-2)
+        return torch.baddbmm(square, query, point.mT, alpha=-2).clamp_min_(1e-12).sqrt_()
+    if query.device.type != "cpu" or query.dtype != torch.float32:
+        return torch.cdist(query, point, p=1.0)
+    distance = query.new_empty(*query.shape[:2], point.shape[1])
+    in_torchs_threads(l1_distances, len(query), query.numpy(), point.numpy(), distance.numpy())
+    return distance
 
 
-def _distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct ids, ascending, and the place of each id among them."""
-    distinct, place = torch.unique(ids, return_inverse=True)
-    return distinct, place
+def _distance_gradients(
+    query: Tensor, point: Tensor, distance: Tensor, slope: Tensor, p_norm: int
+) -> tuple[Tensor, Tensor]:
+    """What sum(slope * distance) gives to query and point: [G, S, N] -> [G, S, D], [G, N, D]."""
+    if p_norm == 2:  # d|q - p| = (q - p) . (dq - dp) / |q - p|
+        pull = slope / distance
+        return (
+            torch.baddbmm(query * pull.sum(-1, keepdim=True), pull, point, alpha=-1),
+            torch.baddbmm(point * pull.sum(-2).unsqueeze(-1), pull.mT, query, alpha=-1),
+        )
+    if query.device.type != "cpu":
+        with torch.enable_grad():
+            ends = query.detach().requires_grad_(), point.detach().requires_grad_()
+            return torch.autograd.grad(torch.cdist(*ends, p=1.0), ends, slope)  # type: ignore
+    gradients = torch.empty_like(query), torch.empty_like(point)
+    arrays = (x.numpy() for x in (query, point, slope, *gradients))
+    in_torchs_threads(l1_gradients, len(query), *arrays)
+    return gradients
+
+
+def loss_and_slopes(loss: Any, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One of pykeen's losses, and its derivatives by the distances: [B, 1], [B, N]."""
+    if not getattr(loss, "closed_form", False):
+        with torch.enable_grad():
+            scores = (-positive).requires_grad_(), (-negative).requires_grad_()
+            value = loss.process_slcwa_scores(*scores, num_entities=None)
+            slopes = torch.autograd.grad(value, scores)
+        return value.detach(), -slopes[0], -slopes[1]
+    # NSSA: (softplus(d - margin) + sum softmax(-d') softplus(margin - d')) / 2, the weights of the
+    # softmax taken as constants. One exponential serves both the weights and the odds.
+    share = 0.5 / len(positive)
+    nearest = negative.amin(1, keepdim=True)
+    weight = (nearest - negative).exp_()
+    odds = weight * (loss.margin - nearest).exp_()  # exp(margin - d')
+    weight /= weight.sum(1, keepdim=True)
+    value = functional.softplus(positive - loss.margin).sum()
+    value = share * (value + torch.dot(weight.flatten(), odds.log1p().flatten()))
+    weight *= odds
+    slope = weight.div_(odds.add_(1)).mul_(-share)
+    return value, torch.sigmoid(positive - loss.margin).mul_(share), slope
+
+
+class _Space:
+    """Memory that steps use again: to get it afresh from the system costs as much as to fill it."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, like: Tensor, rows: int) -> Tensor:
+        held = self._held.get(name)
+        if held is None or len(held) < rows:
+            held = self._held[name] = like.new_empty(rows, like.shape[1])
+        return held[:rows]
+
+
+_BLOCK = (
+    1 << 16
+)  # distances at once and thread on a CPU: those and what is made of them fit a cache
+
+
+class _BatchLoss(torch.autograd.Function):
+    """The loss of a batch, and on the way its gradient.
+
+    A block of chunks is done with, distances, loss and gradients, before the next one begins.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        entity: Tensor,
+        relation: Tensor,
+        batch: Batch,
+        loss: Any,
+        p_norm: int,
+        space: _Space,
+    ) -> Tensor:
+        size, (chunks, num_negatives) = len(batch.source), batch.negatives.shape
+        ids = torch.cat([batch.source, batch.target, batch.negatives.flatten()])  # (M,)
+        sizes = [size, size, chunks * num_negatives]
+        vectors = space("vectors", entity, len(ids))
+        source, target, negative = torch.index_select(entity, 0, ids, out=vectors).split(sizes)  # type: ignore[no-untyped-call]
+        kind = space("kinds", relation, size)
+        sign = batch.sign.unsqueeze(1)
+        torch.index_select(relation, 0, batch.relation, out=kind)  # (B, D)
+        query = source.addcmul_(kind, sign)  # (B, D)
+        offset = torch.sub(query, target, out=target)
+        positive = offset.norm(p=p_norm, dim=1, keepdim=True)  # (B, 1)
+
+        grad = space("grad", entity, len(ids))
+        for_query, for_target, for_negative = grad.split(sizes)  # type: ignore[no-untyped-call]
+        query, for_query = (x.view(chunks, -1, x.shape[1]) for x in (query, for_query))
+        point, for_point = (x.view(chunks, -1, x.shape[1]) for x in (negative, for_negative))
+        along = space("along", positive, size)  # the loss's derivative by the positive distance
+        total = positive.new_zeros(())
+        per_chunk = size // chunks * num_negatives
+        block = chunks
+        if entity.device.type == "cpu":
+            block = min(chunks, max(1, _BLOCK * torch.get_num_threads() // per_chunk))
+        for begin in range(0, chunks, block):
+            at = slice(begin, min(begin + block, chunks))
+            rows = slice(at.start * size // chunks, at.stop * size // chunks)
+            distance = pairwise_distance(query[at], point[at], p_norm)  # (g, S, N)
+            false = batch.false[
+                slice(
+                    *torch.searchsorted(
+                        batch.false, batch.false.new_tensor([at.start, at.stop]) * per_chunk
+                    )
+                )
+            ]
+            distance.view(-1)[false - at.start * per_chunk] = torch.inf
+            value, slope, slopes = loss_and_slopes(loss, positive[rows], distance.flatten(0, 1))
+            share = (at.stop - at.start) / chunks
+            total += value * share
+            along[rows] = slope * share
+            for_query[at], for_point[at] = _distance_gradients(
+                query[at], point[at], distance, (slopes * share).view_as(distance), p_norm
+            )
+        direction = offset.sign_() if p_norm == 1 else offset.div_(positive.clamp_min(1e-12))
+        pull = direction.mul_(along)
+        torch.neg(pull, out=for_target)
+        for_source = grad[:size].add_(pull)
+        ctx.found = ids, grad, batch.relation, torch.mul(for_source, sign, out=kind)
+        ctx.sizes = entity.shape, relation.shape
+        return total  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        ids, for_entity, kinds, for_relation = ctx.found
+        if grads[0] != 1:
+            for_entity, for_relation = for_entity * grads[0], for_relation * grads[0]
+        return (
+            _sparse(ids, for_entity, ctx.sizes[0]),
+            _sparse(kinds, for_relation, ctx.sizes[1]),
+            *(None,) * 4,
+        )
+
+
+def _sparse(ids: Tensor, rows: Tensor, size: tuple[int, ...]) -> Tensor:
+    return torch.sparse_coo_tensor(ids.unsqueeze(0), rows, size, check_invariants=False)
 
 
 class SharedNegatives:
-    """Mixed into pykeen's SLCWATrainingLoop: its batches, and how they are scored."""
+    """Mixed into pykeen's SLCWATrainingLoop: its batches, and their loss."""
 
     model: Any
     loss: Any
     batches: Batches
+
+    @cached_property
+    def space(self) -> _Space:
+        """Memory for the steps."""
+        return _Space()
 
     def _create_training_data_loader(self, triples_factory: Any, **_: Any) -> Batches:
         return self.batches
@@ -289,36 +464,12 @@ class SharedNegatives:
 
     def _process_batch(self, batch: Batch, start: int, stop: int, *_: Any, **__: Any) -> Tensor:
         assert (start, stop) == (0, len(batch.source)), "pykeen split a batch of whole chunks"
-        positive, negative = self.score(batch)
-        # A row without any negative would be a softmax over nothing: it keeps the false ones.
-        false = batch.false & ~batch.false.all(dim=1, keepdim=True)
-        negative = negative.masked_fill(false, float("-inf"))
-        loss: Tensor = self.loss.process_slcwa_scores(
-            positive_scores=positive, negative_scores=negative, num_entities=None
+        entity, relation = tables(self.model)
+        p_norm = int(self.model.interaction.p)
+        loss: Tensor = _BatchLoss.apply(  # type: ignore[no-untyped-call]
+            entity, relation, batch, self.loss, p_norm, self.space
         )
         return loss
-
-    def score(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """-||source + sign * relation - x|| for the target [B, 1] and each negative [B, N]."""
-        entities, relations = (
-            self.model.entity_representations[0],
-            self.model.relation_representations[0],
-        )
-        p_norm = int(self.model.interaction.p)
-        size, (chunks, num_negatives) = len(batch.source), batch.negatives.shape
-        ids, place = _distinct(torch.cat([batch.source, batch.target, batch.negatives.flatten()]))
-        relation_ids, relation_place = _distinct(batch.relation)
-        vectors = entities.rows(ids).index_select(0, place)  # (U, D) -> (2 B + G N, D)
-        source, target, negative = vectors.split([size, size, chunks * num_negatives])
-        relation = relations.rows(relation_ids).index_select(0, relation_place)  # (B, D)
-        query = torch.addcmul(source, relation, batch.sign.unsqueeze(1))  # (B, D)
-        positive = (query - target).norm(p=p_norm, dim=1, keepdim=True)  # (B, 1)
-        distance = pairwise_distance(
-            query.view(chunks, -1, query.shape[1]),
-            negative.view(chunks, num_negatives, -1),
-            p_norm,
-        )  # (G, S, N)
-        return -positive, -distance.flatten(0, 1)
 
 
 @cache
@@ -334,8 +485,16 @@ def _pykeen() -> SimpleNamespace:
     from pykeen.triples import KGInfo
     from pykeen.utils import NoRandomSeedNecessary
 
-    class SparseEmbedding(RowSparse, Embedding):
+    class PlainEmbedding(Unconstrained, Embedding):
         pass
+
+    class QuickNSSALoss(NSSALoss):
+        """pykeen's own, marked as one whose derivatives are known; see `loss_and_slopes`."""
+
+        @property
+        def closed_form(self) -> bool:
+            # exp(margin) must be a float
+            return bool(self.margin <= 80 and self.inverse_softmax_temperature == 1)
 
     class Loop(SharedNegatives, SLCWATrainingLoop):  # type: ignore[misc]
         pass
@@ -357,10 +516,10 @@ def _pykeen() -> SimpleNamespace:
             self._functions[2](epoch, epoch_loss)
 
     return SimpleNamespace(
-        losses={"nssa": NSSALoss, "margin": MarginRankingLoss},
+        losses={"nssa": QuickNSSALoss, "margin": MarginRankingLoss},
         model=ERModel,
         interaction=TransEInteraction,
-        embedding=SparseEmbedding,
+        embedding=PlainEmbedding,
         loop=Loop,
         callback=Callback,
         info=KGInfo,
@@ -397,6 +556,13 @@ def make_model(num_entities: int, num_relations: int, config: KGConfig) -> Any:
     )
 
 
+def tables(model: Any) -> tuple[torch.nn.Parameter, torch.nn.Parameter]:
+    """The entity and relation vectors of a model."""
+    parts = model.entity_representations, model.relation_representations
+    entity, relation = (part[0]._embeddings.weight for part in parts)
+    return entity, relation
+
+
 # ---- The run
 
 
@@ -430,11 +596,8 @@ def train(
     batch_size = config.batch_size or default_batch_size(len(triples))
     epochs = config.epochs or default_epochs(len(triples))
     model = make_model(num_entities, num_relations, config).to(place)
-    entity, relation = (
-        part[0]._embeddings.weight
-        for part in (model.entity_representations, model.relation_representations)
-    )
-    entity.row_length = config.scale
+    entity, relation = tables(model)
+    entity.row_length = config.scale  # type: ignore[attr-defined]
     optimizer = RowAdagrad([entity, relation], lr=config.learning_rate)
     state = _State({"entity": entity, "relation": relation}, optimizer, config.scale or 1.0, work)
     state.resume()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import kg.transe
 from data.errors import ConfigError
 from kg.config import CHECKPOINTS, KGConfig
 from kg.transe import (
@@ -17,8 +18,9 @@ from kg.transe import (
     Batches,
     RowAdagrad,
     SharedNegatives,
+    loss_and_slopes,
     make_model,
-    pairwise_distance,
+    tables,
     train,
 )
 
@@ -43,9 +45,11 @@ def a_batch(triples: np.ndarray, config: KGConfig) -> Batch:
 
 
 @pytest.mark.parametrize("p_norm", [1, 2])
-def test_scores_equal_those_of_pykeens_own_transe(triples, p_norm):
-    config = small(p_norm=p_norm)
+@pytest.mark.parametrize("loss", ["nssa", "margin"])
+def test_loss_and_gradient_equal_those_of_pykeens_own_transe(triples, p_norm, loss):
+    config = small(p_norm=p_norm, loss=loss, num_negatives=40, margin=15.0)
     model = make_model(NUM_ENTITIES, NUM_RELATIONS, config)
+    from pykeen.losses import MarginRankingLoss, NSSALoss
     from pykeen.models import TransE
     from pykeen.triples import KGInfo
 
@@ -57,9 +61,7 @@ def test_scores_equal_those_of_pykeens_own_transe(triples, p_norm):
     )
     stock.load_state_dict(model.state_dict())
     batch = a_batch(triples, config)
-    scorer = SharedNegatives()
-    scorer.model = model
-    positive, negative = scorer.score(batch)
+    assert len(batch.false)
 
     def hrt(entity: torch.Tensor) -> torch.Tensor:
         tail_side = batch.sign > 0
@@ -67,49 +69,85 @@ def test_scores_equal_those_of_pykeens_own_transe(triples, p_norm):
         tail = torch.where(tail_side, entity, batch.source)
         return stock.score_hrt(torch.stack([head, batch.relation, tail], dim=1))
 
-    torch.testing.assert_close(positive, hrt(batch.target), rtol=1e-4, atol=1e-4)
     per_triple = batch.negatives.repeat_interleave(16, 0)
-    for n in range(config.num_negatives):
-        torch.testing.assert_close(
-            negative[:, n : n + 1], hrt(per_triple[:, n]), rtol=1e-4, atol=1e-4
-        )
-
-
-def test_l2_distances_have_the_gradient_of_the_plain_formula():
-    generator = torch.Generator().manual_seed(0)
-    query, point = (
-        torch.randn(2, n, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-        for n in (3, 5)
+    negative = torch.cat([hrt(per_triple[:, n]) for n in range(40)], dim=1)
+    false = torch.zeros(negative.numel(), dtype=torch.bool)
+    false[batch.false] = True
+    stock_loss = {"nssa": NSSALoss, "margin": MarginRankingLoss}[loss](margin=15.0)
+    expected = stock_loss.process_slcwa_scores(
+        hrt(batch.target), negative.masked_fill(false.view_as(negative), -torch.inf)
     )
-    assert torch.autograd.gradcheck(lambda q, p: pairwise_distance(q, p, 2), (query, point))
+    expected.backward()
+
+    value, entity_grad, relation_grad = loss_and_gradients(model, batch)
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-5, atol=1e-5)
+    ours = entity_grad, relation_grad
+    for found, weight in zip(ours, tables(stock), strict=True):
+        torch.testing.assert_close(found, weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def loss_and_gradients(model, batch: Batch) -> tuple[torch.Tensor, ...]:
+    """What a step of ours would make of a batch."""
+    loop = SharedNegatives()
+    loop.model, loop.loss = model, model.loss
+    loss = loop._process_batch(batch, 0, len(batch.source))
+    loss.backward()
+    return loss.detach(), *(weight.grad.to_dense() for weight in tables(model))
+
+
+@pytest.mark.parametrize("p_norm", [1, 2])
+def test_a_batch_in_blocks_gives_what_it_gives_at_once(triples, p_norm, monkeypatch):
+    config = small(p_norm=p_norm, num_negatives=40)
+    batch = a_batch(triples, config)
+    model = make_model(NUM_ENTITIES, NUM_RELATIONS, config)
+    whole = loss_and_gradients(model, batch)
+    model.zero_grad()
+    monkeypatch.setattr(kg.transe, "_BLOCK", 1)
+    for blockwise, at_once in zip(loss_and_gradients(model, batch), whole, strict=True):
+        torch.testing.assert_close(blockwise, at_once, rtol=1e-4, atol=1e-7)
+
+
+def test_a_margin_that_no_float_could_hold_goes_pykeens_way():
+    batch = torch.rand(4, 1), torch.rand(4, 6)
+    from pykeen.losses import NSSALoss
+
+    model = make_model(NUM_ENTITIES, NUM_RELATIONS, small(margin=1000.0))
+    value, *slopes = loss_and_slopes(model.loss, *batch)
+    expected = NSSALoss(margin=1000.0).process_slcwa_scores(-batch[0], -batch[1])
+    torch.testing.assert_close(value, expected)
+    assert all(slope.isfinite().all() for slope in slopes)
 
 
 def test_a_step_touches_only_the_rows_of_its_batch_and_keeps_them_on_the_sphere(triples):
     config = small()
     model = make_model(1000, NUM_RELATIONS, config)
-    weight = model.entity_representations[0]._embeddings.weight
+    weight, _ = tables(model)
     weight.row_length = config.scale
     before = weight.detach().clone()
     optimizer = RowAdagrad([weight])
-    ids = torch.tensor([3, 70, 999])
-    model.entity_representations[0].rows(ids).pow(3).sum().backward()
+    batch = a_batch(triples, config)
+    loss_and_gradients(model, batch)
     optimizer.step()
     moved = (weight != before).any(dim=1).nonzero().flatten()
-    assert moved.tolist() == ids.tolist()
+    touched = torch.cat([batch.source, batch.target, batch.negatives.flatten()])
+    assert set(moved.tolist()) <= set(touched.tolist())
+    assert len(moved) > 40
     torch.testing.assert_close(weight.detach().norm(dim=1), torch.full((1000,), config.scale))
 
 
-def test_row_adagrad_equals_its_formula_on_dense_gradients():
+@pytest.mark.parametrize("on_gpus_way", [False, True])
+def test_row_adagrad_equals_its_formula_on_dense_gradients(on_gpus_way, monkeypatch):
+    if on_gpus_way:
+        monkeypatch.setattr(kg.transe, "_step_on_cpu", kg.transe._step_on_gpu)
     weight = torch.nn.Parameter(torch.ones(4, 3))
     optimizer = RowAdagrad([weight], lr=0.5)
     expected, power = torch.ones(4, 3), torch.zeros(4)
+    ids = torch.tensor([2, 0, 3, 1, 2, 2])  # row 2 stands there three times
     for k in range(1, 4):
-        grad = torch.arange(12.0).view(4, 3) * k
+        rows = torch.arange(18.0).view(6, 3) * k
+        grad = torch.zeros(4, 3).index_add_(0, ids, rows)
         optimizer.zero_grad()
-        sparse = grad.clone()
-        weight.grad = torch.sparse_coo_tensor(
-            torch.arange(4)[None], sparse, (4, 3), check_invariants=True
-        )
+        weight.grad = torch.sparse_coo_tensor(ids[None], rows, (4, 3), check_invariants=True)
         optimizer.step()
         power += grad.square().mean(1)
         expected -= 0.5 * grad / (power.sqrt() + 1e-10)[:, None]
@@ -121,11 +159,21 @@ def test_true_negatives_of_a_small_graph_are_known(triples):
     batch = a_batch(triples, config)
     known = set(map(tuple, triples.tolist()))
     negatives = batch.negatives.repeat_interleave(16, 0)
+    false = set(batch.false.tolist())
     for i in range(len(batch.source)):
         for n in range(40):
             pair = int(batch.source[i]), int(negatives[i, n])
             head, tail = pair if batch.sign[i] > 0 else pair[::-1]
-            assert bool(batch.false[i, n]) == ((head, int(batch.relation[i]), tail) in known)
+            assert ((i * 40 + n) in false) == ((head, int(batch.relation[i]), tail) in known)
+
+
+def test_in_a_large_graph_the_target_itself_is_no_negative(triples, monkeypatch):
+    monkeypatch.setattr(kg.transe._Answers, "LARGEST", 0)
+    batch = a_batch(triples, small(num_negatives=40))
+    per_triple = batch.negatives.repeat_interleave(16, 0)
+    expected = (per_triple == batch.target.unsqueeze(1)).flatten().nonzero().flatten()
+    assert len(expected) > 10
+    assert batch.false.tolist() == expected.tolist()
 
 
 def test_each_epoch_sees_each_triple_once_but_for_an_incomplete_chunk(triples):

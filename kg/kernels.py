@@ -1,0 +1,135 @@
+"""Loops over rows of vectors, compiled for the CPU: what torch has no quick operation for.
+
+They work on numpy views of CPU tensors, on the part begin..end of their first dimension; see
+`in_torchs_threads`. Callers have checked shapes and ids: nothing is checked here.
+
+Legend: G chunks, S triples a chunk, N negatives a chunk, D dim, M looked-up rows, U distinct ones
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+
+@cache
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_threads, "kg-kernel")
+
+
+def in_torchs_threads(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
+    """Run kernel(begin, end, ...) over 0..count, a part in each of torch's threads.
+
+    Not numba's own threads: those burn their core while they wait for torch.
+    """
+    num_threads = min(torch.get_num_threads(), count)
+    if num_threads <= 1:
+        kernel(0, count, *arguments)
+        return
+    edges = np.linspace(0, count, num_threads + 1).astype(int).tolist()
+    parts = [
+        _pool(num_threads).submit(kernel, begin, end, *arguments) for begin, end in pairwise(edges)
+    ]
+    for part in parts:
+        part.result()
+
+
+# Like `data.jit.jit`, but sums may be taken in any order, so that they are done sixteen at a time.
+_jit = njit(cache=True, nogil=True, fastmath=True)
+
+
+@_jit
+def l1_distances(begin: int, end: int, query: Floats, point: Floats, out: Floats) -> None:
+    """out[g, i, j] = ||query[g, i] - point[g, j]||_1: [G, S, D], [G, N, D] -> [G, S, N]."""
+    for g in range(begin, end):
+        for i in range(query.shape[1]):
+            for j in range(point.shape[1]):
+                total = np.float32(0)
+                for k in range(query.shape[2]):
+                    total += abs(query[g, i, k] - point[g, j, k])
+                out[g, i, j] = total
+
+
+@_jit
+def l1_gradients(
+    begin: int,
+    end: int,
+    query: Floats,
+    point: Floats,
+    slope: Floats,
+    for_query: Floats,
+    for_point: Floats,
+) -> None:
+    """The gradients of sum(slope * distances): [G, S, N] -> [G, S, D], [G, N, D]."""
+    for g in range(begin, end):
+        for_query[g] = 0
+        for_point[g] = 0
+        for i in range(query.shape[1]):
+            for j in range(point.shape[1]):
+                up = slope[g, i, j]
+                down = -up
+                for k in range(query.shape[2]):
+                    pull = up if query[g, i, k] > point[g, j, k] else down
+                    for_query[g, i, k] += pull
+                    for_point[g, j, k] -= pull
+
+
+@_jit
+def adagrad_rows(
+    begin: int,
+    end: int,
+    weight: Floats,
+    power: Floats,
+    ids: Ids,
+    first: Ids,
+    origin: Ids,
+    grad: Floats,
+    rate: float,
+    eps: float,
+    length: float,
+) -> None:
+    """One step of row-wise AdaGrad on the rows `ids`, which are distinct.
+
+    Args:
+        begin: The first row of this part.
+        end: The end of this part.
+        weight: `[n, D]`, changed in place.
+        power: `[n]`, the accumulators, changed in place.
+        ids: `[U]`.
+        first: `[U + 1]`: the gradient of row u is the sum of those at origin[first[u]:first[u+1]].
+        origin: `[M]`.
+        grad: `[M, D]`; overwritten.
+        rate: The learning rate.
+        eps: Added to the root of the accumulator.
+        length: Rows are brought to this length; 0: they are not.
+    """
+    dim = weight.shape[1]
+    for u in range(begin, end):
+        row = weight[ids[u]]
+        total = grad[origin[first[u]]]
+        for m in range(first[u] + 1, first[u + 1]):
+            other = grad[origin[m]]
+            for k in range(dim):
+                total[k] += other[k]
+        square = np.float32(0)
+        for k in range(dim):
+            square += total[k] * total[k]
+        power[ids[u]] += square / np.float32(dim)
+        pace = np.float32(rate) / (np.sqrt(power[ids[u]]) + np.float32(eps))
+        square = np.float32(0)
+        for k in range(dim):
+            row[k] -= pace * total[k]
+            square += row[k] * row[k]
+        if length > 0:
+            shrink = np.float32(length) / max(np.sqrt(square), np.float32(1e-12))
+            for k in range(dim):
+                row[k] *= shrink
