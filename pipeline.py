@@ -30,7 +30,7 @@ from artist.predict import (
 )
 from data.errors import ConfigError
 from data.images import square
-from data.schema import LATTICE, open_table, table_metadata
+from data.schema import LATTICE, open_shards, table_metadata
 from data.tokenizer import tokenizer_folder
 from lattice.build import LatticeConfig, TextMatcher
 
@@ -58,7 +58,7 @@ def match_as_table(tsv: Path, table: Path, kg: Path) -> pa.Table:
         ToolkitError: The TSV cannot be read, or the table was matched with a mention file.
     """
     prompts = read_prompts(tsv)
-    metadata = table_metadata(open_table(table, LATTICE).schema_arrow)
+    metadata = table_metadata(open_shards(table, LATTICE).schema_arrow)
     config = LatticeConfig(**lattice_settings(metadata))  # type: ignore[arg-type]
     found = TextMatcher(kg, tokenizer=tokenizer_folder(table), config=config)(prompts.texts)
     return found.set_column(0, "idx", pa.array(prompts.idx, pa.string()))

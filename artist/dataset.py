@@ -2,13 +2,14 @@
 
     N rows   B batch   T text_len   L image_len   K entities of a caption   D entity_dim
 
-A table is held without its images, padded to (N, T) and (N, L): about 770 bytes a row at
-T=32 and L=256, 0.8 GB for a million captions.
+A table is held without its images, padded to (N, T) and (N, L): about 770 bytes a row at T=32 and
+L=256. Large ones are not held but mapped; see `artist.row_cache`.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +21,11 @@ from torch import Tensor
 
 from artist.gpt import Entities, GPTConfig
 from data.errors import SchemaError
-from data.schema import CODES, IMAGE, LATTICE, open_table, table_metadata
+from data.schema import CODES, IMAGE, LATTICE, MORE_CODES, Shards, open_shards, table_metadata
 from data.seeds import stream
 from data.select import select
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio: neighbours fall far apart
 
 
 class Batch(NamedTuple):
@@ -45,32 +48,39 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """A lattice table in memory.
+    """A lattice table, in memory or mapped.
 
     Attributes:
         idx: The rows' own ids.
         texts: Captions as given.
-        bert_ids: `(N, T)` int64, padded with `pad_id`.
+        bert_ids: `(N, T)`, padded with `pad_id`.
         codes: `(N, L)` uint16, or `(N, 0)` for a table without codes.
         first_entity: `(N + 1,)`; the entities of row i are those from [i] up to [i + 1].
         entity_ids: Ids in the KG.
         starts: First token of each entity.
         ends: One past its last token, at most T.
         metadata: The table's own key-value pairs.
+        more_codes: `(N, V, L)`, codes of V further versions of each image, or None.
     """
 
-    idx: list[str]
-    texts: list[str]
-    bert_ids: NDArray[np.int64]
+    idx: Sequence[str]
+    texts: Sequence[str]
+    bert_ids: NDArray[np.integer]
     codes: NDArray[np.uint16]
     first_entity: NDArray[np.int64]
-    entity_ids: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
+    entity_ids: NDArray[np.integer]
+    starts: NDArray[np.integer]
+    ends: NDArray[np.integer]
     metadata: dict[str, str]
+    more_codes: NDArray[np.uint16] | None = None
 
     def __len__(self) -> int:
-        return len(self.idx)
+        return len(self.bert_ids)
+
+    @cached_property
+    def largest_entity(self) -> int:
+        """The largest entity id; -1 without entities."""
+        return int(self.entity_ids.max(initial=-1))
 
 
 def rows_from_table(
@@ -117,12 +127,11 @@ def rows_from_table(
     first_entity = np.zeros(N + 1, dtype=np.int64)
     np.cumsum(np.bincount(row, minlength=N), out=first_entity[1:])
 
-    codes = np.zeros((N, 0), dtype=np.uint16)
-    if CODES.name in table.column_names and N:
-        flat, at = _lists(table, CODES.name)
-        if len(set(np.diff(at).tolist())) != 1:
-            raise SchemaError(f"{source}: rows hold different numbers of codes.")
-        codes = flat.reshape(N, -1).astype(np.uint16)
+    codes = _code_table(table, CODES.name, source)
+    more = _code_table(table, MORE_CODES.name, source)
+    L = codes.shape[1]
+    if more.shape[1] and (not L or more.shape[1] % L):
+        raise SchemaError(f"{source}: {MORE_CODES.name} must hold whole versions of {L} codes.")
     return Rows(
         idx=table["idx"].to_pylist(),
         texts=table["text"].to_pylist(),
@@ -133,7 +142,37 @@ def rows_from_table(
         starts=starts,
         ends=ends,
         metadata=table_metadata(table.schema),
+        more_codes=more.reshape(N, -1, L) if more.shape[1] else None,
     )
+
+
+def _code_table(table: pa.Table, name: str, source: str) -> NDArray[np.uint16]:
+    """A column of codes, (N, codes of a row); (N, 0) without it."""
+    N = table.num_rows
+    if name not in table.column_names or not N:
+        return np.zeros((N, 0), dtype=np.uint16)
+    flat, at = _lists(table, name)
+    if len(set(np.diff(at).tolist())) != 1:
+        raise SchemaError(f"{source}: rows hold different numbers of codes.")
+    return flat.reshape(N, -1).astype(np.uint16)
+
+
+def open_lattice(path: Path) -> Shards:
+    """A lattice table, in one file or a folder of shards.
+
+    Raises:
+        SchemaError: It is not a lattice table, or it has no rows.
+    """
+    shards = open_shards(path, LATTICE, optional=(CODES, MORE_CODES, IMAGE))
+    if not shards.num_rows:
+        raise SchemaError(f"{path} has no rows. Were all captions rejected? See its .rejects.tsv.")
+    return shards
+
+
+def columns_of(shards: Shards) -> list[str]:
+    """The columns that training reads: all but the images."""
+    wanted = (*LATTICE.names, CODES.name, MORE_CODES.name)
+    return [name for name in wanted if name in shards.schema_arrow.names]
 
 
 def read_rows(
@@ -144,13 +183,9 @@ def read_rows(
     Raises:
         SchemaError: It is not a lattice table, or it has no rows.
     """
-    file = open_table(path, LATTICE, optional=(CODES, IMAGE))
-    names = [n for n in (*LATTICE.names, CODES.name) if n in file.schema_arrow.names]
-    table = file.read(columns=names)
-    if not table.num_rows:
-        raise SchemaError(f"{path} has no rows. Were all captions rejected? See its .rejects.tsv.")
+    shards = open_lattice(path)
     return rows_from_table(
-        table.replace_schema_metadata(file.schema_arrow.metadata),
+        shards.read(columns_of(shards)),
         text_len=text_len,
         pad_id=pad_id,
         max_entities=max_entities,
@@ -178,9 +213,9 @@ class Batches:
     """
 
     def __init__(self, rows: Rows, vectors: NDArray[np.float32], config: GPTConfig) -> None:
-        if len(rows.entity_ids) and rows.entity_ids.max() >= len(vectors):
+        if rows.largest_entity >= len(vectors):
             raise SchemaError(
-                f"the table names entity {rows.entity_ids.max()}, but the KG has only "
+                f"the table names entity {rows.largest_entity}, but the KG has only "
                 f"{len(vectors)}. Build the table and train the model with the same --kg."
             )
         if config.fusion != "none" and vectors.shape[1] != config.entity_dim:
@@ -190,8 +225,12 @@ class Batches:
             )
         self.rows, self.vectors, self.config = rows, vectors, config
 
-    def get(self, chosen: NDArray[np.int64]) -> Batch:
-        """The batch of the chosen rows."""
+    def get(self, chosen: NDArray[np.int64], epoch: int | None = None) -> Batch:
+        """The batch of the chosen rows.
+
+        With an epoch, of images that have several versions, the one whose turn it is: a row comes
+        through all of its versions in as many epochs, and begins with any of them.
+        """
         rows, config = self.rows, self.config
         counts = rows.first_entity[chosen + 1] - rows.first_entity[chosen]
         if config.fusion == "none":
@@ -211,10 +250,20 @@ class Batches:
             inside = (token >= rows.starts[at, None]) & (token < rows.ends[at, None])
             covers[row, place] = torch.from_numpy(inside)
         return Batch(
-            torch.from_numpy(rows.bert_ids[chosen]),
-            torch.from_numpy(rows.codes[chosen].astype(np.int64)),
+            torch.from_numpy(rows.bert_ids[chosen].astype(np.int64)),
+            torch.from_numpy(self._codes(chosen, epoch).astype(np.int64)),
             Entities(vectors, covers, filler),
         )
+
+    def _codes(self, chosen: NDArray[np.int64], epoch: int | None) -> NDArray[np.uint16]:
+        """Codes (B, L) of the chosen rows; see `get`."""
+        codes, more = self.rows.codes[chosen], self.rows.more_codes
+        if more is not None and epoch is not None:
+            first = (chosen.astype(np.uint64) * _GOLDEN) >> np.uint64(40)
+            version = (first.astype(np.int64) + epoch) % (1 + more.shape[1])
+            turned = version > 0
+            codes[turned] = more[chosen[turned], version[turned] - 1]
+        return codes
 
     def in_order(self, batch_size: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """All rows once, as they come; or, for `share` (r, n), of every n batches the r-th."""

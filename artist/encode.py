@@ -85,7 +85,7 @@ def encode_table(
     tokenizer folder beside `table` is copied beside `out`.
 
     Args:
-        table: A lattice table with an `image` column.
+        table: A lattice table with an `image` column, or a folder of its shards.
         out: The table to write.
         vqgan: A VQGAN folder or taming-transformers checkpoint.
         device: `auto`, `cpu` or `cuda`.
@@ -102,7 +102,7 @@ def encode_table(
     """
     if resize not in RESIZES:
         raise ConfigError(f"resize={resize!r} is unknown; use one of {', '.join(RESIZES)}.")
-    source = schema.open_table(table, schema.LATTICE, [schema.IMAGE])
+    source = schema.open_shards(table, schema.LATTICE, [schema.IMAGE])
     if schema.IMAGE.name not in source.schema_arrow.names:
         raise SchemaError(
             f"{table} has no images to encode. Build it with `cli.py lattice build` from a TSV "
@@ -129,7 +129,7 @@ def encode_table(
         encoded, waiting = 0, list[pa.RecordBatch]()
         with (
             schema.table_writer(run.work, target) as writer,
-            tqdm(total=source.metadata.num_rows, unit="image", disable=None) as bar,
+            tqdm(total=source.num_rows, unit="image", disable=None) as bar,
         ):
             batches = source.iter_batches(batch_size)
             for rows, pixels in _decoded(batches, model.config.resolution, resize, rejects):
@@ -146,7 +146,7 @@ def encode_table(
         if not encoded:
             raise InputError(f"{table}: no image could be encoded ({rejects.first or 'no rows'}).")
         counts: dict[str, Any] = {
-            "rows": source.metadata.num_rows,
+            "rows": source.num_rows,
             "encoded": encoded,
             "rejected": dict(rejects.reasons),
             "image_len": model.config.image_len,
@@ -209,7 +209,7 @@ def with_codes(table: Path, vqgan: Path, device: str) -> Path:
     Raises:
         SchemaError: The codes in the table are another VQGAN's.
     """
-    found = schema.open_table(table, schema.LATTICE, [schema.CODES]).schema_arrow
+    found = schema.open_shards(table, schema.LATTICE, [schema.CODES]).schema_arrow
     made_by = vqgan_fingerprint(load_vqgan(vqgan))
     if schema.CODES.name not in found.names:
         stem = table.name.removesuffix(".parquet")

@@ -71,7 +71,8 @@ class Feed:
         made = []
         for begin in range(0, len(chosen), micro):
             part = slice(begin, begin + micro)
-            batch = without_captions(self.batches.get(chosen[part]), dropped[part], self.pad_id)
+            batch = self.batches.get(chosen[part], epoch)
+            batch = without_captions(batch, dropped[part], self.pad_id)
             made.append(batch.pinned() if self.team.device.type == "cuda" else batch)
         return made
 

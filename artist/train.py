@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from artist.checkpoint import load_strict
 from artist.compiled import Compiled
 from artist.config import SIZES, TrainConfig
-from artist.dataset import Batch, Batches, Rows, lattice_settings, read_rows, rows_from_table
+from artist.dataset import Batch, Batches, Rows, lattice_settings, rows_from_table
 from artist.device import choose_dtype
 from artist.distributed import Team, check_shared, join
 from artist.encode import with_codes
@@ -35,6 +35,7 @@ from artist.memory import advice_on_memory
 from artist.model_folder import CONFIG, Model, load_model, save_model
 from artist.optimize import Average, Watch, make_optimizers, rate_at
 from artist.preview import Preview
+from artist.row_cache import open_rows
 from artist.snapshots import Snapshots
 from artist.stop import StopFlag, stop_signals
 from artist.vqgan import VQGAN
@@ -137,7 +138,10 @@ def finetune(
         if finished:
             return FinetuneReport(out=out, **finished, unchanged=True)
         check_shared(team, work)
-        materials = load_materials(table, valid, kg=kg, codec=codec, config=config, init=init)
+        tables = (table, valid)
+        materials = team.in_turn(  # large tables are written out for mapping, once
+            lambda: load_materials(*tables, kg=kg, codec=codec, config=config, init=init)
+        )
         trainer = Trainer(
             materials.gpt.to(team.device),
             materials.train,
@@ -234,7 +238,7 @@ def load_materials(
 
 def _read(table: Path, tokenizer: Tokenizer, graph: str | None, config: TrainConfig) -> Rows:
     """The rows of a table, if it was built with this tokenizer and (unless None) this graph."""
-    rows = read_rows(
+    rows = open_rows(
         table,
         text_len=config.text_len,
         pad_id=tokenizer.pad_id,

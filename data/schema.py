@@ -5,7 +5,8 @@ compared with its output. Code works with half-open token spans and converts her
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ TRIPLES = pa.schema(
 
 IMAGE = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 CODES = pa.field("codes", pa.list_(pa.uint16()))
+# Codes of further versions of the image (cropped, mirrored), one version after another.
+MORE_CODES = pa.field("more_codes", pa.list_(pa.uint16()))
 
 # lex_ids: entity ids ordered by start, then end, then id. pos_s, pos_e: the token positions
 # 0..seq_len-1, then for each entity its first and its last token (inclusive).
@@ -37,6 +40,13 @@ LATTICE = pa.schema(
     metadata={"table": "lattice", "version": "1"},
 )
 
+# What the shards of one table must have in common.
+_ALIKE = {
+    "tokenizer_fingerprint": "tokenizers",
+    "kg_fingerprint": "KGs",
+    "vqgan_fingerprint": "VQGANs",
+    "settings": "settings",
+}
 _MAKERS = {"lattice": "cli.py lattice build", "triples": "cli.py kg train"}
 
 
@@ -98,6 +108,57 @@ def table_files(path: Path) -> list[Path]:
             f"{path} holds no .parquet file. Give a lattice table, or a folder of its shards."
         )
     return files
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A table in one file or several, checked, and read a little at a time.
+
+    Attributes:
+        files: In order.
+        schema_arrow: Of all of them; the metadata is the first one's.
+        num_rows: In all of them.
+    """
+
+    files: list[Path]
+    schema_arrow: pa.Schema
+    num_rows: int
+
+    def iter_batches(
+        self, batch_size: int, columns: list[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """All rows, in order; only some columns, if they are named."""
+        for path in self.files:
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(batch_size, columns=columns)
+
+    def read(self, columns: list[str]) -> pa.Table:
+        """These columns of all rows, in memory."""
+        schema = pa.schema([self.schema_arrow.field(name) for name in columns])
+        parts = [pq.read_table(path, columns=columns, partitioning=None) for path in self.files]
+        table = pa.concat_tables(part.cast(schema) for part in parts)
+        return table.replace_schema_metadata(self.schema_arrow.metadata)
+
+
+def open_shards(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ()) -> Shards:
+    """A table in one file, or in a folder of files; see `open_table` for what is checked.
+
+    Raises:
+        SchemaError: A file is not such a table, or the files were not made alike.
+    """
+    optional, files, num_rows = list(optional), table_files(path), 0
+    first: pa.Schema | None = None
+    for path in files:
+        with open_table(path, schema, optional) as file:
+            found, num_rows = file.schema_arrow, num_rows + file.metadata.num_rows
+        first = first or found
+        for name, what in _ALIKE.items():
+            if table_metadata(found).get(name) != table_metadata(first).get(name):
+                raise SchemaError(f"{path} and {files[0]} were made with different {what}.")
+        if found.names != first.names:
+            raise SchemaError(f"{path} and {files[0]} have different columns.")
+    assert first is not None
+    return Shards(files, first, num_rows)
 
 
 def table_metadata(schema: pa.Schema) -> dict[str, str]:
