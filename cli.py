@@ -213,6 +213,52 @@ def data_convert(
     typer.echo(report)
 
 
+@data_app.command("validate")
+def data_validate(
+    table: Annotated[
+        Path, typer.Argument(help="A TSV of captions, or a lattice table.", show_default=False)
+    ],
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another one, to find what leaks from it into TABLE.", show_default=False
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="A BERT vocab.txt or a folder with one, to count a TSV's tokens.",
+            show_default=False,
+        ),
+    ] = None,
+    text_len: Annotated[int, typer.Option(help="Tokens that the model reads.", min=1)] = 32,
+    check_images: Annotated[
+        ImageCheck, typer.Option(help="header finds no damage and no near duplicates.")
+    ] = ImageCheck.full,
+    workers: Workers = None,
+    show: Annotated[int, typer.Option(help="Name so many offenders of each kind.", min=0)] = 3,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if there is a problem; remarks are none.")
+    ] = False,
+) -> None:
+    """Look for broken images, duplicates, cut captions and leakage before hours are spent."""
+    from data.validate import validate
+
+    report = validate(
+        table,
+        against=against,
+        tokenizer=tokenizer,
+        text_len=text_len,
+        check_images=check_images.value,
+        workers=workers,
+        show=show,
+    )
+    typer.echo(report.json() if json else report)
+    if strict and report.problems:
+        raise typer.Exit(1)
+
+
 # --- kg ------------------------------------------------------------------------------------------
 @kg_app.command("train")
 def kg_train(

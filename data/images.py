@@ -12,6 +12,7 @@ import io
 import threading
 import warnings
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,13 +102,31 @@ def _what_it_is(content: bytes, error: Exception) -> str:
     return f"begins with {content[:12].decode('latin-1')!r}{said}"
 
 
+class Header(NamedTuple):
+    """What an image says of itself before it is decoded: its size, and its format's name."""
+
+    width: int
+    height: int
+    format: str
+
+
+def read_header(content: bytes, max_pixels: int = MAX_PIXELS) -> Header:
+    """The header of an encoded image.
+
+    Raises:
+        InputError: It is no image, or larger than `max_pixels`.
+    """
+    image = _open(content, max_pixels)
+    return Header(image.width, image.height, image.format or "?")
+
+
 def check_image(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height of an encoded image, read from its header.
 
     Raises:
         InputError: It is no image, or larger than `max_pixels`.
     """
-    return _open(content, max_pixels).size
+    return read_header(content, max_pixels)[:2]
 
 
 def decode_image(

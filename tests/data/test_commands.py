@@ -1,0 +1,80 @@
+"""`data convert` and `data validate` as a shell sees them: what is printed, where, and the code."""
+
+import base64
+import io
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+import cli
+from data.tsv import Rejects, read_rows
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a command in this process: its code, its output, its errors."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cli.py", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def muge(tmp_path):
+    """A folder as MUGE's archive unpacks: two images, three captions."""
+    folder = tmp_path / "ECommerce-T2I"
+    folder.mkdir()
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").save(buffer, "PNG")
+    image = base64.b64encode(buffer.getvalue()).decode()
+    (folder / "T2I_train.img.tsv").write_text(f"1\t{image}\n2\t{image[:100]}\n")
+    (folder / "T2I_train.text.tsv").write_text("1\t红色短裤\n2\t绿色上衣\n3\t帽子\n", "utf-8")
+    return folder
+
+
+def test_a_set_is_converted_and_then_validated(command, muge, tmp_path):
+    out = tmp_path / "train.tsv"
+    code, said, errors = command("data", "convert", muge, "--out", out)
+    assert code == 0
+    assert not errors
+    assert said.startswith("Read as muge: captions of")
+    assert "1 rows" in said
+    assert "Set aside 2: " in said
+    assert [row.fields[:2] for row in read_rows(out, (3,), Rejects())] == [["1", "红色短裤"]]
+    code, said, errors = command("data", "validate", out, "--strict")
+    assert (code, errors) == (0, "")
+    assert said.endswith("No problems.\n")
+
+
+def test_problems_are_told_by_the_exit_code_only_when_asked(command, tmp_path):
+    table = tmp_path / "t.tsv"
+    table.write_text("1\t甲\n1\t乙\n", "utf-8")
+    code, said, _ = command("data", "validate", table)
+    assert code == 0
+    assert "rows that repeat an earlier idx: 1\n      line 2 repeats line 1" in said
+    code, said, errors = command("data", "validate", table, "--strict", "--json")
+    assert (code, errors) == (1, "")
+    assert json.loads(said)["problems"][0]["code"] == "duplicate-idx"
+
+
+def test_what_the_user_can_mend_is_one_line(command, tmp_path):
+    for words, said in [
+        (["data", "convert", tmp_path / "none", "--out", tmp_path / "o"], "does not exist"),
+        (["data", "convert", tmp_path, "--out", tmp_path / "o"], "see docs/data.md"),
+        (["data", "validate", tmp_path], "is a folder"),
+        (["data", "validate", tmp_path / "none"], "does not exist"),
+    ]:
+        code, out, errors = command(*words)
+        assert (code, out) == (2, "")
+        assert errors.startswith("error: ")
+        assert said in errors
+        assert errors.count("\n") == 1
