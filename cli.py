@@ -17,6 +17,7 @@ import typer
 
 from artist.config import EASYNLP_ENTITIES, SamplingConfig, TrainConfig
 from data.errors import ConfigError, Interrupted, ToolkitError
+from data.memory import reuse_freed_memory
 from kg.config import KGConfig
 
 app = typer.Typer(
@@ -630,6 +631,12 @@ def lattice_import(
     typer.echo(report)
 
 
+@artist_app.callback()
+def artist_group() -> None:
+    """Before each command of the group."""
+    reuse_freed_memory()
+
+
 # --- artist vqgan, artist encode -----------------------------------------------------------------
 @vqgan_app.command("train")
 def vqgan_train(
@@ -1042,6 +1049,7 @@ def demo(
     """
     from demo.run import DemoConfig, run_demo
 
+    reuse_freed_memory()
     config = DemoConfig(seed=seed)
     typer.echo(run_demo(out, config=config, device=device.value, overwrite=overwrite))
 

@@ -175,8 +175,8 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, C, h, w) to (B, C_out, h, w)."""
-        h: Tensor = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h: Tensor = self.conv1(_silu(self.norm1(x)))
+        h = self.conv2(_silu(self.norm2(h)))
         shortcut: Tensor = x if self.nin_shortcut is None else self.nin_shortcut(x)
         return shortcut + h
 
@@ -292,7 +292,7 @@ class Encoder(nn.Module):
         x: Tensor = self.conv_in(F.pixel_unshuffle(images, self.patch_size))
         for level in self.down:
             x = level(x)
-        features: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        features: Tensor = self.conv_out(_silu(self.norm_out(self.mid(x))))
         return features
 
 
@@ -323,7 +323,7 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(features))
         for level in reversed(self.up):
             x = level(x)
-        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.patch_size)
+        return F.pixel_shuffle(self.conv_out(_silu(self.norm_out(x))), self.patch_size)
 
 
 class Quantizer(nn.Module):
@@ -453,6 +453,11 @@ class VQGAN(nn.Module):
 
 def _norm(channels: int, groups: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+def _silu(x: Tensor) -> Tensor:
+    """Swish of a tensor that nothing else needs: in place, where no gradient needs it either."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def _to_sequence(x: Tensor) -> Tensor:
