@@ -20,7 +20,7 @@ from lattice.align import Spans, align
 from lattice.lexicon import LexiconConfig
 from lattice.segment import crosses_a_word
 from lattice.tokens import BatchTokenizer, TokenBatch
-from lattice.vocabulary import Vocabulary
+from lattice.vocabulary import Senses, Vocabulary
 
 SEGMENTS = ("none", "jieba")
 
@@ -111,11 +111,10 @@ class LatticeKernel:
 
     def _name(self, tokens: TokenBatch, spans: Spans) -> Entities:
         """Each span once for every entity that its surface names."""
-        senses = self._vocabulary.offsets, self._vocabulary.entity_ids
         room = len(spans.first)
         while True:
             entities = Entities(*(np.empty(room, np.int64) for _ in range(4)))
-            count = _name(tokens.row_tokens, spans, senses, entities)
+            count = _name(tokens.row_tokens, spans, self._vocabulary.senses, entities)
             if count <= room:
                 return Entities(*(column[:count] for column in entities))
             room = count
@@ -125,20 +124,24 @@ class LatticeKernel:
 def _name(
     row_tokens: NDArray[np.int64],
     spans: Spans,
-    senses: tuple[NDArray[np.int64], NDArray[np.int32]],
+    senses: Senses,
     entities: Entities,
 ) -> int:
     """How many entities there are; they are filled in as far as there is room."""
-    offsets, entity_ids = senses
+    room = len(entities.row)
     row = count = 0
     for n in range(len(spans.first)):
         while row_tokens[row + 1] <= spans.first[n]:
             row += 1
-        for at in range(offsets[spans.ordinal[n]], offsets[spans.ordinal[n] + 1]):
-            if count < len(entities.row):
+        entity_id = np.int64(senses.entity_of[spans.ordinal[n]])
+        first = last = np.int64(0)
+        if entity_id < 0:
+            first, last = senses.several_at[-1 - entity_id], senses.several_at[-entity_id] - 1
+        for at in range(first, last + 1):
+            if count < room:
                 entities.row[count] = row
                 entities.first[count], entities.end[count] = spans.first[n], spans.end[n]
-                entities.entity_id[count] = entity_ids[at]
+                entities.entity_id[count] = senses.several[at] if entity_id < 0 else entity_id
             count += 1
     return count
 

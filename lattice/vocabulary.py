@@ -8,7 +8,7 @@ pages.
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,33 @@ from lattice.trie import LAYOUT, Trie
 
 BACKENDS = ("auto", "ahocorasick", "trie")
 _KIND = "vocabulary"
-_ARRAYS = ("letters", "edges", "ordinals", "entity_ids", "offsets")
+_ARRAYS = ("letters", "slots", "short", "entity_of", "several_at", "several")
+
+
+class Senses(NamedTuple):
+    """The entities that each surface names; mostly one, which takes one look to find.
+
+    Attributes:
+        entity_of: The entity of each ordinal; where it names several, `-1 - n`; int32.
+        several_at: Then they are `several[several_at[n] : several_at[n + 1]]`; int64.
+        several: Entity ids, ascending within a surface; int32.
+    """
+
+    entity_of: NDArray[np.int32]
+    several_at: NDArray[np.int64]
+    several: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, lexicon: Lexicon) -> "Senses":
+        """The senses of a lexicon."""
+        widths = np.diff(lexicon.offsets)
+        ambiguous = np.flatnonzero(widths != 1)
+        entity_of = lexicon.entity_ids[
+            np.minimum(lexicon.offsets[:-1], len(lexicon.entity_ids) - 1)
+        ]
+        entity_of[ambiguous] = -1 - np.arange(len(ambiguous))
+        several_at = np.concatenate(([0], np.cumsum(widths[ambiguous])))
+        return cls(entity_of, several_at, lexicon.entity_ids[np.repeat(widths != 1, widths)])
 
 
 @dataclass(frozen=True)
@@ -32,15 +58,13 @@ class Vocabulary:
 
     Attributes:
         matcher: Finds surfaces by their ordinals.
-        entity_ids: See `lattice.lexicon.Lexicon`.
-        offsets: See `lattice.lexicon.Lexicon`.
+        senses: What an ordinal names.
         counts: What was read from the names and what was left out, and why.
         kg_fingerprint: Of the KG folder that the names are from; empty if they are from none.
     """
 
     matcher: Matcher
-    entity_ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
+    senses: Senses
     counts: dict[str, int]
     kg_fingerprint: str
 
@@ -51,23 +75,24 @@ class Vocabulary:
         """A vocabulary in memory; `auto` takes the trie, the faster one at every size measured."""
         build = AhoCorasick if backend == "ahocorasick" else Trie.build
         matcher: Matcher = build(lexicon.surfaces)
-        return cls(matcher, lexicon.entity_ids, lexicon.offsets, lexicon.counts, kg_fingerprint)
+        return cls(matcher, Senses.of(lexicon), lexicon.counts, kg_fingerprint)
 
     @classmethod
     def empty(cls) -> "Vocabulary":
         """A vocabulary that finds nothing."""
-        return cls(AhoCorasick([]), np.empty(0, np.int32), np.zeros(1, np.int64), {}, "")
+        none = np.empty(0, np.int32)
+        return cls(AhoCorasick([]), Senses(none, np.zeros(1, np.int64), none), {}, "")
 
     @classmethod
     def attach(cls, folder: Path) -> "Vocabulary":
         """A compiled vocabulary, mapped; nothing is read before it is needed, nor verified."""
         manifest = read_manifest(folder)
-        letters, edges, ordinals, entity_ids, offsets = (
+        arrays = [
             np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
             for name in _ARRAYS
-        )
-        trie = Trie(letters, edges, ordinals)
-        return cls(trie, entity_ids, offsets, manifest.counts, manifest.settings["kg"])
+        ]
+        trie, senses = Trie(*arrays[:3]), Senses(*arrays[3:])
+        return cls(trie, senses, manifest.counts, manifest.settings["kg"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +143,8 @@ def compile_vocabulary(
         if run.finished is None:
             lexicon = load_lexicon(names, tokenizer, config, mentions)
             trie = Trie.build(lexicon.surfaces)
-            arrays: tuple[NDArray[Any], ...] = (
-                trie.letters,
-                trie.edges,
-                trie.ordinals,
-                lexicon.entity_ids,
-                lexicon.offsets,
-            )
+            arrays: list[NDArray[Any]] = [trie.letters, trie.slots, trie.short]
+            arrays += Senses.of(lexicon)
             for name, array in zip(_ARRAYS, arrays, strict=True):
                 np.save(run.work / f"{name}.npy", array, allow_pickle=False)
             copyfile(names_file(names), run.work / ENTITY_NAMES)

@@ -35,9 +35,9 @@ def test_every_backend_gives_the_same_table(names, pieces, tmp_path):
 
 def test_compiling_again_does_nothing(names, pieces, tmp_path):
     first = compile_vocabulary(names, tmp_path / "compiled", tokenizer=pieces)
-    before = (tmp_path / "compiled" / "edges.npy").stat().st_mtime_ns
+    before = (tmp_path / "compiled" / "slots.npy").stat().st_mtime_ns
     assert compile_vocabulary(names, tmp_path / "compiled", tokenizer=pieces) == first
-    assert (tmp_path / "compiled" / "edges.npy").stat().st_mtime_ns == before
+    assert (tmp_path / "compiled" / "slots.npy").stat().st_mtime_ns == before
     assert "9 names" in str(first)
 
 
@@ -57,12 +57,12 @@ def test_another_tokenizer_or_setting_is_refused(names, pieces, characters, tmp_
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_damage_is_found(names, pieces, tmp_path, damage):
     compile_vocabulary(names, tmp_path / "compiled", tokenizer=pieces)
-    file = tmp_path / "compiled" / "edges.npy"
+    file = tmp_path / "compiled" / "slots.npy"
     content = bytearray(file.read_bytes())
     content[200] ^= 1
     if damage == "remove":
         file.unlink()
     else:
         file.write_bytes(content if damage == "flip" else content[:-8])
-    with pytest.raises(ArtefactError, match=r"edges\.npy (changed since|is missing)"):
+    with pytest.raises(ArtefactError, match=r"slots\.npy (changed since|is missing)"):
         match_texts(TEXTS, names=tmp_path / "compiled", tokenizer=pieces)
