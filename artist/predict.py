@@ -30,7 +30,7 @@ from artist.vqgan import from_uint8, to_uint8
 from data.artefact import Run, atomic, fingerprint
 from data.errors import ConfigError, InputError, SchemaError
 from data.images import decode_base64, decode_image, encode_png, square
-from data.kg_folder import ENTITY_NAMES, kg_fingerprint, read_names, read_vectors
+from data.kg_folder import ENTITY_NAMES, kg_fingerprint, open_names, read_vectors
 from data.seeds import stream
 from data.tsv import Rejects, read_rows
 
@@ -184,7 +184,7 @@ def predict(
             artist, rows, run.work / IMAGES, num_images, sampling, seed, batch_size, start
         )
         _write_tsv(run.work / PREDICTIONS, rows, files)
-        names = read_names(kg / ENTITY_NAMES) if kg is not None else []
+        names = open_names(kg / ENTITY_NAMES) if kg is not None else []
         cards = [
             prompt_card(
                 loaded,

@@ -5,13 +5,18 @@ A KG folder holds `entity2id.txt` (OpenKE: first line the count, then `name<TAB>
 `entity2vec.pt` is read as well.
 """
 
+import gzip
+import mmap
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.artefact import fingerprint, manifest_path, read_manifest
 from data.errors import InputError
+from data.names import Names, lines_of
 from data.tsv import open_bytes
 
 VECTORS = "entity_vectors.safetensors"
@@ -21,22 +26,46 @@ ENTITY_NAMES = "entity2id.txt"
 RELATION_NAMES = "relation2id.txt"
 
 
-def write_names(path: Path, names: list[str]) -> None:
-    """Write an OpenKE id file: the count, then `name<TAB>id` for ids 0..n-1."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(f"{len(names)}\n")
-        file.writelines(f"{name}\t{i}\n" for i, name in enumerate(names))
+def write_names(path: Path, names: Iterable[str] | pa.Array) -> None:
+    """Write an OpenKE id file: the count, then `name<TAB>id` for ids 0..n-1.
+
+    A string array of Arrow's is written without making strings of it.
+    """
+    array = names if isinstance(names, pa.Array) else pa.array(names, pa.large_string())
+    with path.open("wb") as file:
+        file.write(f"{len(array)}\n".encode())
+        file.writelines(lines_of(array))
 
 
-def read_names(path: Path) -> list[str]:
-    """The names of an OpenKE id file, in the order of their ids.
+def open_names(path: Path) -> Names:
+    """The names of an OpenKE id file by id, and the ids by name; mapped, not read.
 
-    The first line is the count; a file without it, beginning with `name<TAB>id`, is read as well.
+    The first line is the count; a file without it, beginning with `name<TAB>id`, is read as well,
+    and so are blanks for tabs, ids in any order, Windows' line ends and gzip.
 
     Raises:
         InputError: A line is not `name<TAB>id`, the ids are not 0..n-1 each once, or the count is
             wrong.
     """
+    with open_bytes(path) as file:
+        if not isinstance(file, gzip.GzipFile) and path.stat().st_size:
+            found = Names.parse(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            if found is not None:
+                return found
+    return Names.of(_read_names(path))
+
+
+def read_names(path: Path) -> list[str]:
+    """The same as a list of strings, for those who need them all.
+
+    Raises:
+        InputError: As `open_names`.
+    """
+    return list(open_names(path))
+
+
+def _read_names(path: Path) -> list[str]:
+    """The names of an id file, line by line."""
     names: dict[int, str] = {}
     count: int | None = None
     with open_bytes(path) as file:
@@ -82,22 +111,35 @@ def read_vectors(folder: Path) -> NDArray[np.float32]:
     Raises:
         InputError: No vectors are there, their shape is wrong, or some are not finite.
     """
-    if (folder / VECTORS).exists():
-        vectors = _map_safetensors(folder / VECTORS)
-    elif (folder / EASYNLP_VECTORS).exists():
-        vectors = _read_easynlp(folder / EASYNLP_VECTORS)
-    else:
-        raise InputError(
-            f"{folder} is not a KG folder: it holds neither {VECTORS} nor "
-            f"{EASYNLP_VECTORS}. Make one with `cli.py kg train`."
-        )
+    vectors = map_vectors(folder)
     for begin in range(0, len(vectors), 1 << 18):
         if not np.isfinite(vectors[begin : begin + (1 << 18)]).all():
-            raise InputError(
-                f"{folder}: entity vectors hold NaN or infinite values. Train them "
-                "again with a lower --learning-rate."
-            )
+            raise not_finite(folder)
     return vectors
+
+
+def not_finite(folder: Path) -> InputError:
+    """The error of a folder whose vectors hold NaN or infinite values."""
+    return InputError(
+        f"{folder}: entity vectors hold NaN or infinite values. Train them "
+        "again with a lower --learning-rate."
+    )
+
+
+def map_vectors(folder: Path) -> NDArray[np.float32]:
+    """The same without looking at the values, so that nothing is read before it is used.
+
+    Raises:
+        InputError: No vectors are there, or their shape is wrong.
+    """
+    if (folder / VECTORS).exists():
+        return _map_safetensors(folder / VECTORS)
+    if (folder / EASYNLP_VECTORS).exists():
+        return _read_easynlp(folder / EASYNLP_VECTORS)
+    raise InputError(
+        f"{folder} is not a KG folder: it holds neither {VECTORS} nor "
+        f"{EASYNLP_VECTORS}. Make one with `cli.py kg train`."
+    )
 
 
 def kg_fingerprint(folder: Path) -> str:

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.artefact import Run, fingerprint, write_json
 from data.errors import InputError, Interrupted
-from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, read_names, write_names
+from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, open_names, write_names
 from data.seeds import stream
 from data.tsv import Rejects
 from kg.config import CHECKPOINTS, KGConfig
@@ -175,8 +174,8 @@ def _write_graph(graph: Triples, work: Path, config: KGConfig) -> None:
         valid, test = held_out[::2], held_out[1::2]
     elif not len(test):
         valid, test = valid[::2], valid[1::2]
-    write_names(work / ENTITY_NAMES, graph.entities.to_pylist())
-    write_names(work / RELATION_NAMES, graph.relations.to_pylist())
+    write_names(work / ENTITY_NAMES, graph.entities)
+    write_names(work / RELATION_NAMES, graph.relations)
     write_triples(work / TRIPLES_FILE, np.concatenate([train, valid, test]))
     write_triples(work / _TRAIN, train)
     write_triples(work / _VALID, valid)
@@ -356,7 +355,7 @@ def _map_names(kg: Path, triples: Path) -> Ids:
     graph = read_triples([triples], min_tail_count=1)
     ids = []
     for names, file in ((graph.entities, ENTITY_NAMES), (graph.relations, RELATION_NAMES)):
-        known = pa.array(read_names(kg / file), pa.string())
+        known = open_names(kg / file).to_arrow()
         ids.append(pc.index_in(names, known).fill_null(-1).to_numpy())
     entity, relation = ids
     head, kind, tail = graph.train.T

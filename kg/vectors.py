@@ -4,9 +4,9 @@ Besides what `data.kg_folder` reads, the folder holds the relation vectors, the 
 that were held out, so that `kg eval` can measure again.
 """
 
-from collections.abc import Sequence
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +22,22 @@ from data.kg_folder import (
     ENTITY_NAMES,
     VECTORS,
     VECTORS_KEY,
-    read_names,
+    map_vectors,
+    not_finite,
+    open_names,
     read_vectors,
 )
+from data.names import Names
 from data.schema import TRIPLES, open_table, table_writer
+from kg.scan import normalise
 
 RELATION_VECTORS = "relation_vectors.safetensors"
 RELATION_VECTORS_KEY = "relation_vectors"
 TRIPLES_FILE = "triples.parquet"
 HELD_OUT_FILE = "held_out.parquet"
 METRICS = "metrics.json"
-_BLOCK = 1 << 18  # rows of the vector table read at a time
+_BLOCK = 1 << 12  # rows of the vector table that are compared at a time: they fit the cache
+_SHARE = 1 << 19  # rows that a thread takes over
 
 Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -119,8 +124,8 @@ def nearest(folder: Path, name: str, *, count: int = 10) -> Neighbours:
     Raises:
         InputError: There is no such entity; the message offers the nearest spelling.
     """
-    names = read_names(folder / ENTITY_NAMES)
-    vectors = read_vectors(folder)
+    names = open_names(folder / ENTITY_NAMES)
+    vectors = map_vectors(folder)
     if len(names) != len(vectors):
         raise InputError(
             f"{folder}: {ENTITY_NAMES} holds {len(names)} names but there are {len(vectors)} "
@@ -128,28 +133,31 @@ def nearest(folder: Path, name: str, *, count: int = 10) -> Neighbours:
         )
     entity_id = find_entity(names, name)
     ids, cosines = nearest_ids(vectors, vectors[entity_id], count + 1)
+    if np.isnan(cosines).any():
+        raise not_finite(folder)
     found = [
-        Neighbour(int(i), names[i], float(c))
+        Neighbour(int(i), names[int(i)], float(c))
         for i, c in zip(ids, cosines, strict=True)
         if i != entity_id
     ]
     return Neighbours(names[entity_id], tuple(found[:count]))
 
 
-def find_entity(names: Sequence[str], name: str) -> int:
-    """The id of a name, or of `#id`."""
-    from kg.scan import normalise
+def find_entity(names: Names, name: str) -> int:
+    """The id of a name, or of `#id`.
 
+    Raises:
+        InputError: There is none; the message offers names that are spelled alike.
+    """
     wanted = normalise(name)
-    if wanted in names:
-        return names.index(wanted)
+    found = names.find(wanted)
+    if found is None:
+        found = names.find(name)  # a folder that was not made here may hold what is not normal
+    if found is not None:
+        return found
     if wanted.startswith("#") and wanted[1:].isdigit() and int(wanted[1:]) < len(names):
         return int(wanted[1:])
-    # To compare all spellings would take minutes; those worth offering share characters.
-    letters = set(wanted)
-    near = [n for n in names if abs(len(n) - len(wanted)) <= 2 and letters & set(n)]
-    near.sort(key=lambda n: -len(letters & set(n)))
-    offers = get_close_matches(wanted, near[:2000], n=3, cutoff=0.5)
+    offers = names.similar(wanted)
     said = f"; did you mean {' or '.join(offers)}?" if offers else "."
     raise InputError(f"no entity is called {wanted}{said}")
 
@@ -157,17 +165,40 @@ def find_entity(names: Sequence[str], name: str) -> int:
 def nearest_ids(
     vectors: Floats, query: Floats, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Ids and cosines of the `count` rows nearest to `query`, exactly, block by block."""
+    """Ids and cosines of the `count` rows nearest to `query`, exactly, block by block.
+
+    Rows that hold NaN come first, with NaN for a cosine.
+    """
     unit = query / max(float(np.linalg.norm(query)), 1e-12)
-    ids: NDArray[np.int64] = np.empty(0, np.int64)
-    cosines: NDArray[np.float64] = np.empty(0)
-    for begin in range(0, len(vectors), _BLOCK):
-        block = np.asarray(vectors[begin : begin + _BLOCK])
-        length = np.sqrt(np.einsum("nd,nd->n", block, block))
-        cosine = (block @ unit) / np.maximum(length, 1e-12)
-        best = np.argpartition(-cosine, min(count, len(cosine) - 1))[:count]
-        ids = np.concatenate([ids, best + begin])
-        cosines = np.concatenate([cosines, cosine[best]])
-        order = np.argsort(-cosines, kind="stable")[:count]
-        ids, cosines = ids[order], cosines[order]
-    return ids, cosines
+
+    def best(begin: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        ids: NDArray[np.int64] = np.empty(0, np.int64)
+        cosines: NDArray[np.float64] = np.empty(0)
+        for at in range(begin, min(begin + _SHARE, len(vectors)), _BLOCK):
+            block = np.asarray(vectors[at : min(at + _BLOCK, begin + _SHARE)])
+            length = np.sqrt(np.einsum("nd,nd->n", block, block))
+            cosine = (block @ unit) / np.maximum(length, 1e-12)
+            if len(cosines) == count and not cosine.max() <= cosines[-1]:
+                mine = np.flatnonzero(~(cosine <= cosines[-1]))
+            elif len(cosines) == count:
+                continue
+            else:
+                mine = np.arange(len(cosine))
+            ids, cosines = _best(
+                np.concatenate([ids, mine + at]), np.concatenate([cosines, cosine[mine]]), count
+            )
+        return ids, cosines
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = list(pool.map(best, range(0, len(vectors), _SHARE)))
+    ids, cosines = (np.concatenate([part[k] for part in found]) for k in (0, 1))
+    return _best(ids, cosines, count)
+
+
+def _best(
+    ids: NDArray[np.int64], cosines: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The `count` with the highest cosines, highest first; of equal ones the lowest ids."""
+    # Sorting puts NaN last; here it must not be lost.
+    order = np.lexsort((ids, -np.where(np.isnan(cosines), np.inf, cosines)))[:count]
+    return ids[order], cosines[order]

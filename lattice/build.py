@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from data.artefact import Manifest, Run, fingerprint, sha256
 from data.errors import ArtefactError, ConfigError, InputError
-from data.kg_folder import read_names
+from data.kg_folder import open_names
 from data.schema import IMAGE, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer, tokenizer_folder, write_character_vocabulary
 from data.tsv import Rejects, open_bytes
@@ -261,7 +261,7 @@ def show_text(
     loaded = load_tokenizer(tokenizer)
     table = match_texts([text], names=names, tokenizer=loaded, config=config, mentions=mentions)
     row = table.to_pylist()[0]
-    named = read_names(names_file(names))
+    named = open_names(names_file(names))
     n = row["seq_len"]
     bars = [
         Bar(start, last + 1, f"{named[entity_id]} {entity_id}")

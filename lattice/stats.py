@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.kg_folder import read_names
+from data.kg_folder import open_names
 from data.schema import LATTICE, open_table
 from lattice.lexicon import names_file
 
@@ -86,7 +86,7 @@ def lattice_stats(table: Path, names: Path | None = None, top: int = 20) -> Latt
         np.add.at(change, starts, 1)
         np.add.at(change, lasts + 1, -1)
         covered += int((np.cumsum(change) > 0).sum())
-    named = read_names(names_file(names)) if names is not None else None
+    named = open_names(names_file(names)) if names is not None else None
     return LatticeStats(
         num_captions=int(per_caption.sum()),
         num_tokens=tokens,

@@ -9,13 +9,14 @@ from typer.testing import CliRunner
 
 import cli
 import kg.train
+import kg.vectors
 from data.artefact import verify
 from data.errors import InputError
-from data.kg_folder import read_names, read_vectors
+from data.kg_folder import read_names, read_vectors, write_names
 from data.schema import TRIPLES, open_table
 from kg.config import KGConfig
 from kg.train import eval_kg, hold_out, train_kg
-from kg.vectors import nearest
+from kg.vectors import nearest, nearest_ids
 
 SMALL = KGConfig(dim=16, epochs=30, batch_size=256, valid_fraction=0.1)
 KINDS = {"蔬菜": "菜", "乐器": "琴", "动物": "兽"}
@@ -82,6 +83,43 @@ def test_an_unknown_name_is_offered_the_nearest_spelling(folder):
     with pytest.raises(InputError, match="did you mean 一"):
         nearest(folder, "一莱")
     assert nearest(folder, "#0").name == read_names(folder / "entity2id.txt")[0]
+
+
+def easynlp(folder, names, vectors):
+    folder.mkdir()
+    write_names(folder / "entity2id.txt", names)
+    torch.save(torch.tensor(vectors), folder / "entity2vec.pt")
+    return folder
+
+
+def test_easynlps_own_pair_of_files_is_a_kg_folder(tmp_path):
+    rows = [[1.0, 0.0], [0.0, 2.0], [3.0, 0.1]]
+    folder = easynlp(tmp_path / "kg", ["Ｔ恤", "乙", "丙"], rows)
+    assert [n.name for n in nearest(folder, "Ｔ恤").found] == ["丙", "乙"]
+    np.testing.assert_array_equal(read_vectors(folder), np.array(rows, np.float32))
+
+
+def test_a_kg_folder_whose_files_do_not_fit_each_other_is_refused(tmp_path):
+    short = easynlp(tmp_path / "short", ["甲", "乙"], [[1.0, 0.0]])
+    with pytest.raises(InputError, match="2 names but there are 1 vectors"):
+        nearest(short, "甲")
+    broken = easynlp(tmp_path / "nan", ["甲", "乙"], [[1.0, 0.0], [float("nan"), 1.0]])
+    for use in (lambda: nearest(broken, "甲"), lambda: read_vectors(broken)):
+        with pytest.raises(InputError, match="NaN or infinite"):
+            use()
+
+
+def test_nearest_rows_are_those_that_a_full_sort_puts_first(monkeypatch):
+    monkeypatch.setattr(kg.vectors, "_BLOCK", 7)
+    monkeypatch.setattr(kg.vectors, "_SHARE", 50)
+    generator = np.random.default_rng(0)
+    table = generator.standard_normal((333, 5)).astype(np.float32)
+    table[100:110] = table[20]  # equal ones: the lowest ids
+    ids, cosines = nearest_ids(table, table[20], 40)
+    wanted = table @ table[20] / np.linalg.norm(table, axis=1) / np.linalg.norm(table[20])
+    np.testing.assert_allclose(cosines, np.sort(wanted)[::-1][:40], rtol=1e-5)
+    assert ids[:11].tolist() == [20, *range(100, 110)]
+    assert set(ids) == set(np.argsort(-wanted)[:40])
 
 
 def test_nothing_is_done_twice(dump, folder):

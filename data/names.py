@@ -1,0 +1,290 @@
+"""Ten million names without ten million Python objects.
+
+`Names` are the bytes of an OpenKE id file, usually mapped from the disk, and where each line
+begins. Looking one up scans the bytes; so does looking for similar spellings.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.jit import jit
+
+Ints = NDArray[np.int64]
+
+_NEWLINE, _TAB = 10, 9
+_BLOCK = 1 << 20  # names written, or made into strings, at a time
+_LONGEST = 64  # code points; longer names are not compared with others
+
+
+class Names(Sequence[str]):
+    """Names by id, and ids by name; a sequence of strings that are made when asked for.
+
+    Args:
+        lines: `name<TAB>id<NEWLINE>` for ids 0..n-1, after a first line with their count.
+        start: Where each name begins, and where the next one would: int64 `[n + 1]`.
+    """
+
+    def __init__(self, lines: Any, start: Ints) -> None:
+        self._lines = lines  # bytes or a memory map; both have `find`
+        self._data = np.frombuffer(lines, np.uint8)
+        self._start = start
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> "Names":
+        """These names; they hold no tab and no line break."""
+        array = _as_array(names)
+        lines = b"".join([f"{len(array)}\n".encode(), *lines_of(array)])
+        start = index_lines(np.frombuffer(lines, np.uint8), lines.index(b"\n") + 1, len(array))
+        assert len(start), "a name holds a control character"
+        return cls(lines, start)
+
+    @classmethod
+    def parse(cls, lines: Any) -> "Names | None":
+        """The names of a whole id file, or None where it is not written exactly as `Names` wants.
+
+        Args:
+            lines: bytes, or a `mmap.mmap`.
+        """
+        head = lines.find(b"\n") + 1
+        if not head or not bytes(lines[: head - 1]).isdigit():
+            return None
+        data = np.frombuffer(lines, np.uint8)
+        count = int(lines[: head - 1])
+        if not 0 < count < len(data) or data[-1] != _NEWLINE:
+            return None
+        start = index_lines(data, head, count)
+        if not len(start) or not _is_utf8(data):
+            return None
+        return cls(lines, start)
+
+    def __len__(self) -> int:
+        return len(self._start) - 1
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[str]: ...
+    def __getitem__(self, i: int | slice) -> str | list[str]:
+        if isinstance(i, slice):
+            return [self[n] for n in range(*i.indices(len(self)))]
+        i = int(i) + (len(self) if i < 0 else 0)
+        if not 0 <= i < len(self):
+            raise IndexError(f"there are {len(self)} names; {i} is none")
+        line = self._data[self._start[i] : self._start[i + 1]].tobytes()
+        return line[: line.index(b"\t")].decode()
+
+    def __iter__(self) -> Iterator[str]:
+        for begin in range(0, len(self), _BLOCK):
+            yield from self.to_arrow(begin, begin + _BLOCK).to_pylist()
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.find(name) is not None
+
+    def find(self, name: str) -> int | None:
+        """The id of a name, the lowest of several; None if there is no such name."""
+        wanted = b"\n" + name.encode() + b"\t"
+        at = self._lines.find(wanted)
+        if at < 0 or "\t" in name or "\n" in name:
+            return None
+        return int(np.searchsorted(self._start, at + 1))
+
+    def index(self, name: str, start: int = 0, stop: int = sys.maxsize) -> int:
+        """As of any sequence."""
+        found = self.find(name)
+        if found is None or not start <= found < stop:
+            raise ValueError(f"{name!r} is not there")
+        return found
+
+    def to_arrow(self, begin: int = 0, end: int | None = None) -> pa.LargeStringArray:
+        """The names of ids `begin..end - 1`, in memory."""
+        start = self._start[begin : len(self) + 1 if end is None else end + 1]
+        data, offsets = _compact(self._data, start, begin)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+        return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers)
+
+    def similar(self, name: str, count: int = 3) -> list[str]:
+        """Names that begin with this one and go on in a bracket, then those spelled most alike.
+
+        At most half of the characters may differ (Levenshtein). Equally near: the lowest id.
+        """
+        if not 0 < len(name) <= _LONGEST:
+            return []
+        codes = np.array([ord(c) for c in name], np.int64)
+        raw = np.frombuffer(name.encode(), np.uint8)
+        near = _similar(self._data, self._start, codes, raw, len(name) // 2, count)
+        return [self[i] for i in near.tolist() if i >= 0]
+
+
+def _as_array(names: Iterable[str] | pa.Array) -> pa.LargeStringArray:
+    if isinstance(names, pa.Array):
+        return names.cast(pa.large_string())
+    return pa.array(names, pa.large_string())
+
+
+def lines_of(names: Iterable[str] | pa.Array) -> Iterator[bytes]:
+    """The lines `name<TAB>id` of an id file, block by block."""
+    array = _as_array(names)
+    if not len(array):
+        return
+    _, offsets, data = array.buffers()
+    where = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    for begin in range(0, len(array), _BLOCK):
+        yield _format(text, where[begin : begin + _BLOCK + 1], begin).tobytes()
+
+
+def _is_utf8(data: NDArray[np.uint8]) -> bool:
+    offsets = pa.py_buffer(np.array([0, len(data)]))
+    whole = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(data)])
+    try:
+        whole.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+@jit
+def _digits(number: Any) -> Any:
+    count = 1
+    while number >= 10:
+        number //= 10
+        count += 1
+    return count
+
+
+@jit
+def index_lines(data: Any, head: Any, count: Any) -> Any:
+    """Where each line `name<TAB>id<NEWLINE>` begins, and the end: `[count + 1]`.
+
+    Empty where the data are anything else than `count` such lines with ids 0, 1, 2 ...
+
+    Args:
+        data: The bytes of an id file; they end in a newline.
+        head: Where its first line ends.
+        count: How many names it announces.
+    """
+    start = np.empty(count + 1, np.int64)
+    start[0] = at = head
+    wrong = start[:0]
+    digits, next_power = 1, 10
+    for i in range(count):
+        if i == next_power:
+            digits += 1
+            next_power *= 10
+        while at < len(data) and data[at] > _NEWLINE:  # a control character is left to others
+            at += 1
+        if at + digits + 1 >= len(data) or data[at] != _TAB or data[at + digits + 1] != _NEWLINE:
+            return wrong
+        number = i
+        for k in range(digits, 0, -1):
+            if np.int64(data[at + k]) != 48 + number % 10:
+                return wrong
+            number //= 10
+        at += digits + 2
+        start[i + 1] = at
+    return start if at == len(data) else wrong
+
+
+@jit
+def _compact(data: Any, start: Any, first: Any) -> Any:
+    """The names alone, and where each begins; `first` is the id of the first."""
+    offsets = np.zeros(len(start), np.int64)
+    for i in range(len(start) - 1):
+        offsets[i + 1] = offsets[i] + start[i + 1] - start[i] - 2 - _digits(first + i)
+    out = np.empty(offsets[-1], np.uint8)
+    for i in range(len(start) - 1):
+        for j in range(offsets[i + 1] - offsets[i]):
+            out[offsets[i] + j] = data[start[i] + j]
+    return out, offsets
+
+
+@jit
+def _format(text: Any, offsets: Any, first: Any) -> Any:
+    """`name<TAB>id<NEWLINE>` for each name; `first` is the id of the first."""
+    count = len(offsets) - 1
+    size = offsets[count] - offsets[0]
+    for i in range(count):
+        size += 2 + _digits(first + i)
+    out = np.empty(size, np.uint8)
+    at = 0
+    for i in range(count):
+        for j in range(offsets[i], offsets[i + 1]):
+            out[at] = text[j]
+            at += 1
+        out[at] = _TAB
+        number = first + i
+        digits = _digits(number)
+        for d in range(digits):
+            out[at + digits - d] = 48 + number % 10
+            number //= 10
+        at += digits + 2
+        out[at - 1] = _NEWLINE
+    return out
+
+
+@jit
+def _distance(a: Any, size: Any, b: Any, limit: Any, row: Any) -> Any:
+    """Levenshtein's distance of `a[:size]` and `b`; more than `limit` may be any such number."""
+    for j in range(len(b) + 1):
+        row[j] = j
+    for i in range(size):
+        corner = row[0]
+        row[0] = i + 1
+        least = i + 1
+        for j in range(len(b)):
+            step = min(row[j], row[j + 1]) + 1
+            step = min(step, corner + (a[i] != b[j]))
+            corner = row[j + 1]
+            row[j + 1] = step
+            least = min(least, step)
+        if least > limit:
+            return least
+    return row[len(b)]
+
+
+@jit
+def _similar(data: Any, start: Any, codes: Any, raw: Any, limit: Any, count: Any) -> Any:
+    """The ids nearest to a name given as code points and as bytes; -1 where there are fewer."""
+    ids = np.full(count, -1, np.int64)
+    far = np.full(count, limit + 1, np.int64)
+    word = np.empty(len(codes) + limit + 1, np.int64)
+    row = np.empty(len(codes) + 1, np.int64)
+    for n in range(len(start) - 1):
+        at = start[n]
+        same = 0
+        while same < len(raw) and data[at + same] == raw[same]:
+            same += 1
+        after = at + same
+        if same == len(raw) and data[after] == 32:
+            after += 1
+        if same == len(raw) and data[after] == 40:  # a bracket
+            distance = 0
+        else:
+            size = 0
+            while data[at] != _TAB and size < len(word):
+                byte = np.int64(data[at])
+                length = 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+                code = byte if length == 1 else byte & (0xFF >> (length + 1))
+                for k in range(1, length):
+                    code = code << 6 | np.int64(data[at + k]) & 0x3F
+                word[size] = code
+                size += 1
+                at += length
+            if data[at] != _TAB or size + limit < len(codes):
+                continue
+            distance = _distance(word, size, codes, far[count - 1] - 1, row)
+        place = count
+        while place > 0 and distance < far[place - 1]:
+            place -= 1
+        if place < count:
+            for k in range(count - 1, place, -1):
+                ids[k] = ids[k - 1]
+                far[k] = far[k - 1]
+            ids[place] = n
+            far[place] = distance
+    return ids
