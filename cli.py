@@ -712,14 +712,25 @@ def artist_encode(
         str,
         typer.Option(help="antialias, or easynlp: exactly the pixels of the released training."),
     ] = "antialias",
+    versions: Annotated[
+        int, typer.Option(help="Versions of each image; training takes one an epoch.", min=1)
+    ] = 1,
+    crop: Annotated[
+        float, typer.Option(help="Share of the side that further versions keep at least.")
+    ] = 0.8,
+    flip: Annotated[
+        bool,
+        typer.Option("--flip", help="Mirror half of them, unless the caption says 左 or 右."),
+    ] = False,
     keep_images: Annotated[
         bool, typer.Option("--keep-images", help="Keep the images beside their codes.")
     ] = False,
+    seed: Seed = 0,
     device: Device = DeviceName.auto,
     overwrite: Overwrite = False,
 ) -> None:
     """Encode the images of a lattice table to VQGAN codes, once for all trainings."""
-    from artist.encode import encode_table
+    from artist.encode import Versions, encode_table
 
     report = encode_table(
         table,
@@ -728,6 +739,7 @@ def artist_encode(
         device=device.value,
         batch_size=batch_size,
         resize=resize,
+        versions=Versions(count=versions, crop=crop, flip=flip, seed=seed),
         keep_images=keep_images,
         overwrite=overwrite,
     )

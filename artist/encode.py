@@ -9,9 +9,10 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from artist.device import choose_device
@@ -29,15 +31,62 @@ from data.artefact import Run, fingerprint
 from data.easynlp_images import opencv_square
 from data.errors import ConfigError, InputError, SchemaError
 from data.images import decode_image, square
+from data.seeds import stream
 from data.tokenizer import tokenizer_folder
 from data.tsv import Rejects
 
 _log = logging.getLogger(__name__)
+_Pictures = list[NDArray[np.uint8]]  # versions of one image
 
 RESIZES = ("antialias", "easynlp")
 _REJECTS = ".rejects.tsv"
 _ROW_GROUP = 512  # rows, at least, that are read together later on
 _AHEAD = 2  # batches whose images are decoded while the model works
+_SIDES = frozenset("左右")  # captions with these say which side; mirrored, the picture contradicts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """How many versions of each image are encoded, and how the further ones differ.
+
+    Attributes:
+        count: The first is the image as it is; each of the others is cropped at random.
+        crop: The smallest share of the square's side that a crop keeps; 1 means no cropping.
+        flip: Mirror half of the further versions (without cropping, all), but never where the
+            caption says 左 or 右. Other captions may be wrong under it too: those that quote what
+            is written in the picture, for one.
+        seed: Of where and whether.
+    """
+
+    count: int = 1
+    crop: float = 0.8
+    flip: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"versions={self.count} must be at least 1.")
+        if not 0 < self.crop <= 1:
+            raise ConfigError(f"crop={self.crop} must lie in (0, 1]; 1 means no cropping.")
+        if self.crop == 1 and self.count > 1 + self.flip:
+            raise ConfigError(
+                f"{self.count} versions would be alike in part: without cropping there are two at "
+                "most, with --flip. Set --crop below 1."
+            )
+
+    def of(self, image: Image.Image, row: int, text: str) -> Iterator[Image.Image]:
+        """The versions of a row's image."""
+        yield image
+        for number in range(1, self.count):
+            rng = np.random.default_rng(stream(self.seed, "version", row, number))
+            side = min(image.size)
+            kept = round(side * rng.uniform(self.crop, 1))
+            left, top = (int(rng.integers(length - kept + 1)) for length in image.size)
+            mirrored = rng.random() < 0.5 or self.crop == 1
+            version = image if self.crop == 1 else image.crop((left, top, left + kept, top + kept))
+            if self.flip and mirrored and not _SIDES & set(text):
+                version = ImageOps.mirror(version)
+            yield version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +125,7 @@ def encode_table(
     device: str = "auto",
     batch_size: int = 32,
     resize: str = "antialias",
+    versions: Versions | None = None,
     keep_images: bool = False,
     overwrite: bool = False,
 ) -> EncodeReport:
@@ -92,6 +142,7 @@ def encode_table(
         batch_size: Images that go through the encoder at once.
         resize: How images get the VQGAN's size: `antialias`, or `easynlp`, the released code's way
             to the bit, for a released model.
+        versions: Further versions of each image for training, in the column `more_codes`.
         keep_images: Whether the new table keeps the `image` column too.
         overwrite: Replace what another run left at `out`.
 
@@ -100,6 +151,7 @@ def encode_table(
         SchemaError: `table` is not a lattice table with images.
         ConfigError: `resize` is neither of these.
     """
+    versions = versions or Versions()
     if resize not in RESIZES:
         raise ConfigError(f"resize={resize!r} is unknown; use one of {', '.join(RESIZES)}.")
     source = schema.open_shards(table, schema.LATTICE, [schema.IMAGE])
@@ -113,7 +165,7 @@ def encode_table(
     with Run.open(
         out,
         kind="codes",
-        settings={"keep_images": keep_images, "resize": resize},
+        settings={"keep_images": keep_images, "resize": resize, **_said(versions)},
         inputs={"table": fingerprint(table), "vqgan": made_by},
         folder=False,
         overwrite=overwrite,
@@ -123,7 +175,7 @@ def encode_table(
         start = time.monotonic()
         on = choose_device(device)
         channels_last(model.to(on))
-        target = _target_schema(source.schema_arrow, model, made_by, keep_images)
+        target = _target_schema(source.schema_arrow, model, made_by, keep_images, versions)
         rejects = Rejects(run.beside(_REJECTS))
         used = torch.zeros(model.config.codebook_size, dtype=torch.bool)
         encoded, waiting = 0, list[pa.RecordBatch]()
@@ -132,12 +184,16 @@ def encode_table(
             tqdm(total=source.num_rows, unit="image", disable=None) as bar,
         ):
             batches = source.iter_batches(batch_size)
-            for rows, pixels in _decoded(batches, model.config.resolution, resize, rejects):
-                if pixels:
-                    codes = _encode(model, pixels, on)
+            prepare = partial(_pixels, size=model.config.resolution, resize=resize)
+            for rows, images in _decoded(batches, partial(prepare, versions=versions), rejects):
+                if images:
+                    pixels = [version for image in images for version in image]
+                    parts = (pixels[n : n + batch_size] for n in range(0, len(pixels), batch_size))
+                    codes = torch.cat([_encode(model, part, on) for part in parts])
                     used[codes.long().flatten()] = True
+                    codes = codes.view(len(images), versions.count, -1)
                     waiting.append(_with_codes(rows, codes, target))
-                    encoded += len(pixels)
+                    encoded += len(images)
                 if sum(batch.num_rows for batch in waiting) >= _ROW_GROUP:
                     writer.write_table(pa.Table.from_batches(waiting, target))
                     waiting = []
@@ -160,15 +216,15 @@ def encode_table(
 
 
 def _decoded(
-    batches: Iterator[pa.RecordBatch], size: int, resize: str, rejects: Rejects
-) -> Iterator[tuple[pa.RecordBatch, list[NDArray[np.uint8]]]]:
-    """Rows with a usable image, and the pixels (size, size, 3) of each.
+    batches: Iterator[pa.RecordBatch], prepare: Callable[..., _Pictures], rejects: Rejects
+) -> Iterator[tuple[pa.RecordBatch, list[_Pictures]]]:
+    """Rows with a usable image, and what `prepare` makes of (bytes, row number, caption) of each.
 
     Images are decoded in threads (Pillow lets go of the interpreter) and a few batches ahead.
     """
-    row_number = 0
+    begun = row_number = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead = deque[tuple[pa.RecordBatch, list[Future[NDArray[np.uint8]]]]]()
+        ahead = deque[tuple[pa.RecordBatch, list[Future[_Pictures]]]]()
         more = True
         while more or ahead:
             while more and len(ahead) <= _AHEAD:
@@ -176,7 +232,10 @@ def _decoded(
                 more = batch is not None
                 if batch is not None:
                     contents = batch.column(schema.IMAGE.name).field("bytes").to_pylist()
-                    ahead.append((batch, [pool.submit(_pixels, c, size, resize) for c in contents]))
+                    numbers, texts = range(begun, begun + batch.num_rows), batch["text"].to_pylist()
+                    rows = zip(contents, numbers, texts, strict=True)
+                    ahead.append((batch, [pool.submit(prepare, *row) for row in rows]))
+                    begun += batch.num_rows
             if not ahead:
                 return
             batch, futures = ahead.popleft()
@@ -192,13 +251,21 @@ def _decoded(
             yield batch.take(pa.array(kept, pa.int32())), pixels
 
 
-def _pixels(content: bytes | None, size: int, resize: str) -> NDArray[np.uint8]:
+def _pixels(
+    content: bytes | None, row: int, text: str, *, size: int, resize: str, versions: Versions
+) -> _Pictures:
+    """The versions of an encoded image, (size, size, 3) each."""
     if content is None:
         raise InputError("no image")
-    image = decode_image(content)
+    images = versions.of(decode_image(content), row, text)
     if resize == "easynlp":
-        return opencv_square(np.asarray(image), size)
-    return square(image, size)
+        return [opencv_square(np.asarray(image), size) for image in images]
+    return [square(image, size) for image in images]
+
+
+def _said(versions: Versions | None) -> dict[str, Any]:
+    """The settings of the versions, for a manifest; nothing where there is one only."""
+    return {"versions": asdict(versions)} if versions and versions.count > 1 else {}
 
 
 def with_codes(table: Path, vqgan: Path, device: str) -> Path:
@@ -233,23 +300,37 @@ def _encode(model: VQGAN, pixels: list[NDArray[np.uint8]], device: torch.device)
     return model.encode_codes(from_uint8(batch)).cpu()
 
 
-def _target_schema(source: pa.Schema, model: VQGAN, made_by: str, keep_images: bool) -> pa.Schema:
+def _target_schema(
+    source: pa.Schema, model: VQGAN, made_by: str, keep_images: bool, versions: Versions
+) -> pa.Schema:
     """The source's columns, perhaps without images, and the codes; its metadata and the VQGAN's."""
-    names = {schema.CODES.name} | (set() if keep_images else {schema.IMAGE.name})
+    names = {schema.CODES.name, schema.MORE_CODES.name}
+    names |= set() if keep_images else {schema.IMAGE.name}
     kept = [f for f in source if f.name not in names]
+    more = [schema.MORE_CODES] if versions.count > 1 else []
     return schema.with_metadata(
-        pa.schema([*kept, schema.CODES], metadata=source.metadata),
+        pa.schema([*kept, schema.CODES, *more], metadata=source.metadata),
         {
             "vqgan_fingerprint": made_by,
             "codebook_size": model.config.codebook_size,
             "image_len": model.config.image_len,
+            **_said(versions),
         },
     )
 
 
 def _with_codes(rows: pa.RecordBatch, codes: torch.Tensor, target: pa.Schema) -> pa.RecordBatch:
+    """Rows with their codes (B, versions, L)."""
     values = codes.numpy().astype(np.uint16)
-    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-    lists = pa.ListArray.from_arrays(offsets, values.ravel())
-    arrays = [lists if f.name == schema.CODES.name else rows.column(f.name) for f in target]
+    made = {
+        schema.CODES.name: _lists(values[:, 0]),
+        schema.MORE_CODES.name: _lists(values[:, 1:].reshape(len(values), -1)),
+    }
+    arrays = [made[f.name] if f.name in made else rows.column(f.name) for f in target]
     return pa.record_batch(arrays, schema=target)
+
+
+def _lists(values: NDArray[np.uint16]) -> pa.Array:
+    """(B, n) as a column of lists."""
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(values).ravel())

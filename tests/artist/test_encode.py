@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from artist.encode import encode_table
+from artist.encode import Versions, encode_table
 from artist.vqgan import VQGAN, VQGANConfig, from_uint8
 from artist.vqgan_folder import load_vqgan, save_vqgan, vqgan_fingerprint
 from data import schema
 from data.easynlp_images import opencv_square
 from data.errors import ArtefactError, ConfigError, InputError, SchemaError
+from data.images import square
 
 CONFIG = VQGANConfig(
     resolution=16,
@@ -141,3 +142,87 @@ def test_easynlp_s_resize_gives_the_codes_of_its_pixels(tmp_path, vqgan):
     assert found == codes.tolist()
     with pytest.raises(ConfigError, match="antialias, easynlp"):
         encode_table(table, tmp_path / "other.parquet", vqgan=vqgan, resize="nearest")
+
+
+def picture(width: int = 40, height: int = 24) -> Image.Image:
+    """Columns grow brighter to the right, rows to the bottom."""
+    red = np.broadcast_to(np.linspace(0, 255, width), (height, width))
+    green = np.broadcast_to(np.linspace(0, 255, height)[:, None], (height, width))
+    return Image.fromarray(np.stack([red, green, red * 0], -1).astype(np.uint8))
+
+
+def mirrored(image: Image.Image) -> bool:
+    return image.getpixel((0, 0))[0] > image.getpixel((image.width - 1, 0))[0]
+
+
+def test_further_versions_are_crops_that_row_number_and_seed_decide():
+    versions = Versions(count=6, crop=0.5, flip=True)
+    first, *further = versions.of(picture(), 3, "一只狗")
+    assert first.size == (40, 24)
+    assert all(image.width == image.height and 12 <= image.width <= 24 for image in further)
+    assert len({image.tobytes() for image in further}) == 5
+    again = list(versions.of(picture(), 3, "一只狗"))
+    assert [image.tobytes() for image in again[1:]] == [image.tobytes() for image in further]
+    other = list(versions.of(picture(), 4, "一只狗"))
+    assert [image.tobytes() for image in other[1:]] != [image.tobytes() for image in further]
+
+
+def test_half_are_mirrored_but_never_where_the_caption_says_a_side():
+    versions = Versions(count=41, flip=True)
+    turned = [mirrored(image) for image in versions.of(picture(), 0, "一只狗")]
+    assert not turned[0]
+    assert 10 < sum(turned) < 30
+    for text in ("一个人在左边", "向右转"):
+        assert not any(mirrored(image) for image in versions.of(picture(), 0, text))
+    assert not any(mirrored(image) for image in Versions(count=41).of(picture(), 0, "一只狗"))
+    assert [mirrored(i) for i in Versions(count=2, crop=1, flip=True).of(picture(), 0, "")][1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"count": 0}, "at least 1"),
+        ({"count": 2, "crop": 0.0}, r"must lie in \(0, 1\]"),
+        ({"count": 3, "crop": 1.0, "flip": True}, "Set --crop below 1"),
+    ],
+)
+def test_impossible_versions_say_what_to_set(wrong, said):
+    with pytest.raises(ConfigError, match=said):
+        Versions(**wrong)
+
+
+def test_versions_are_encoded_beside_the_image_as_it_is(tmp_path, vqgan):
+    table = write_table(tmp_path / "t.parquet", [png(n, 24) for n in range(5)])
+    encode_table(table, tmp_path / "plain.parquet", vqgan=vqgan)
+    versions = Versions(count=3, crop=0.6, flip=True)
+    out = tmp_path / "more.parquet"
+    encode_table(table, out, vqgan=vqgan, versions=versions, batch_size=2)
+    plain, more = pq.read_table(tmp_path / "plain.parquet"), pq.read_table(out)
+    assert more["codes"].to_pylist() == plain["codes"].to_pylist()
+    model = load_vqgan(vqgan)
+    length = model.config.image_len
+    for n, codes in enumerate(more["more_codes"].to_pylist()):
+        image = Image.open(io.BytesIO(png(n, 24)))
+        cropped = list(versions.of(image, n, "猫"))[1:]
+        pixels = torch.from_numpy(np.stack([square(c, 16) for c in cropped])).permute(0, 3, 1, 2)
+        want = model.encode_codes(from_uint8(pixels))
+        assert torch.equal(torch.tensor(codes).view(2, length), want)
+    said = schema.table_metadata(pq.read_schema(out))
+    assert '"count": 3' in said["versions"]
+    with pytest.raises(ArtefactError, match="belongs to another run"):
+        encode_table(table, out, vqgan=vqgan)
+
+
+def test_the_images_of_a_folder_of_shards_are_encoded(tmp_path, vqgan):
+    images = [png(n) for n in range(6)]
+    whole = write_table(tmp_path / "t.parquet", images)
+    encode_table(whole, tmp_path / "whole.parquet", vqgan=vqgan)
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for name, part in (("a", images[:4]), ("b", images[4:])):
+        write_table(shards / f"{name}.parquet", part)
+    encode_table(shards, tmp_path / "parts.parquet", vqgan=vqgan)
+    assert (
+        pq.read_table(tmp_path / "parts.parquet")["codes"].to_pylist()
+        == pq.read_table(tmp_path / "whole.parquet")["codes"].to_pylist()
+    )
