@@ -866,6 +866,10 @@ def artist_finetune(
     precision: Annotated[
         str, typer.Option(help="auto, bf16, fp16 (GPUs) or fp32.")
     ] = TrainConfig.precision,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Take two steps; say what memory and time it will take."),
+    ] = False,
     seed: Seed = 0,
     device: Device = DeviceName.auto,
     overwrite: Overwrite = False,
@@ -875,24 +879,33 @@ def artist_finetune(
     Images are turned into codes first, once. Interrupted, it saves a checkpoint; the same command
     goes on from there. Several GPUs or machines: start it by torchrun.
     """
-    from artist.train import finetune
-    from pipeline import match_as_table
-
     given = _given(context, TrainConfig)
     if fusion == "easynlp":
         given.setdefault("max_entities", EASYNLP_ENTITIES)
-    report = finetune(
-        table,
-        valid=valid,
-        kg=kg,
-        vqgan=vqgan,
-        out=out,
-        config=TrainConfig.preset(preset, **given),
-        init=init,
-        preview_prompts=match_as_table(preview_prompts, table, kg) if preview_prompts else None,
-        device=device.value,
-        overwrite=overwrite,
-    )
+    config = TrainConfig.preset(preset, **given)
+    report: object
+    if dry_run:
+        from artist.rehearse import rehearse
+
+        report = rehearse(
+            table, valid=valid, kg=kg, vqgan=vqgan, config=config, init=init, device=device.value
+        )
+    else:
+        from artist.train import finetune
+        from pipeline import match_as_table
+
+        report = finetune(
+            table,
+            valid=valid,
+            kg=kg,
+            vqgan=vqgan,
+            out=out,
+            config=config,
+            init=init,
+            preview_prompts=match_as_table(preview_prompts, table, kg) if preview_prompts else None,
+            device=device.value,
+            overwrite=overwrite,
+        )
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
         typer.echo(report)
 

@@ -279,8 +279,7 @@ def with_codes(table: Path, vqgan: Path, device: str) -> Path:
     found = schema.open_shards(table, schema.LATTICE, [schema.CODES]).schema_arrow
     made_by = vqgan_fingerprint(load_vqgan(vqgan))
     if schema.CODES.name not in found.names:
-        stem = table.name.removesuffix(".parquet")
-        encoded = table.with_name(f"{stem}.codes-{made_by[:8]}.parquet")
+        encoded = codes_beside(table, made_by)
         report = encode_table(table, encoded, vqgan=vqgan, device=device)
         if not report.already_done:
             _log.info("%s", report)
@@ -291,6 +290,12 @@ def with_codes(table: Path, vqgan: Path, device: str) -> Path:
             "`cli.py artist encode`."
         )
     return table
+
+
+def codes_beside(table: Path, vqgan_fingerprint: str) -> Path:
+    """Where `with_codes` writes a table's codes."""
+    stem = table.name.removesuffix(".parquet")
+    return table.with_name(f"{stem}.codes-{vqgan_fingerprint[:8]}.parquet")
 
 
 @torch.inference_mode()

@@ -22,31 +22,29 @@ from torch.nn.parallel import DistributedDataParallel
 
 from artist.checkpoint import load_strict
 from artist.compiled import Compiled
-from artist.config import SIZES, TrainConfig
-from artist.dataset import Batch, Batches, Rows, lattice_settings, rows_from_table
+from artist.config import TrainConfig
+from artist.dataset import Batch, Batches
 from artist.device import choose_dtype
 from artist.distributed import Team, check_shared, join
 from artist.encode import with_codes
 from artist.feed import Feed
-from artist.gpt import GPT, Entities, GPTConfig
+from artist.gpt import GPT, Entities
 from artist.journal import METRICS, Journal, plot_losses
 from artist.likelihood import row_losses
+from artist.materials import load_materials
 from artist.memory import advice_on_memory
-from artist.model_folder import CONFIG, Model, load_model, save_model
+from artist.model_folder import save_model
 from artist.optimize import Average, Watch, make_optimizers, rate_at
 from artist.preview import Preview
-from artist.row_cache import open_rows
 from artist.snapshots import Snapshots
 from artist.stop import StopFlag, stop_signals
-from artist.vqgan import VQGAN
 from artist.vqgan_folder import load_vqgan, vqgan_fingerprint
 from data.artefact import Run, fingerprint
-from data.errors import Interrupted, SchemaError
-from data.kg_folder import kg_fingerprint, read_vectors
+from data.errors import Interrupted
+from data.kg_folder import kg_fingerprint
 from data.seeds import stream
-from data.tokenizer import Tokenizer, tokenizer_of
 
-__all__ = ["METRICS", "FinetuneReport", "Trainer", "finetune", "start_from"]
+__all__ = ["METRICS", "FinetuneReport", "Trainer", "finetune"]
 
 log = logging.getLogger(__name__)
 
@@ -161,111 +159,6 @@ def finetune(
             run.finish(counts)
         team.wait()
     return FinetuneReport(out=out, **counts)
-
-
-@dataclass
-class Materials:
-    """What a training begins with, all read and fitted together."""
-
-    gpt: GPT
-    codec: VQGAN
-    tokenizer: Tokenizer
-    graph: str
-    train: Batches
-    valid: Batches
-
-    def model(self) -> Model:
-        """The model as it is now, to be saved."""
-        knows = self.gpt.config.fusion != "none"
-        return Model(
-            gpt=self.gpt,
-            vqgan=self.codec.cpu(),
-            tokenizer=self.tokenizer,
-            kg_fingerprint=self.graph if knows else "",
-            lattice=lattice_settings(self.train.rows.metadata),
-        )
-
-    def preview(
-        self, prompts: pa.Table | None, folder: Path, config: TrainConfig, device: torch.device
-    ) -> Preview:
-        """What draws pictures along the way: of these prompts, or else of validation rows."""
-        batches = self.valid
-        if prompts is not None:
-            rows = rows_from_table(
-                prompts,
-                text_len=config.text_len,
-                pad_id=self.tokenizer.pad_id,
-                max_entities=config.max_entities,
-                policy=config.entity_policy,
-                source="the preview's prompts",
-            )
-            batches = Batches(rows, self.valid.vectors, self.gpt.config)
-        return Preview(batches, self.codec.to(device), folder, config.seed)
-
-
-def load_materials(
-    table: Path, valid: Path, *, kg: Path, codec: VQGAN, config: TrainConfig, init: Path | None
-) -> Materials:
-    """Read everything, and make a model of the sizes that it asks for.
-
-    Raises:
-        ToolkitError: Something does not fit the others.
-    """
-    tokenizer, vectors, graph = tokenizer_of(table), read_vectors(kg), kg_fingerprint(kg)
-    wanted = graph if config.fusion != "none" else None
-    rows, valid_rows = (_read(path, tokenizer, wanted, config) for path in (table, valid))
-    torch.manual_seed(stream(config.seed, "weights"))
-    gpt = GPT(
-        GPTConfig(
-            text_vocab_size=tokenizer.vocab_size,
-            image_vocab_size=codec.config.codebook_size,
-            text_len=config.text_len,
-            image_len=rows.codes.shape[1],
-            embd_pdrop=config.dropout,
-            resid_pdrop=config.dropout,
-            fusion=config.fusion,
-            entity_dim=vectors.shape[1],
-            max_entities=config.max_entities,
-            entity_policy=config.entity_policy,
-            **SIZES[config.size],
-        )
-    )
-    if init is not None:
-        start_from(gpt, init)
-    batches = [Batches(r, vectors, gpt.config) for r in (rows, valid_rows)]
-    return Materials(gpt, codec, tokenizer, graph, *batches)
-
-
-def _read(table: Path, tokenizer: Tokenizer, graph: str | None, config: TrainConfig) -> Rows:
-    """The rows of a table, if it was built with this tokenizer and (unless None) this graph."""
-    rows = open_rows(
-        table,
-        text_len=config.text_len,
-        pad_id=tokenizer.pad_id,
-        max_entities=config.max_entities,
-        policy=config.entity_policy,
-    )
-    if rows.metadata.get("tokenizer_fingerprint") != tokenizer.fingerprint:
-        raise SchemaError(f"{table} was built with another tokenizer than the training table.")
-    if graph is not None and rows.metadata.get("kg_fingerprint") != graph:
-        raise SchemaError(
-            f"{table} was built with another KG than the one given, so its entity ids mean others. "
-            "Build it again with `cli.py lattice build --kg`."
-        )
-    return rows
-
-
-def start_from(gpt: GPT, init: Path) -> None:
-    """Take over the weights of a model folder; a fusion that it lacks begins as doing nothing.
-
-    Raises:
-        InputError: The model has other sizes.
-    """
-    other = load_model(init).gpt
-    state = dict(other.state_dict())
-    if gpt.config.fusion == "lattice" and other.config.fusion == "none":
-        state["fusion.project.weight"] = torch.zeros_like(gpt.state_dict()["fusion.project.weight"])
-    load_strict(gpt, state, str(init / CONFIG))
 
 
 class StepLoss(nn.Module):
@@ -410,6 +303,17 @@ class Trainer:
             "kept_step": self.best["step"] if self.config.keep == "best" else self.step,
             "seconds": round(time.monotonic() - began, 1),
         }
+
+    def take_steps(self, count: int) -> list[float]:
+        """The seconds that some steps take, without validations and checkpoints."""
+        step_loss, seconds = self._wrapped(), []
+        with self.feed:
+            for _ in range(count):
+                began = time.monotonic()
+                self._train_step(step_loss)
+                self.step += 1
+                seconds.append(time.monotonic() - began)
+        return seconds
 
     def _train_step(self, step_loss: nn.Module) -> bool:
         """One step of the optimizer; whether some process was asked to stop."""

@@ -123,7 +123,7 @@ def test_a_training_on_mapped_rows_is_the_same_bit_for_bit(tmp_path, monkeypatch
     world: World = make_world(tmp_path / "world")
     paths = {"valid": world.valid, "kg": world.kg, "vqgan": world.vqgan}
     finetune(world.train, **paths, out=tmp_path / "held", config=QUICK)
-    monkeypatch.setattr("artist.train.open_rows", map_rows)
+    monkeypatch.setattr("artist.materials.open_rows", map_rows)
     finetune(world.train, **paths, out=tmp_path / "mapped", config=QUICK)
     assert list(world.train.parent.glob("train.parquet.rows-*"))
     assert same(tmp_path / "held", tmp_path / "mapped")
