@@ -541,10 +541,16 @@ def lattice_show(
     segment: SegmentBy = SegmentName.none,
     max_entities: MaxEntities = None,
     policy: Policy = PolicyName.first,
+    svg: Annotated[
+        Path | None, typer.Option(help="Draw it into this file too.", show_default=False)
+    ] = None,
 ) -> None:
-    """Draw the lattice of one sentence: its tokens, and the entities over them."""
-    from lattice.build import show_text
+    """Draw the lattice of one sentence: its tokens, the entities over them, and who lost why."""
+    from lattice.build import load_tokenizer
+    from lattice.explain import explain_text
     from lattice.kernel import LatticeConfig
+    from lattice.show import draw
+    from lattice.svg import save_lattice
 
     config = LatticeConfig(
         min_length=min_length,
@@ -553,16 +559,17 @@ def lattice_show(
         max_entities=max_entities,
         policy=policy.value,
     )
-    drawing = show_text(
+    found = explain_text(
         text,
         names=_names(kg, entities),
-        tokenizer=tokenizer,
+        tokenizer=load_tokenizer(tokenizer),
         config=config,
         mentions=mentions,
-        width=shutil.get_terminal_size((100, 24)).columns,
-        colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
     )
-    typer.echo(drawing)
+    if svg is not None:
+        save_lattice(found, svg)
+    width = shutil.get_terminal_size((100, 24)).columns
+    typer.echo(draw(found, width, sys.stdout.isatty() and "NO_COLOR" not in os.environ))
 
 
 @lattice_app.command("stats")

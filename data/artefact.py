@@ -171,6 +171,20 @@ def write_json(path: Path, value: Any) -> None:
         file.write(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=False) + "\n")
 
 
+def save_text(path: Path, text: str) -> None:
+    """Write a small file that somebody asked for, such as a drawing; its folder is made.
+
+    Raises:
+        ArtefactError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as file:
+            file.write(text)
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
 class Run:
     """One output under construction.
 

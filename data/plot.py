@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.artefact import atomic
+from data.artefact import save_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,5 +63,4 @@ def to_svg(figure: "Figure") -> str:
 
 def save_svg(figure: "Figure", path: Path) -> None:
     """Write the figure as an SVG file. Call inside `style()`."""
-    with atomic(path) as file:
-        file.write(f'<?xml version="1.0" encoding="UTF-8"?>\n{to_svg(figure)}')
+    save_text(path, f'<?xml version="1.0" encoding="UTF-8"?>\n{to_svg(figure)}')

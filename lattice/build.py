@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from data.artefact import Manifest, Run, fingerprint, sha256
 from data.errors import ArtefactError, ConfigError, InputError
-from data.kg_folder import open_names
 from data.schema import IMAGE, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer, tokenizer_folder, write_character_vocabulary
 from data.tsv import Rejects, open_bytes
@@ -30,7 +29,6 @@ from lattice.easynlp import tsv_lines
 from lattice.kernel import LatticeConfig, LatticeKernel, one_of
 from lattice.lexicon import names_file
 from lattice.segment import segmenter
-from lattice.show import Bar, draw
 from lattice.vocabulary import BACKENDS, Vocabulary, kg_of, load_vocabulary
 
 __all__ = [
@@ -40,7 +38,6 @@ __all__ = [
     "build_lattice",
     "load_tokenizer",
     "match_texts",
-    "show_text",
     "table_metadata",
 ]
 
@@ -245,32 +242,6 @@ class TextMatcher:
         batch = self._kernel(pa.RecordBatch.from_arrays(columns, schema=CAPTIONS))
         about = table_metadata(self._vocabulary.kg_fingerprint, self._tokenizer, self._config)
         return pa.Table.from_batches([batch]).cast(with_metadata(LATTICE, about))
-
-
-def show_text(
-    text: str,
-    *,
-    names: Path,
-    tokenizer: Path | None = None,
-    config: LatticeConfig | None = None,
-    mentions: Path | None = None,
-    width: int = 100,
-    colour: bool = False,
-) -> str:
-    """The lattice of one text, drawn for a terminal; see `lattice.show.draw`."""
-    loaded = load_tokenizer(tokenizer)
-    table = match_texts([text], names=names, tokenizer=loaded, config=config, mentions=mentions)
-    row = table.to_pylist()[0]
-    named = open_names(names_file(names))
-    n = row["seq_len"]
-    bars = [
-        Bar(start, last + 1, f"{named[entity_id]} {entity_id}")
-        for entity_id, start, last in zip(
-            row["lex_ids"], row["pos_s"][n:], row["pos_e"][n:], strict=True
-        )
-    ]
-    surfaces = next(iter(loaded.encode([text]))).surfaces
-    return draw(surfaces, bars, width, colour)
 
 
 def load_tokenizer(path: Path | None) -> Tokenizer:

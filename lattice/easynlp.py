@@ -19,7 +19,7 @@ from tqdm import tqdm
 from data.artefact import Manifest, Run, fingerprint, sha256
 from data.errors import ArtefactError, ConfigError, InputError
 from data.images import check_image, decode_base64, decode_image
-from data.kg_folder import read_names
+from data.kg_folder import open_names
 from data.schema import (
     IMAGE,
     LATTICE,
@@ -215,7 +215,7 @@ def import_table(
         if run.finished is not None:
             return _import_report(out, run.finished, unchanged=True)
         rejects = Rejects(run.beside(".rejects.tsv"))
-        reader = _Reader(tsv, loaded, len(read_names(names_file(names))), check_images, rejects)
+        reader = _Reader(tsv, loaded, len(open_names(names_file(names))), check_images, rejects)
         metadata = {
             "tokenizer_fingerprint": loaded.fingerprint,
             "kg_fingerprint": kg_of(names),

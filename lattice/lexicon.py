@@ -145,7 +145,7 @@ def make_lexicon(
     named: dict[str, int] = {}
     folded: dict[str, int] = {}
     for entity_id, name in enumerate(names):
-        normal = _normalise(name, tokenizer)
+        normal = surface_of(name, tokenizer)
         if _fits(normal, config, counts):
             equal = named if normal == name else folded
             counts["duplicate_names"] += normal in equal
@@ -201,10 +201,10 @@ def _add_aliases(
     """Names without their bracket, where neither a name nor a mention has that surface."""
     aliases: dict[str, set[int]] = {}
     for entity_id, name in enumerate(names):
-        bracketed = _BRACKETED.fullmatch(name) if name[-1:] in _CLOSING else None
-        if bracketed is None:
+        bare = without_bracket(name)
+        if bare is None:
             continue
-        alias = _normalise(bracketed[1], tokenizer)
+        alias = surface_of(bare, tokenizer)
         if not config.min_length <= len(alias) <= config.max_length:
             continue
         if alias in named or alias in senses:
@@ -215,8 +215,15 @@ def _add_aliases(
     senses |= aliases
 
 
-def _normalise(name: str, tokenizer: Tokenizer) -> str:
+def surface_of(name: str, tokenizer: Tokenizer) -> str:
+    """A name as it stands in a caption: folded by the tokenizer, without white space."""
     return name if _IDEOGRAPHS.fullmatch(name) else tokenizer.normalise(name)
+
+
+def without_bracket(name: str) -> str | None:
+    """`刘德华` for `刘德华（演员）`; None where a name does not end in a bracket."""
+    bracketed = _BRACKETED.fullmatch(name) if name[-1:] in _CLOSING else None
+    return bracketed[1] if bracketed else None
 
 
 def _fits(surface: str, config: LexiconConfig, counts: Counter[str]) -> bool:
@@ -246,8 +253,8 @@ def _add_mentions(
         counts["mentions"] += 1
         entity_id = ids.get(entity)
         if entity_id is None:
-            entity_id = named.get(_normalise(entity, tokenizer))
-        surface = _normalise(mention, tokenizer)
+            entity_id = named.get(surface_of(entity, tokenizer))
+        surface = surface_of(mention, tokenizer)
         if entity_id is None:
             counts["mentions_of_unknown_entities"] += 1
         elif config.min_length <= len(surface) <= config.max_length:

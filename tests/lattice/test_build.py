@@ -370,16 +370,6 @@ def test_the_kernel_has_no_side_effects(names, characters):
     assert pa.Table.from_batches(pieces).to_pylist() == whole.to_pylist()
 
 
-def test_show_draws_the_lattice(command, names):
-    code, said, _ = command("lattice", "show", "北 京故宫的iPhone手机壳", "--entities", names)
-    assert code == 0
-    lines = said.splitlines()
-    assert lines[0].startswith("北 京 故 宫 的 i p h o n e 手 机 壳")
-    assert lines[1] == "╰───╯ 北京 0"
-    assert lines[2] == "╰─────────╯ 北京故宫 2"
-    assert lines[3] == "      ╰───╯ 故宫 1"
-
-
 def test_text_that_is_not_unicode_is_one_clear_error(command, names):
     code, _, err = command("lattice", "show", "北京\udce4", "--entities", names)
     assert (code, "is not valid Unicode" in err) == (2, True)
