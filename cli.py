@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from artist.config import EASYNLP_ENTITIES, SamplingConfig, TrainConfig
+from artist.config import EASYNLP_ENTITIES, EvaluateConfig, SamplingConfig, TrainConfig
 from data.errors import ConfigError, Interrupted, ToolkitError
 from data.memory import reuse_freed_memory
 from kg.config import KGConfig
@@ -929,18 +929,138 @@ def _given(context: typer.Context, config: type) -> dict[str, Any]:
 
 @artist_app.command("evaluate")
 def artist_evaluate(
-    table: Annotated[Path, typer.Argument(help="A lattice table with images or codes.")],
-    model: ModelPath,
-    kg: KG,
-    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "fp32",
+    table: Annotated[
+        Path | None,
+        typer.Argument(help="A lattice table with images or codes.", show_default=False),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="A model folder.", show_default=False)
+    ] = None,
+    kg: Annotated[
+        Path | None,
+        typer.Option("--kg", help="The KG folder it was trained with.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write a folder with JSON, tables and a report.", show_default=False),
+    ] = None,
+    train_table: Annotated[
+        Path | None,
+        typer.Option(
+            help="The table it was trained on: sets captions with unseen entities apart.",
+            show_default=False,
+        ),
+    ] = None,
+    other_kg: Annotated[
+        Path | None,
+        typer.Option(help="Also give it another KG's vectors, by name.", show_default=False),
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measure these, draw none: a folder, a TSV of base64, `artist predict`'s output.",
+            show_default=False,
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compare with these (folder, TSV, table, .npz), not with TABLE's own pictures.",
+            show_default=False,
+        ),
+    ] = None,
+    inception: Annotated[
+        Path | None,
+        typer.Option(
+            help="Adds FID, KID and IS: pt_inception-2015-12-05-6726825d.pth of pytorch-fid.",
+            show_default=False,
+        ),
+    ] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(
+            help="Adds text-image match: folder of a Chinese CLIP, as transformers saves it.",
+            show_default=False,
+        ),
+    ] = None,
+    save_reference: Annotated[
+        Path | None,
+        typer.Option(help="Keep the reference's statistics (.npz).", show_default=False),
+    ] = None,
+    draw: Annotated[
+        int | None,
+        typer.Option(
+            help="Draw so many of the captions for --inception and --clip; by default all."
+        ),
+    ] = EvaluateConfig.draw,
+    fid_like: Annotated[
+        str, typer.Option(help="Resize as pytorch-fid, clean-fid or torch-fidelity does.")
+    ] = EvaluateConfig.fid_like,
+    kid_subset_size: Annotated[
+        int, typer.Option(help="Pictures in each of KID's subsets.")
+    ] = EvaluateConfig.kid_subset_size,
+    is_splits: Annotated[
+        int, typer.Option(help="Parts that the Inception score is the mean over.")
+    ] = EvaluateConfig.is_splits,
+    shuffles: Annotated[
+        int, typer.Option(help="How many times to deal vectors to wrong entities.")
+    ] = EvaluateConfig.shuffles,
+    examples: Annotated[
+        int, typer.Option(help="Captions with pictures in each part of the report.")
+    ] = EvaluateConfig.examples,
+    temperature: Annotated[
+        float, typer.Option(help="Of drawing: below 1 is tamer, above 1 wilder.")
+    ] = SamplingConfig.temperature,
+    top_k: Annotated[
+        int, typer.Option(help="Of drawing: choose among the k likeliest codes; 0 is all.")
+    ] = SamplingConfig.top_k or 0,
+    cfg_scale: Annotated[
+        float, typer.Option(help="Of drawing: guidance; 1 turns it off.")
+    ] = SamplingConfig.cfg_scale,
+    batch_size: Annotated[
+        int, typer.Option(help="Captions or pictures measured at once.")
+    ] = EvaluateConfig.batch_size,
+    precision: Annotated[
+        str, typer.Option(help="Of likelihood: auto, bf16 or fp32.")
+    ] = EvaluateConfig.precision,
     seed: Seed = 0,
     device: Device = DeviceName.auto,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Likelihood of held-out images: with knowledge, without, and with its vectors shuffled."""
+    """Measure a model: likelihood, what knowledge is worth, its VQGAN; and pictures.
+
+    With --model and TABLE: likelihood and reconstruction. --inception and --clip add figures of
+    pictures, drawn now or given as --pictures; those can be measured without a model too. What was
+    not measured is listed.
+    """
     from artist.evaluate import evaluate
 
     report = evaluate(
-        table, model=model, kg=kg, device=device.value, precision=precision, seed=seed
+        table,
+        model=model,
+        kg=kg,
+        train_table=train_table,
+        other_kg=other_kg,
+        pictures=pictures,
+        reference=reference,
+        inception=inception,
+        clip=clip,
+        out=out,
+        save_reference=save_reference,
+        config=EvaluateConfig(
+            shuffles=shuffles,
+            draw=draw,
+            fid_like=fid_like,
+            kid_subset_size=kid_subset_size,
+            is_splits=is_splits,
+            examples=examples,
+            batch_size=batch_size,
+            precision=precision,
+            seed=seed,
+        ),
+        sampling=SamplingConfig(temperature=temperature, top_k=top_k or None, cfg_scale=cfg_scale),
+        device=device.value,
+        overwrite=overwrite,
     )
     typer.echo(report)
 

@@ -113,7 +113,7 @@ class ClipScorer:
                 waiting = []
         if waiting:
             found.append(self._image_features(waiting))
-        return _unit(torch.cat(found))
+        return _unit(torch.cat(found)) if found else torch.zeros(0, 1)
 
     def _image_features(self, waiting: list[Tensor]) -> Tensor:
         features: Tensor = self.model.get_image_features(torch.stack(waiting).to(self.device))

@@ -8,7 +8,7 @@ L=256. Large ones are not held but mapped; see `artist.row_cache`.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -81,6 +81,24 @@ class Rows:
     def largest_entity(self) -> int:
         """The largest entity id; -1 without entities."""
         return int(self.entity_ids.max(initial=-1))
+
+    def take(self, chosen: NDArray[np.int64]) -> "Rows":
+        """Some of the rows, in the order given."""
+        counts = np.diff(self.first_entity)[chosen]
+        row, place = _places(counts)
+        at = self.first_entity[chosen[row]] + place
+        return replace(
+            self,
+            idx=[self.idx[n] for n in chosen],
+            texts=[self.texts[n] for n in chosen],
+            bert_ids=self.bert_ids[chosen],
+            codes=self.codes[chosen],
+            first_entity=np.concatenate([[0], np.cumsum(counts)]),
+            entity_ids=self.entity_ids[at],
+            starts=self.starts[at],
+            ends=self.ends[at],
+            more_codes=None if self.more_codes is None else self.more_codes[chosen],
+        )
 
 
 def rows_from_table(

@@ -1,107 +1,382 @@
-"""How likely a model finds held-out images, and whether the knowledge in its entities matters.
+"""Everything that can be said of a model, or of pictures, in one pass and one folder.
 
-    N captions   L image codes   n seeds of shuffling
-
-The controls answer different questions. `none` takes the entities away: it tells whether the model
-uses them at all. `shuffled` keeps the spans but gives each entity another entity's vector: what it
-costs is the *content* of the graph, beyond knowing where the words are.
+This file decides what can be measured from what is given, in which order, and says what was left
+out and how to get it. The measuring is done elsewhere: `likelihood`, `reconstruction`,
+`image_metrics`, `clip_score`; the writing in `evaluation_files` and `report`.
 """
 
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from artist.dataset import Batches, read_rows
+from artist.clip_score import ClipScorer, TextMatch, match
+from artist.config import EvaluateConfig, SamplingConfig
 from artist.device import choose_device, choose_dtype
-from artist.encode import with_codes
-from artist.intervals import Interval, interval
-from artist.likelihood import check_table, row_losses, shuffled_vectors
-from artist.model_folder import VQGAN_FOLDER, load_model
-from data.kg_folder import read_vectors
+from artist.evaluation import Evaluation, Findings, NotMeasured, Sources, Unchanged
+from artist.evaluation_files import REPORT, read_summary, write_captions, write_evaluation
+from artist.evaluation_inputs import Inputs
+from artist.examples import Part, examples
+from artist.image_metrics import (
+    ImageMetrics,
+    Statistics,
+    compare,
+    load_statistics,
+    measure_pictures,
+    save_statistics,
+)
+from artist.inception import Loaded, load_inception
+from artist.likelihood import Likelihood, OtherGraph, measure_likelihood
+from artist.picture_sets import Picture, PictureSet
+from artist.predict import IMAGES, PREDICTIONS, Artist, draw_missing, write_tsv
+from artist.reconstruction import Reconstruction, decoded, measure_reconstruction
+from artist.report import write_report
+from data.artefact import Run
+from data.errors import ConfigError
+from data.kg_folder import ENTITY_NAMES, read_names, read_vectors
 
-KNOWLEDGE = ("given", "none", "shuffled")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationReport:
-    """Likelihood of a table's images under a model.
-
-    Attributes:
-        rows: Captions evaluated.
-        with_entity: How many of them hold an entity.
-        losses: Nats per code for each way of giving knowledge in `KNOWLEDGE`.
-        costs: What taking knowledge away costs each caption, paired: `none` and `shuffled` minus
-            `given`, over the captions that hold an entity.
-    """
-
-    rows: int
-    with_entity: int
-    losses: dict[str, Interval]
-    costs: dict[str, Interval]
-
-    def __str__(self) -> str:
-        lines = [f"{self.rows} captions, {self.with_entity} with an entity. Nats per code:"]
-        lines += [
-            f"  {name:9} {value.mean:.4f} ± {value.half_width:.4f}"
-            for name, value in self.losses.items()
-        ]
-        lines += [
-            f"  {name} costs {value} (paired, captions with an entity)"
-            for name, value in self.costs.items()
-        ]
-        return "\n".join(lines)
+_STATISTICS = ".npz"
+_FEW_PICTURES = 30  # below this the normal approximation of an interval is too narrow
 
 
 def evaluate(
-    table: Path,
+    table: Path | None = None,
     *,
-    model: Path,
-    kg: Path,
+    model: Path | None = None,
+    kg: Path | None = None,
+    train_table: Path | None = None,
+    other_kg: Path | None = None,
+    pictures: Path | None = None,
+    reference: Path | None = None,
+    inception: Path | None = None,
+    clip: Path | None = None,
+    out: Path | None = None,
+    save_reference: Path | None = None,
+    config: EvaluateConfig | None = None,
+    sampling: SamplingConfig | None = None,
     device: str = "auto",
-    precision: str = "fp32",
-    seed: int = 0,
-) -> EvaluationReport:
-    """Negative log-likelihood of a table's codes with entities, without, and with vectors shuffled.
+    overwrite: bool = False,
+) -> Evaluation | Unchanged:
+    """Measure all that the given sources allow; write it to `out`, if that is given.
 
     Args:
-        table: A lattice table with images, or with the codes of the model's VQGAN.
+        table: See `Sources`, as for all up to `clip`.
         model: The model folder.
-        kg: The KG folder it was trained with.
+        kg: Its KG folder.
+        train_table: The table it was trained on.
+        other_kg: Another KG folder.
+        pictures: Pictures to measure.
+        reference: What they are compared with.
+        inception: Weights for FID, KID and IS.
+        clip: A Chinese CLIP.
+        out: The folder to write.
+        save_reference: Write the reference's statistics there (`.npz`), to be used again.
+        config: How to measure.
+        sampling: How to draw.
         device: `auto`, `cpu` or `cuda`.
-        precision: `auto`, `bf16` or `fp32`.
-        seed: Of the shuffling.
+        overwrite: Replace another run's output.
 
     Raises:
-        SchemaError: Table, model and KG do not belong together.
+        ToolkitError: Sources are missing, or do not belong together.
     """
+    sources = Sources(
+        table=table,
+        model=model,
+        kg=kg,
+        train_table=train_table,
+        other_kg=other_kg,
+        pictures=pictures,
+        reference=reference,
+        inception=inception,
+        clip=clip,
+    )
+    config, sampling = config or EvaluateConfig(), sampling or SamplingConfig()
     on = choose_device(device)
-    loaded = load_model(model, on)
-    rows = read_rows(
-        with_codes(table, model / VQGAN_FOLDER, device),
-        text_len=loaded.gpt.config.text_len,
-        pad_id=loaded.tokenizer.pad_id,
-        max_entities=loaded.gpt.config.max_entities,
-        policy=loaded.gpt.config.entity_policy,
-    )
-    check_table(rows, loaded.tokenizer.fingerprint, loaded.kg_fingerprint, kg, str(table))
-    vectors = read_vectors(kg)
-    dtype = choose_dtype(precision, on)
-    given = Batches(rows, vectors, loaded.gpt.config)
-    mixed = Batches(rows, shuffled_vectors(rows, vectors, seed), loaded.gpt.config)
-    losses = {
-        "given": row_losses(loaded.gpt, given, dtype=dtype),
-        "none": row_losses(loaded.gpt, given, dtype=dtype, use_entities=False),
-        "shuffled": row_losses(loaded.gpt, mixed, dtype=dtype),
-    }
-    known = np.diff(rows.first_entity) > 0
-    return EvaluationReport(
-        rows=len(rows),
-        with_entity=int(known.sum()),
-        losses={name: interval(values) for name, values in losses.items()},
-        costs={
-            name: interval((losses[name] - losses["given"])[known])
-            for name in ("none", "shuffled")
-            if known.any()
-        },
-    )
+    if save_reference is not None and save_reference.suffix != _STATISTICS:
+        raise ConfigError(f"--save-reference {save_reference} must end in {_STATISTICS}.")
+    if out is None:
+        with tempfile.TemporaryDirectory() as work:
+            return Evaluator(Inputs(sources, on), config, sampling, Path(work)).run(save_reference)
+    settings = {**asdict(config), **asdict(sampling), "device": on.type}
+    inputs = sources.fingerprints()
+    with Run.open(
+        out, kind="evaluation", settings=settings, inputs=inputs, overwrite=overwrite
+    ) as run:
+        if run.finished:
+            return Unchanged(out=out, summary=read_summary(out))
+        evaluator = Evaluator(Inputs(sources, on), config, sampling, run.work)
+        found = replace(evaluator.run(save_reference), out=out)
+        write_evaluation(run.work, found)
+        if sources.model is not None:
+            write_captions(run.work, found, evaluator.inputs, evaluator.clip_of)
+        write_report(run.work / REPORT, found, evaluator.examples(found))
+        run.finish({"warnings": len(found.warnings), "not_measured": len(found.not_measured)})
+    return found
+
+
+class Evaluator:
+    """The steps of an evaluation.
+
+    Args:
+        inputs: What to measure.
+        config: How to measure.
+        sampling: How to draw.
+        work: A folder for what is drawn; pictures that are there already are kept.
+
+    Attributes:
+        clip_of: 100 times the cosine of each picture that was measured and its caption, by idx.
+    """
+
+    def __init__(
+        self, inputs: Inputs, config: EvaluateConfig, sampling: SamplingConfig, work: Path
+    ) -> None:
+        self.inputs, self.config, self.sampling, self.work = inputs, config, sampling, work
+        self.sources = inputs.sources
+        self.not_measured: list[NotMeasured] = []
+        self.clip_of: dict[str, float] = {}
+
+    def run(self, save_reference: Path | None = None) -> Evaluation:
+        """All steps, in the order of their cost."""
+        inception = self._inception()  # refused weights should be refused before hours of work
+        clip = ClipScorer(self.sources.clip, self.inputs.device) if self.sources.clip else None
+        findings = Findings()
+        if self.sources.model is not None:
+            findings = replace(findings, likelihood=self._likelihood())
+            findings = replace(findings, reconstruction=self._reconstruction())
+        if inception is not None:
+            images, ceiling = self._images(inception, save_reference)
+            findings = replace(findings, images=images, images_ceiling=ceiling)
+        else:
+            self._miss("FID, KID and IS", "--inception FILE (pt_inception-2015-12-05-6726825d.pth)")
+        if clip is not None:
+            pair = self._match(clip)
+            findings = replace(findings, match=pair[0], match_ceiling=pair[1])
+        else:
+            self._miss("text-image match (Chinese CLIP score, R-precision)", "--clip FOLDER")
+        return Evaluation(
+            sources=self.sources,
+            inputs=self.sources.fingerprints(),
+            config=self.config,
+            sampling=self.sampling,
+            findings=findings,
+            not_measured=self.not_measured,
+            warnings=self.inputs.warnings,
+        )
+
+    def examples(self, evaluation: Evaluation) -> list[Part]:
+        """Captions with pictures, for the report."""
+        found = evaluation.findings
+        if found.likelihood is None:
+            return []
+        return examples(
+            self.inputs,
+            found.likelihood,
+            found.reconstruction,
+            count=self.config.examples,
+            sampling=self.sampling,
+            seed=self.config.seed,
+        )
+
+    def _miss(self, what: str, how: str) -> None:
+        self.not_measured.append(NotMeasured(what=what, how=how))
+
+    def _inception(self) -> Loaded | None:
+        if self.sources.inception is None:
+            return None
+        loaded = load_inception(self.sources.inception)
+        loaded.network.to(self.inputs.device)
+        if not loaded.published:
+            self.inputs.warn(
+                f"The Inception weights are not the published file (sha256 {loaded.sha256[:8]}…, "
+                "expected 6726825d…): FID, KID and IS compare with nobody else's."
+            )
+        return loaded
+
+    def _likelihood(self) -> Likelihood:
+        other = None
+        if self.sources.other_kg is not None:
+            other = OtherGraph(
+                names=self.inputs.names,
+                other_names=read_names(self.sources.other_kg / ENTITY_NAMES),
+                vectors=read_vectors(self.sources.other_kg),
+            )
+        hears = self.inputs.model.gpt.config.fusion != "none"
+        seen = self.inputs.seen_entities if hears else None
+        if seen is None and hears:
+            self._miss("likelihood by whether training knew the entities", "--train-table TABLE")
+        if other is None and hears:
+            self._miss("likelihood with another graph's vectors", "--other-kg FOLDER")
+        if len(self.inputs.first_rows) < _FEW_PICTURES:
+            self.inputs.warn(
+                f"{len(self.inputs.first_rows)} pictures are few: the intervals are too narrow."
+            )
+        return measure_likelihood(
+            self.inputs.model.gpt,
+            self.inputs.rows,
+            self.inputs.vectors,
+            dtype=choose_dtype(self.config.precision, self.inputs.device),
+            batch_size=self.config.batch_size,
+            shuffles=self.config.shuffles,
+            seed=self.config.seed,
+            seen=seen,
+            other=other,
+        )
+
+    def _reconstruction(self) -> Reconstruction | None:
+        if not self.inputs.has_images:
+            self._miss(
+                "reconstruction by the VQGAN",
+                "a TABLE with images, not only codes (`artist encode --keep-images`)",
+            )
+            return None
+        codes = self.inputs.rows.codes[self.inputs.first_rows]
+        pixels = (picture.pixels for picture in self.inputs.originals())
+        return measure_reconstruction(
+            self.inputs.model.vqgan, codes, pixels, self.config.batch_size
+        )
+
+    @cached_property
+    def pictures(self) -> PictureSet:
+        """The pictures to measure: those given, or drawn now."""
+        if self.sources.pictures is not None:
+            return PictureSet(path=self.sources.pictures)
+        chosen = np.arange(len(self.inputs.rows))
+        if self.config.draw is not None and self.config.draw < len(chosen):
+            rng = np.random.default_rng(self.config.seed)
+            chosen = np.sort(rng.permutation(chosen)[: self.config.draw])
+        rows = self.inputs.rows.take(chosen)
+        artist = Artist(self.inputs.model, self.inputs.vectors, precision="auto")
+        files = draw_missing(
+            artist,
+            rows,
+            self.work / IMAGES,
+            1,
+            self.sampling,
+            self.config.seed,
+            self.config.batch_size,
+        )
+        write_tsv(self.work / PREDICTIONS, rows, files)
+        return PictureSet(path=self.work / PREDICTIONS)
+
+    def _images(
+        self, inception: Loaded, save_reference: Path | None
+    ) -> tuple[ImageMetrics | None, ImageMetrics | None]:
+        reference = self._reference(inception)
+        if reference is None:
+            self._miss("FID, KID and IS", "--reference FOLDER, TSV, table or statistics")
+            return None, None
+        if save_reference is not None:
+            save_statistics(save_reference, reference)
+        crop = self.pictures.crop if self.sources.pictures is not None else self._square
+        pictures = self._statistics(self.pictures, crop, inception, "pictures")
+        self.inputs.warn_of_rejects(self.pictures)
+        images, ceiling = self._compare(pictures, reference, inception), None
+        if self.sources.model is not None and self.inputs.has_images:
+            codes = self.inputs.rows.codes[self.inputs.first_rows]
+            again = (Picture("", None, p) for p in decoded(self.inputs.model.vqgan, codes))
+            found = self._statistics(again, self._square, inception, "reconstructions")
+            ceiling = self._compare(found, reference, inception)
+        return images, ceiling
+
+    def _reference(self, inception: Loaded) -> Statistics | None:
+        given = self.sources.reference
+        if given is not None and given.suffix == _STATISTICS:
+            found = load_statistics(given)
+            if not found.settings.weights:
+                self.inputs.warn(f"{given} does not say which weights and which resizing made it.")
+            return found
+        if given is not None:
+            pictures = PictureSet(path=given)
+            found = self._statistics(pictures, pictures.crop, inception, "reference")
+            self.inputs.warn_of_rejects(pictures)
+            return found
+        if not self.inputs.has_images:
+            return None
+        if self.sources.model is None:
+            assert self.sources.table is not None
+            pictures = PictureSet(path=self.sources.table)
+            return self._statistics(pictures, pictures.crop, inception, "reference")
+        return self._statistics(self.inputs.originals(), self._square, inception, "reference")
+
+    @property
+    def _square(self) -> str:
+        """How the table's pictures are cut for a model, and drawn ones come."""
+        return f"centre square at {self.inputs.model.vqgan.config.resolution} pixels"
+
+    def _statistics(
+        self, pictures: Iterable[Picture], crop: str, inception: Loaded, label: str
+    ) -> Statistics:
+        return measure_pictures(
+            pictures,
+            inception,
+            crop=crop,
+            like=self.config.fid_like,
+            batch_size=self.config.batch_size,
+            label=label,
+        )
+
+    def _compare(
+        self, pictures: Statistics, reference: Statistics, inception: Loaded
+    ) -> ImageMetrics:
+        return compare(
+            pictures,
+            reference,
+            published=inception.published,
+            subsets=self.config.kid_subsets,
+            subset_size=self.config.kid_subset_size,
+            splits=self.config.is_splits,
+            seed=self.config.seed,
+        )
+
+    def _match(self, clip: ClipScorer) -> tuple[TextMatch | None, TextMatch | None]:
+        found, scores = self._match_pictures(clip, iter(self.pictures), "the pictures")
+        self.inputs.warn_of_rejects(self.pictures)
+        self.clip_of = scores
+        ceiling = None
+        if self.sources.model is not None and self.inputs.has_images:
+            ceiling, _ = self._match_pictures(clip, self.inputs.originals(), "the table's pictures")
+        return found, ceiling
+
+    def _match_pictures(
+        self, clip: ClipScorer, pictures: Iterator[Picture], what: str
+    ) -> tuple[TextMatch | None, dict[str, float]]:
+        """The match of pictures, and their scores by idx."""
+        captions: list[str] = []
+        ids: list[str] = []
+        silent = 0
+
+        def with_caption() -> Iterator[NDArray[np.uint8]]:
+            nonlocal silent
+            for picture in pictures:
+                text = picture.text or self.inputs.captions.get(picture.idx)
+                if text is None:
+                    silent += 1
+                    continue
+                captions.append(text)
+                ids.append(picture.idx)
+                yield picture.pixels
+
+        images = clip.images(with_caption(), self.config.batch_size)
+        if not captions:
+            self._miss(
+                f"text-image match of {what}",
+                "a TSV of idx, text and image, or a TABLE with the same idx",
+            )
+            return None, {}
+        if silent:
+            self.inputs.warn(f"{silent} of {what} have no caption and no score.")
+        found, scores = match(
+            images,
+            clip.texts(captions),
+            captions,
+            clip=clip.fingerprint,
+            candidates=self.config.candidates,
+        )
+        by_idx: dict[str, list[float]] = {}
+        for idx, score in zip(ids, scores.tolist(), strict=True):
+            by_idx.setdefault(idx, []).append(score)
+        return found, {idx: float(np.mean(several)) for idx, several in by_idx.items()}

@@ -139,31 +139,69 @@ def _page(
     table: ComparisonTable | None,
     footer: str,
 ) -> str:
-    style = Path(__file__).with_name("gallery.css").read_text(encoding="utf-8")
     pictures = [p for card in cards for row in card.rows for p in row.pictures]
+    tally = f"{_count(len(cards), 'prompt')}, {_count(len(pictures), 'picture')}"
+    parts = [notes_html(notes), table_html(table) if table is not None else "", cards_html(cards)]
+    return html_page(
+        title,
+        "".join(parts),
+        subtitle=subtitle,
+        tally=tally,
+        footer=footer,
+        style=card_sizes(cards),
+    )
+
+
+def html_page(
+    title: str,
+    body: str,
+    *,
+    subtitle: str = "",
+    tally: str = "",
+    footer: str = "",
+    style: str = "",
+) -> str:
+    """A page of our look that stands alone: no script, nothing fetched.
+
+    Args:
+        title: The heading, and the name of the page.
+        body: Markup, such as `table_html` and `cards_html` give it.
+        subtitle: A sentence or two under the heading.
+        tally: A quiet line under that.
+        footer: A paragraph per line.
+        style: CSS after that of the gallery.
+    """
+    look = Path(__file__).with_name("gallery.css").read_text(encoding="utf-8")
     parts = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>\n{style}{_sizes(cards)}</style>\n</head>\n<body>\n",
+        f"<title>{_text(title)}</title>\n<style>\n{look}{style}</style>\n</head>\n<body>\n",
         f'<header class="opening">\n<h1>{_text(title)}</h1>\n',
         f'<p class="subtitle">{_text(subtitle)}</p>\n' if subtitle else "",
-        f'<p class="tally">{_count(len(cards), "prompt")}, '
-        f"{_count(len(pictures), 'picture')}</p>\n</header>\n",
+        f'<p class="tally">{_text(tally)}</p>\n' if tally else "",
+        "</header>\n",
+        body,
+        f'<footer class="closing">\n{_paragraphs(footer)}</footer>\n' if footer else "",
     ]
-    if notes:
-        paragraphs = (f"<div><h2>{_text(n.title)}</h2>{_paragraphs(n.text)}</div>\n" for n in notes)
-        parts.append(f'<section class="notes">\n{"".join(paragraphs)}</section>\n')
-    if table is not None:
-        parts.append(_table(table))
-    parts.append(f'<main class="cards">\n{"".join(map(_card, cards))}</main>\n')
-    if footer:
-        parts.append(f'<footer class="closing">\n{_paragraphs(footer)}</footer>\n')
     return "".join(parts) + "</body>\n</html>\n"
 
 
-def _sizes(cards: Sequence[Card]) -> str:
+def notes_html(notes: Sequence[Note]) -> str:
+    """Notes side by side; nothing for none."""
+    if not notes:
+        return ""
+    paragraphs = (f"<div><h2>{_text(n.title)}</h2>{_paragraphs(n.text)}</div>\n" for n in notes)
+    return f'<section class="notes">\n{"".join(paragraphs)}</section>\n'
+
+
+def cards_html(cards: Sequence[Card]) -> str:
+    """Cards in a grid."""
+    return f'<main class="cards">\n{"".join(map(_card, cards))}</main>\n'
+
+
+def card_sizes(cards: Sequence[Card]) -> str:
     """How wide a picture and a card are on this page, as CSS."""
     rows = [row for card in cards for row in card.rows]
     widest = max((check_image(p.content)[0] for row in rows for p in row.pictures), default=0)
@@ -263,7 +301,8 @@ def _figure(picture: Picture, label: str) -> str:
     )
 
 
-def _table(table: ComparisonTable) -> str:
+def table_html(table: ComparisonTable) -> str:
+    """A table of figures with its heading and note."""
     head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in table.header)
     body = []
     for number, (name, *cells) in enumerate(table.rows):

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from artist.config import FID_LIKE
 from artist.inception import SIDE, Loaded
 from artist.picture_sets import Picture
 from data.artefact import atomic
@@ -31,7 +32,6 @@ from data.errors import ConfigError, InputError
 from data.seeds import stream
 
 SMALL = 2000  # pictures; figures from fewer are marked
-LIKE = ("pytorch-fid", "clean-fid", "torch-fidelity")
 KID_SUBSETS, KID_SUBSET_SIZE, IS_SPLITS = 100, 1000, 10
 
 
@@ -95,7 +95,7 @@ def prepare(pixels: NDArray[np.uint8], like: str) -> Tensor:
     if like == "torch-fidelity":
         rows, columns = (_between_corners(size) for size in x.shape[1:])
         return (rows @ x @ columns.mT - 128) / 128
-    raise ConfigError(f"{like!r} is not known; use one of {', '.join(LIKE)}.")
+    raise ConfigError(f"{like!r} is not known; use one of {', '.join(FID_LIKE)}.")
 
 
 def _resize_by_pillow(pixels: NDArray[np.uint8]) -> Tensor:
@@ -124,7 +124,7 @@ def measure_pictures(
     inception: Loaded,
     *,
     crop: str,
-    like: str = LIKE[0],
+    like: str = FID_LIKE[0],
     batch_size: int = 32,
     label: str = "pictures",
 ) -> Statistics:
@@ -188,18 +188,33 @@ def statistics(
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
-    """|m - m'|^2 + tr(C + C' - 2 (C C')^1/2), never below zero.
+    """|m - m'|^2 + tr(C + C' - 2 (C C')^1/2), never below zero."""
+    n, m = len(a.features), len(b.features)
+    few = n > 0 and m > 0 and n + m < len(a.mean)
+    cross = _cross_of_features(a, b) if few else _cross_of_covariances(a, b)
+    distance = ((a.mean - b.mean) ** 2).sum()
+    distance += np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
+    return float(max(distance, 0.0))
 
-    The trace of the root is the sum of the roots of the eigenvalues of C^1/2 C' C^1/2, a symmetric
-    matrix: no complex numbers, and nothing to add where there are fewer pictures than dimensions.
+
+def _cross_of_covariances(a: Statistics, b: Statistics) -> float:
+    """Tr (C C')^1/2: the roots of the eigenvalues of C^1/2 C' C^1/2, a symmetric matrix.
+
+    So there are no complex numbers, and nothing is added to singular covariances.
     """
     values, vectors = np.linalg.eigh(a.covariance)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     product = np.linalg.eigvalsh(root @ b.covariance @ root)
-    cross = np.sqrt(product.clip(min=0)).sum()
-    distance = ((a.mean - b.mean) ** 2).sum()
-    distance += np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
-    return float(max(distance, 0.0))
+    return float(np.sqrt(product.clip(min=0)).sum())
+
+
+def _cross_of_features(a: Statistics, b: Statistics) -> float:
+    """The same as the sum of the singular values of X X'^T, for centred features C = X^T X.
+
+    An (n, n') matrix: with fewer pictures than dimensions a hundred times quicker.
+    """
+    x, y = ((s.features - s.mean) / np.sqrt(s.n - 1) for s in (a, b))
+    return float(np.linalg.svd(x @ y.T, compute_uv=False).sum())
 
 
 def kernel_distance(

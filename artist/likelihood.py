@@ -196,7 +196,7 @@ class Likelihood:
     shuffle_spread: float | None
     other_kg_known: float | None
     rows: dict[str, NDArray[np.float64]] = field(repr=False)
-    positions: NDArray[np.float64] = field(repr=False)
+    positions: NDArray[np.float64]
     pictures: NDArray[np.int64] = field(repr=False)
 
     @property

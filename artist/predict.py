@@ -180,10 +180,10 @@ def predict(
         rows = artist.rows(prompts)
         check_table(rows, loaded.tokenizer.fingerprint, loaded.kg_fingerprint, kg, "the prompts")
         start = _Start(artist, images, keep_top) if images else None
-        files = _draw_missing(
+        files = draw_missing(
             artist, rows, run.work / IMAGES, num_images, sampling, seed, batch_size, start
         )
-        _write_tsv(run.work / PREDICTIONS, rows, files)
+        write_tsv(run.work / PREDICTIONS, rows, files)
         names = open_names(kg / ENTITY_NAMES) if kg is not None else []
         cards = [
             prompt_card(
@@ -384,7 +384,7 @@ def prompt_card(
     )
 
 
-def _draw_missing(
+def draw_missing(
     artist: Artist,
     rows: Rows,
     folder: Path,
@@ -416,7 +416,7 @@ def _draw_missing(
     return files
 
 
-def _write_tsv(path: Path, rows: Rows, files: list[list[Path]]) -> None:
+def write_tsv(path: Path, rows: Rows, files: list[list[Path]]) -> None:
     """`idx, text, gen_imgbase64`: one picture as base64, several as a JSON list of them."""
     with atomic(path) as file:
         for n, row in enumerate(files):

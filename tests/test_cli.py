@@ -261,6 +261,29 @@ def test_encoding_keeps_the_rows_and_evaluating_reads_them(runs, command, tmp_pa
     assert code == 0
     assert "4 captions, 4 with an entity" in said
     assert all(name in said for name in ("given", "none", "shuffled"))
+    assert "Not measured: reconstruction" in said
+
+
+def test_an_evaluation_with_pictures_is_a_folder_that_is_made_once(runs, command, tmp_path):
+    words = ["artist", "evaluate", runs / "val.parquet", "--model", runs / "model", "--kg",
+             runs / "kg", "--train-table", runs / "train.parquet", "--examples", 1,
+             "--out", tmp_path / "evaluation"]  # fmt: skip
+    code, said, _ = command(*words)
+    assert code == 0, said
+    assert "PSNR" in said
+    assert f"Look at {tmp_path / 'evaluation' / 'report.html'}" in said
+    assert {p.name for p in (tmp_path / "evaluation").iterdir()} == {
+        "evaluation.json", "table.md", "captions.tsv", "report.html", "manifest.json"
+    }  # fmt: skip
+    code, said, _ = command(*words)
+    assert code == 0
+    assert "was there already" in said
+    code, _, wrong = command(*words, "--seed", 1)
+    assert code == 2
+    assert "belongs to another run (seed was 0, now 1)" in wrong
+    code, _, wrong = command("artist", "evaluate")
+    assert code == 2
+    assert "there is nothing to measure" in wrong
 
 
 def test_nearest_and_show_print_what_they_found(runs, command):

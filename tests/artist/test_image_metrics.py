@@ -1,6 +1,7 @@
 """FID, KID and IS against known Gaussians, scipy and slow loops."""
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
+from artist.config import FID_LIKE
 from artist.image_metrics import (
-    LIKE,
     Settings,
     Statistics,
     compare,
@@ -64,6 +65,15 @@ def test_fid_equals_scipys_matrix_root(seed, n):
     want = ((a.mean - b.mean) ** 2).sum() + np.trace(a.covariance + b.covariance - 2 * root)
     assert frechet_distance(a, b) == pytest.approx(want, rel=1e-4, abs=1e-4)
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 3), (8, 5), (12, 7)])
+def test_fid_of_few_pictures_is_the_same_from_features_and_from_covariances(n, m):
+    a, b = sampled(0, n=n, D=20), sampled(1, n=m, D=20, shift=0.2)
+    none = np.zeros((0, 20), np.float32)
+    want = frechet_distance(replace(a, features=none), replace(b, features=none))
+    assert frechet_distance(a, b) == pytest.approx(want, rel=1e-5)
+    assert frechet_distance(a, replace(b, features=none)) == pytest.approx(want, rel=1e-5)
 
 
 def test_kid_equals_a_slow_sum_when_the_subset_is_everything():
@@ -188,7 +198,7 @@ def measured(seed: int, **changes: object) -> Statistics:
     return measure_pictures(pictures(seed), loaded, **{"crop": MADE.crop, **changes})
 
 
-@pytest.mark.parametrize("like", LIKE)
+@pytest.mark.parametrize("like", FID_LIKE)
 def test_the_size_of_batches_changes_nothing(like):
     a, b = (measured(0, batch_size=size, like=like) for size in (2, 32))
     assert a.n == b.n == 9

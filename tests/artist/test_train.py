@@ -78,8 +78,9 @@ def test_a_model_learns_what_its_entities_say(world, tmp_path):
     report = run(world, tmp_path / "model", epochs=30, ema_decay=0.9, dropout=0.0)
     assert report.valid_loss < 0.5  # 2.08 nats is chance among eight codes
     found = evaluate(world.valid, model=tmp_path / "model", kg=world.kg)
-    assert found.rows == found.with_entity == 16
-    assert found.losses["given"].mean == pytest.approx(report.valid_loss, abs=1e-3)
+    groups = found.findings.likelihood.groups
+    assert groups["all"].captions == groups["with entity"].captions == 16
+    assert groups["all"].losses["given"].mean == pytest.approx(report.valid_loss, abs=1e-3)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(world, trained, tmp_path):
