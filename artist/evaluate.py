@@ -37,7 +37,7 @@ from artist.reconstruction import Reconstruction, decoded, measure_reconstructio
 from artist.report import write_report
 from data.artefact import Run
 from data.errors import ConfigError
-from data.kg_folder import ENTITY_NAMES, read_names, read_vectors
+from data.kg_folder import ENTITY_NAMES, open_names, read_vectors
 
 _STATISTICS = ".npz"
 _FEW_PICTURES = 30  # below this the normal approximation of an interval is too narrow
@@ -201,7 +201,7 @@ class Evaluator:
         if self.sources.other_kg is not None:
             other = OtherGraph(
                 names=self.inputs.names,
-                other_names=read_names(self.sources.other_kg / ENTITY_NAMES),
+                other_names=open_names(self.sources.other_kg / ENTITY_NAMES),
                 vectors=read_vectors(self.sources.other_kg),
             )
         hears = self.inputs.model.gpt.config.fusion != "none"

@@ -1,6 +1,6 @@
 """The sources of an evaluation, opened as they are needed and checked against each other."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from artist.dataset import Rows, read_rows, rows_from_table
+from artist.dataset import Rows, open_lattice, read_rows, rows_from_table
 from artist.encode import with_codes
 from artist.evaluation import Sources
 from artist.intervals import group_of_rows
@@ -18,8 +18,8 @@ from artist.picture_sets import Picture, PictureSet
 from artist.predict import entity_vectors
 from data.artefact import fingerprint, read_manifest
 from data.errors import ArtefactError, SchemaError
-from data.kg_folder import ENTITY_NAMES, read_names
-from data.schema import IMAGE, LATTICE, open_table
+from data.kg_folder import ENTITY_NAMES, open_names
+from data.schema import IMAGE, LATTICE
 
 
 class Inputs:
@@ -62,9 +62,9 @@ class Inputs:
         return entity_vectors(self.model, self.sources.kg)
 
     @cached_property
-    def names(self) -> list[str]:
+    def names(self) -> Sequence[str]:
         """Names of its graph's entities, by id."""
-        return read_names(self.sources.kg / ENTITY_NAMES) if self.sources.kg else []
+        return open_names(self.sources.kg / ENTITY_NAMES) if self.sources.kg else []
 
     @cached_property
     def rows(self) -> Rows:
@@ -98,8 +98,7 @@ class Inputs:
         """Whether the table holds its pictures, and not only their codes."""
         if self.sources.table is None:
             return False
-        file = open_table(self.sources.table, LATTICE, [IMAGE])
-        return IMAGE.name in file.schema_arrow.names
+        return IMAGE.name in open_lattice(self.sources.table).schema_arrow.names
 
     def originals(self) -> Iterator[Picture]:
         """The table's pictures, each once, as the model sees them.
@@ -128,7 +127,7 @@ class Inputs:
         """The table's captions by idx; the first of those that share one."""
         if self.sources.table is None:
             return {}
-        table = open_table(self.sources.table, LATTICE).read(columns=["idx", "text"])
+        table = open_lattice(self.sources.table).read(["idx", "text"])
         pairs = zip(table["idx"].to_pylist()[::-1], table["text"].to_pylist()[::-1], strict=True)
         return dict(pairs)
 
@@ -139,10 +138,8 @@ class Inputs:
         if path is None:
             return None
         gpt = self.model.gpt.config
-        file = open_table(path, LATTICE)
-        table = file.read(columns=LATTICE.names)
         rows = rows_from_table(
-            table.replace_schema_metadata(file.schema_arrow.metadata),
+            open_lattice(path).read(LATTICE.names),
             text_len=gpt.text_len,
             pad_id=self.model.tokenizer.pad_id,
             max_entities=gpt.max_entities,

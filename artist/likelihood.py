@@ -110,10 +110,10 @@ def in_other_graph(rows: Rows, names: Sequence[str], other_names: Sequence[str])
         names: Names by id.
         other_names: Names by id, of the other graph.
     """
-    numbers = {name: number for number, name in enumerate(other_names)}
-    translated = {
-        entity: numbers.get(names[entity], -1) for entity in np.unique(rows.entity_ids).tolist()
-    }
+    wanted = {entity: names[entity] for entity in np.unique(rows.entity_ids).tolist()}
+    asked = set(wanted.values())
+    numbers = {name: number for number, name in enumerate(other_names) if name in asked}
+    translated = {entity: numbers.get(name, -1) for entity, name in wanted.items()}
     ids = np.array([translated[e] for e in rows.entity_ids.tolist()], dtype=np.int64)
     return _keep_entities(replace(rows, entity_ids=ids), ids >= 0)
 

@@ -5,7 +5,7 @@ Bad pictures are set aside and counted, never measured as something else.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -47,7 +47,8 @@ class PictureSet:
 
     Attributes:
         path: A folder of image files, what `artist predict` wrote, a TSV whose last column is an
-            image in base64 (or a JSON list of them), or a Parquet table with an `image` column.
+            image in base64 (or a JSON list of them), or a Parquet table with an `image` column, in
+            one file or a folder of them.
         side: Take the centre square at this many pixels, as a model sees it; None takes the whole
             picture as it is.
         rejects: What could not be read, in the last pass.
@@ -92,10 +93,11 @@ class PictureSet:
 
     def _contents(self) -> Iterator[_Encoded]:
         if self.path.is_dir():
-            return self._of_folder()
+            shards = sorted(self.path.glob("*.parquet"))
+            return self._of_table(shards) if shards else self._of_folder()
         with self.path.open("rb") as file:
             parquet = file.read(len(_PARQUET)) == _PARQUET
-        return self._of_table() if parquet else self._of_tsv()
+        return self._of_table([self.path]) if parquet else self._of_tsv()
 
     def _of_folder(self) -> Iterator[_Encoded]:
         files = (p for p in sorted(self.path.rglob("*")) if p.suffix.lower() in SUFFIXES)
@@ -115,23 +117,24 @@ class PictureSet:
             except InputError as error:
                 self.rejects.add(row.line, str(error).partition(":")[0], idx, str(error))
 
-    def _of_table(self) -> Iterator[_Encoded]:
-        try:
-            file = pq.ParquetFile(self.path)
-        except (pa.ArrowInvalid, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise SchemaError(f"{self.path} is not a readable Parquet file: {reason}") from None
-        names = file.schema_arrow.names
-        if IMAGE.name not in names:
-            raise SchemaError(f"{self.path} has no column {IMAGE.name} (found {', '.join(names)}).")
+    def _of_table(self, shards: Sequence[Path]) -> Iterator[_Encoded]:
         number = 0
-        columns = [name for name in ("idx", "text", IMAGE.name) if name in names]
-        for batch in file.iter_batches(64, columns=columns):
-            for row in batch.to_pylist():
-                number += 1
-                content = (row[IMAGE.name] or {}).get("bytes")
-                idx = str(row.get("idx", number))
-                if content is None:
-                    self.rejects.add(number, "no image", idx)
-                else:
-                    yield _Encoded(number, idx, row.get("text"), content)
+        for path in shards:
+            try:
+                file = pq.ParquetFile(path)
+            except (pa.ArrowInvalid, OSError) as error:
+                reason = str(error).splitlines()[0]
+                raise SchemaError(f"{path} is not a readable Parquet file: {reason}") from None
+            names = file.schema_arrow.names
+            if IMAGE.name not in names:
+                raise SchemaError(f"{path} has no column {IMAGE.name} (found {', '.join(names)}).")
+            columns = [name for name in ("idx", "text", IMAGE.name) if name in names]
+            for batch in file.iter_batches(64, columns=columns):
+                for row in batch.to_pylist():
+                    number += 1
+                    content = (row[IMAGE.name] or {}).get("bytes")
+                    idx = str(row.get("idx", number))
+                    if content is None:
+                        self.rejects.add(number, "no image", idx)
+                    else:
+                        yield _Encoded(number, idx, row.get("text"), content)

@@ -42,7 +42,18 @@ def table(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("make", "told"), [(folder, False), (tsv, True), (table, True)])
+def shards(at: Path) -> Path:
+    at.mkdir()
+    whole = pq.read_table(table(at / "all.parquet"))
+    (at / "all.parquet").unlink()
+    pq.write_table(whole.slice(0, 2), at / "0.parquet")
+    pq.write_table(whole.slice(2), at / "1.parquet")
+    return at
+
+
+@pytest.mark.parametrize(
+    ("make", "told"), [(folder, False), (tsv, True), (table, True), (shards, True)]
+)
 def test_every_kind_of_set_gives_the_same_pictures(tmp_path, make, told):
     found = list(PictureSet(path=make(tmp_path / "set")))
     assert [p.idx for p in found] == ["0", "1", "2"]
