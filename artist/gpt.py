@@ -335,8 +335,13 @@ class GPT(nn.Module):
         """
         sequence = torch.cat([ids, codes[:, :-1]], 1)  # the last code is only a target
         logits = self(sequence, entities, first=self.config.text_len - 1)  # (B, L, V)
-        logits = logits.float().transpose(1, 2)
-        return F.cross_entropy(logits, codes, reduction="none", label_smoothing=label_smoothing)
+        losses = F.cross_entropy(
+            logits.float().flatten(0, 1),
+            codes.flatten(),
+            reduction="none",
+            label_smoothing=label_smoothing,
+        )
+        return losses.view_as(codes)
 
 
 def _init(module: nn.Module) -> None:
