@@ -1187,6 +1187,34 @@ def artist_export(
     typer.echo(export_easynlp(model, out, overwrite=overwrite))
 
 
+@artist_app.command("export-muge")
+def artist_export_muge(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder from `artist predict`, or a TSV of idx, text, gen_imgbase64.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The TSV to hand in: id and one picture.", show_default=False)
+    ],
+    ids: Annotated[
+        Path | None,
+        typer.Option(
+            help="MUGE's T2I_test.tsv: every id in it must have a picture, and gives the order.",
+            show_default=False,
+        ),
+    ] = None,
+    pick: Annotated[int, typer.Option(help="Which of several pictures of an id, from 1.")] = 1,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write predictions as MUGE's text-to-image task wants them handed in."""
+    from artist.muge import export_muge
+
+    typer.echo(export_muge(predictions, out, ids=ids, pick=pick, overwrite=overwrite))
+
+
 # --- demo, doctor --------------------------------------------------------------------------------
 @app.command("demo")
 def demo(

@@ -4,7 +4,6 @@ Bad pictures are set aside and counted, never measured as something else.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from data.artefact import fingerprint
 from data.errors import InputError, SchemaError
-from data.images import decode_base64, decode_image, square
+from data.images import decode_base64, decode_image, split_pictures, square
 from data.schema import IMAGE
 from data.tsv import Rejects, read_rows
 
@@ -108,12 +107,9 @@ class PictureSet:
         for row in read_rows(self.path, {2, 3}, self.rejects):
             idx, *text, cell = row.fields
             try:
-                listed = json.loads(cell) if cell.startswith("[") else [cell]
-                for one in listed:
+                for one in split_pictures(cell):
                     content = decode_base64(one)
                     yield _Encoded(row.line, idx, text[0] if text else None, content)
-            except (ValueError, TypeError, AttributeError):
-                self.rejects.add(row.line, "not a JSON list of pictures", idx)
             except InputError as error:
                 self.rejects.add(row.line, str(error).partition(":")[0], idx, str(error))
 

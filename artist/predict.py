@@ -32,7 +32,7 @@ from data.errors import ConfigError, InputError, SchemaError
 from data.images import decode_base64, decode_image, encode_png, square
 from data.kg_folder import ENTITY_NAMES, kg_fingerprint, open_names, read_vectors
 from data.seeds import stream
-from data.tsv import Rejects, read_rows
+from data.tsv import Rejects, one_line, read_rows
 
 PREDICTIONS = "predictions.tsv"
 GALLERY = "gallery.html"
@@ -328,7 +328,10 @@ def picture_seed(seed: int, idx: str, number: int) -> int:
 
 
 def picture_name(row: int, idx: str, number: int) -> str:
-    """A file name that is unique and stays in its folder, whatever the row's idx holds."""
+    """A file name that is unique and stays in its folder, whatever the row's idx holds.
+
+    The row's number makes it unique where idx differ in case only, and keeps `con` and `nul` off.
+    """
     readable = re.sub(r"[^\w-]+", "_", idx, flags=re.ASCII).strip("_")[:40]
     return f"{row + 1:05d}_{readable}_{number}.png" if readable else f"{row + 1:05d}_{number}.png"
 
@@ -422,4 +425,4 @@ def write_tsv(path: Path, rows: Rows, files: list[list[Path]]) -> None:
         for n, row in enumerate(files):
             images = [base64.b64encode(f.read_bytes()).decode() for f in row]
             cell = images[0] if len(images) == 1 else json.dumps(images)
-            file.write(f"{rows.idx[n]}\t{rows.texts[n]}\t{cell}\n")
+            file.write(f"{one_line(rows.idx[n])}\t{one_line(rows.texts[n])}\t{cell}\n")

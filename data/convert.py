@@ -22,10 +22,9 @@ from data.artefact import Manifest, Run
 from data.errors import ArtefactError, ConfigError, InputError
 from data.images import check_image, decode_image
 from data.sets import ImageTextSet, Sample, SetOptions, open_set
-from data.tsv import Rejects
+from data.tsv import Rejects, one_line
 
 _RECENT = 16  # images kept for further captions of them
-_BREAKS = str.maketrans(dict.fromkeys("\t\n\r", " "))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +162,8 @@ def _stream(
     bar = tqdm(desc="converting", unit=" captions", disable=None)
     try:
         for sample, made in _ahead(found.samples(rejects), options, workers):
-            text = sample.text.translate(_BREAKS).strip()
-            row = f"{sample.idx.translate(_BREAKS)}\t{text}"
+            text = one_line(sample.text).strip()
+            row = f"{one_line(sample.idx)}\t{text}"
             try:
                 problem = _problem(row, text)
                 if problem:
@@ -178,7 +177,7 @@ def _stream(
             file.write(encoded)
             counts["rows"] += 1
             counts["bytes"] += len(encoded)
-            counts["texts_with_breaks"] += sample.text.translate(_BREAKS) != sample.text
+            counts["texts_with_breaks"] += one_line(sample.text) != sample.text
             if image is not None and image.reduced:
                 counts["reduced"] += 1
                 image.reduced = False  # counted; further captions of it follow

@@ -9,6 +9,7 @@ Messages are `reason: detail`; the reason is the same for all files with the sam
 import base64
 import binascii
 import io
+import json
 import threading
 import warnings
 from functools import cache
@@ -62,6 +63,23 @@ def decode_base64(text: str) -> bytes:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError(f"invalid base64: {error}; begins with {text[:12]!r}") from None
+
+
+def split_pictures(cell: str) -> list[str]:
+    """The base64 texts of a cell `gen_imgbase64`: one, a JSON list, or EasyNLP's Python list.
+
+    Raises:
+        InputError: It begins like a list and is none.
+    """
+    if not cell.startswith("["):
+        return [cell]
+    try:
+        found = json.loads(cell.replace("'", '"'))  # base64 holds no quotes
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise InputError("not a list of pictures: begins with " + repr(cell[:12]))
+    return found
 
 
 def _open(content: bytes, max_pixels: int) -> Image.Image:

@@ -17,6 +17,7 @@ from data.errors import InputError
 _BOM = b"\xef\xbb\xbf"
 LONGEST_LINE = 1 << 30  # bytes
 Rejected = tuple[int, str, str, str]  # line, reason, row, detail
+_BREAKS = str.maketrans(dict.fromkeys("\t\n\r", " "))
 _ALL_BAD = 20  # this many undecodable rows and not one good: the whole file has another encoding
 
 
@@ -82,6 +83,11 @@ def open_bytes(path: Path) -> BinaryIO:
         return cast(BinaryIO, gzip.open(path))
     file.seek(0)
     return file
+
+
+def one_line(text: str) -> str:
+    """A text that can be a field: tabs and line ends become spaces."""
+    return text.translate(_BREAKS)
 
 
 def bounded_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
