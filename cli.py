@@ -374,6 +374,24 @@ def kg_nearest(
     typer.echo(nearest(kg, name, count=count))
 
 
+@kg_app.command("stats")
+def kg_stats(
+    kg: KGFolder,
+    top: Annotated[int, typer.Option(help="How many frequent names are listed.", min=0)] = 10,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the figures here, too.", show_default=False)
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the distribution of degrees here, as SVG.", show_default=False),
+    ] = None,
+) -> None:
+    """Describe a graph: degrees, relations, components, what reading dropped."""
+    from kg.stats import kg_stats
+
+    typer.echo(kg_stats(kg, top=top, json=json, plot=plot))
+
+
 # --- lattice -------------------------------------------------------------------------------------
 
 
