@@ -78,8 +78,9 @@ def test_an_entity_reaches_every_image_position(row):
 
 @settings(max_examples=30, deadline=None)
 @given(row=spans(), order=st.randoms(use_true_random=False))
-def test_the_order_of_entities_changes_nothing(row, order):
-    model, ids, batch = model_of(), ids_of(1), entities_of([row], slots=1)
+@pytest.mark.parametrize("fusion", ["lattice", "easynlp"])
+def test_the_order_of_entities_changes_nothing(fusion, row, order):
+    model, ids, batch = model_of(fusion), ids_of(1), entities_of([row], slots=1)
     places = list(range(batch.vectors.shape[1]))
     order.shuffle(places)
     mixed = Entities(batch.vectors[:, places], batch.covers[:, places], batch.filler)
@@ -128,7 +129,18 @@ def test_fusion_none_does_not_hear_entities():
     assert torch.equal(model(ids, entities_of([[(0, 3)]])), model(ids))
 
 
-def test_easynlp_fusion_reaches_at_most_one_image_position():
+@settings(max_examples=30, deadline=None)
+@given(row=spans())
+def test_easynlp_fusion_reaches_at_most_one_image_position(row):
+    model, ids = model_of("easynlp"), ids_of(1)
+    knows = entities_of([row], slots=1)
+    other = Entities(knows.vectors + 1.0, knows.covers, knows.filler)
+    change = (model(ids, knows) - model(ids, other)).abs().amax(-1)[0] > 0
+    assert not change[T:].any()
+    assert not change[T - 1] or any(end == T for _, end in row)  # none, if shorter than the text
+
+
+def test_easynlp_fusion_reaches_that_position_from_the_last_text_token():
     model, ids = model_of("easynlp"), ids_of(1)
     knows = entities_of([[(0, T)]])
     other = Entities(knows.vectors + 1.0, knows.covers, knows.filler)

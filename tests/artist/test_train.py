@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,6 +19,7 @@ from artist import train
 from artist.dataset import Batches, read_rows
 from artist.evaluate import evaluate
 from artist.gpt import GPT, GPTConfig
+from artist.materials import start_from
 from artist.model_folder import load_model
 from artist.optimize import make_optimizers
 from artist.train import METRICS, Trainer, finetune
@@ -235,6 +237,29 @@ def test_a_model_with_knowledge_can_begin_as_one_without(world, tmp_path):
     assert plain.kg_fingerprint == ""
     want = read_manifest(tmp_path / "plain").counts["valid_loss"]
     assert start.valid_loss == pytest.approx(want, abs=1e-5)
+
+
+def test_knowledge_that_begins_as_nothing_is_moved_by_training(world, tmp_path):
+    """The painter's outputs to the bit at first, whatever the entities; not after some steps."""
+    run(world, tmp_path / "plain", fusion="none")
+    painter = load_model(tmp_path / "plain").gpt
+    knowing = GPT(replace(painter.config, fusion="lattice")).eval()
+    start_from(knowing, tmp_path / "plain")
+    batches = batches_of(world)
+    batch = Batches(batches.rows, batches.vectors, knowing.config).get(np.arange(8))
+    ids = painter.text_ids(batch.bert_ids)
+    with torch.no_grad():
+        want = painter.code_losses(ids, batch.codes)
+        assert torch.equal(knowing.code_losses(ids, batch.codes, batch.entities), want)
+    finetune(
+        world.train, valid=world.valid, kg=world.kg, vqgan=world.vqgan, out=tmp_path / "knowing",
+        config=replace(QUICK, keep="last", ema_decay=0.0), init=tmp_path / "plain",
+    )  # fmt: skip
+    trained = load_model(tmp_path / "knowing").gpt
+    assert trained.fusion.project.weight.abs().max() > 1e-4
+    with torch.no_grad():
+        with_entities = trained.code_losses(ids, batch.codes, batch.entities)
+        assert (with_entities - trained.code_losses(ids, batch.codes)).abs().max() > 1e-4
 
 
 def test_a_model_folder_loads_with_one_call_and_names_what_it_was_made_from(world, trained):
