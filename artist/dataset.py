@@ -256,21 +256,22 @@ class Batches:
         # The released fusion sums over its padding slots too, so their number matters there.
         K = config.max_entities if config.fusion == "easynlp" else int(counts.max(initial=0))
         B = len(chosen)
-        filler = torch.from_numpy(np.array(self.vectors[0], dtype=np.float32))  # (D,)
-        vectors = filler.expand(B, K, -1).clone()
-        covers = torch.zeros(B, K, config.text_len, dtype=torch.bool)
+        # In numpy: torch would wake all its threads for these small copies, beside a training.
+        filler = np.array(self.vectors[0], dtype=np.float32)  # (D,)
+        vectors = np.tile(filler, (B, K, 1))
+        covers = np.zeros((B, K, config.text_len), dtype=bool)
         row, place = _places(counts)
         at = rows.first_entity[chosen[row]] + place
         if len(at):
-            found = np.asarray(self.vectors[rows.entity_ids[at]], dtype=np.float32)
-            vectors[row, place] = torch.from_numpy(found)
+            vectors[row, place] = self.vectors[rows.entity_ids[at]]
             token = np.arange(config.text_len)
             inside = (token >= rows.starts[at, None]) & (token < rows.ends[at, None])
-            covers[row, place] = torch.from_numpy(inside)
+            covers[row, place] = inside
+        entities = Entities(*(torch.from_numpy(part) for part in (vectors, covers, filler)))
         return Batch(
             torch.from_numpy(rows.bert_ids[chosen].astype(np.int64)),
             torch.from_numpy(self._codes(chosen, epoch).astype(np.int64)),
-            Entities(vectors, covers, filler),
+            entities,
         )
 
     def _codes(self, chosen: NDArray[np.int64], epoch: int | None) -> NDArray[np.uint16]:

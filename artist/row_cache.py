@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 IN_MEMORY = 200_000  # rows; a table of up to so many is read whole, some 150 MB
 _RECORDS, _ENTITIES, _STRINGS = "records.bin", "entities.bin", "strings.arrow"
-_CHUNK = 8192  # rows that are converted at once
+_CHUNK = 2048  # rows that are converted at once
 _ENTITY = np.dtype([("id", "<i4"), ("start", "<i4"), ("end", "<i4")])
 _TEXTS = pa.schema([("idx", pa.string()), ("text", pa.string())])
 

@@ -1,0 +1,154 @@
+"""Does feeding a training take more memory for more rows, and what does a row cost?
+
+Tables with codes (256 a row) are made in a temporary folder. Each way of reading them runs in a
+process of its own, through the training's own `Feed`, in random order:
+
+held      the whole table in memory: the way of tables up to 200,000 rows, and the baseline
+mapped    written out once as records beside the table, then mapped
+parquet   each row's row group read from the Parquet file: why it is written out
+
+Peak memory is that of private pages (RssAnon), sampled; pages of a mapped file are the system's
+cache, which it drops when memory is short. The last line is JSON.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from artist.config import TrainConfig
+from artist.dataset import Batches, rows_from_table
+from artist.distributed import Team
+from artist.feed import Feed
+from artist.gpt import GPTConfig
+from artist.row_cache import open_rows
+from data.schema import CODES, LATTICE, table_writer
+
+READING = {"text_len": 32, "pad_id": 0, "max_entities": 32}
+NUM_ENTITIES, DIM, CODEBOOK, BATCH = 50_000, 100, 16_384, 64
+
+
+def make_table(path: Path, rows: int) -> None:
+    """Captions of 10 to 30 tokens, 0 to 7 entities each, codes of a 16x16 picture."""
+    rng = np.random.default_rng(0)
+    with table_writer(path, LATTICE.append(CODES)) as writer:
+        for begin in range(0, rows, 8192):
+            count = min(8192, rows - begin)
+            lengths, known = rng.integers(10, 31, count), rng.integers(0, 8, count)
+            begins = [np.sort(rng.integers(0, n, k)) for n, k in zip(lengths, known, strict=True)]
+            columns = {
+                "idx": [str(begin + n) for n in range(count)],
+                "text": ["一颗绿色的花椰菜在生长"] * count,
+                "input_ids": [rng.integers(0, 21_128, n).tolist() for n in lengths],
+                "seq_len": lengths.tolist(),
+                "lex_ids": [rng.integers(0, NUM_ENTITIES, k).tolist() for k in known],
+                "pos_s": [[*range(n), *b] for n, b in zip(lengths, begins, strict=True)],
+                "pos_e": [[*range(n), *b] for n, b in zip(lengths, begins, strict=True)],
+            }
+            codes = rng.integers(0, CODEBOOK, (count, 256)).astype(np.uint16)
+            offsets = np.arange(count + 1, dtype=np.int32) * 256
+            lists = pa.ListArray.from_arrays(offsets, codes.ravel())
+            arrays = [pa.array(columns[f.name], f.type) for f in LATTICE]
+            batch = pa.record_batch([*arrays, lists], schema=writer.schema)
+            for n in range(0, count, 512):  # the row groups that `artist encode` writes
+                writer.write_batch(batch[n : n + 512], row_group_size=512)
+
+
+def anonymous_bytes() -> int:
+    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in s)
+    return int(line.split()[1]) * 1024
+
+
+class Peak(threading.Thread):
+    """Samples the private memory of this process until it is asked to stop."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.highest, self.over = 0, threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.005):
+            self.highest = max(self.highest, anonymous_bytes())
+
+
+def read(way: str, table: Path, steps: int) -> dict[str, float]:
+    """Feed a training for some steps; CPU seconds a row and memory above what imports took."""
+    config = GPTConfig(n_layer=1, n_head=1, n_embd=8)
+    vectors = np.zeros((NUM_ENTITIES, DIM), dtype=np.float32)
+    before, peak = anonymous_bytes(), Peak()
+    peak.start()
+    began = time.process_time()
+    if way == "parquet":
+        opened, per_row = 0.0, parquet_rows(table, vectors, config)
+    else:
+        rows = open_rows(table, in_memory=1 << 62 if way == "held" else 0, **READING)
+        batches = Batches(rows, vectors, config)
+        feed = Feed(batches, TrainConfig(batch_size=BATCH), Team(torch.device("cpu")), 0)
+        opened, began = time.process_time() - began, time.process_time()
+        for step in range(steps):
+            feed.make(step)
+        per_row = (time.process_time() - began) / (steps * BATCH)
+    peak.over.set()
+    peak.join()
+    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "open_cpu_seconds": round(opened, 3),
+        "microseconds_a_row": round(1e6 * per_row, 2),
+        "private_mb": round((peak.highest - before) / 1e6, 1),
+        "resident_mb": round(whole / 1e6, 1),
+    }
+
+
+def parquet_rows(table: Path, vectors: np.ndarray, config: GPTConfig, count: int = 256) -> float:
+    """CPU seconds for a row, reading its row group each time."""
+    file, rng, began = pq.ParquetFile(table), np.random.default_rng(0), time.process_time()
+    for group in rng.integers(0, file.num_row_groups, count):
+        rows = file.read_row_group(int(group))
+        one = rows.slice(int(rng.integers(len(rows))), 1)
+        Batches(rows_from_table(one, **READING), vectors, config).get(np.array([0]))
+    return (time.process_time() - began) / count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs=2, default=[50_000, 400_000])
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(read(given.one[0], Path(given.one[1]), given.steps)))
+        return
+    found: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for rows in given.rows:
+            table = Path(folder) / f"{rows}.parquet"
+            make_table(table, rows)
+            for way in ("held", "mapped", "mapped again", "parquet"):
+                words = ["--one", way.split()[0], str(table), "--steps", str(given.steps)]
+                done = subprocess.run(
+                    [sys.executable, __file__, *words], capture_output=True, text=True, check=True
+                )
+                result = json.loads(done.stdout.splitlines()[-1])
+                found[f"{way}, {rows} rows"] = result
+                print(f"{way + ', ' + str(rows) + ' rows':28}", result)
+    small, large = given.rows
+    grown = {
+        way: found[f"{way}, {large} rows"]["private_mb"]
+        / found[f"{way}, {small} rows"]["private_mb"]
+        for way in ("held", "mapped")
+    }
+    print(json.dumps({"rows": given.rows, "private_memory_grew": grown, "ways": found}))
+
+
+if __name__ == "__main__":
+    main()
