@@ -965,7 +965,7 @@ def artist_evaluate(
     train_table: Annotated[
         Path | None,
         typer.Option(
-            help="The table it was trained on: sets captions with unseen entities apart.",
+            help="What it was trained on, if the model does not tell which entities it saw.",
             show_default=False,
         ),
     ] = None,

@@ -51,7 +51,10 @@ class ClipScorer:
                 "OFA-Sys/chinese-clip-vit-base-patch16 saved by transformers."
             )
         from transformers import BertTokenizer, ChineseCLIPModel
+        from transformers.utils import logging
 
+        quiet: Any = logging.disable_progress_bar  # it draws a bar even where there is no terminal
+        quiet()
         clip: Any = ChineseCLIPModel  # its hints do not know the loading info
         try:
             model, about = clip.from_pretrained(

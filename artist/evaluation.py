@@ -22,7 +22,8 @@ class Sources:
         table: A lattice table with images, or with the codes of the model's VQGAN.
         model: The model folder.
         kg: The KG folder it was trained with.
-        train_table: The table it was trained on, to know which entities it has seen.
+        train_table: The table it was trained on, to know which entities it has seen; models of this
+            toolkit know that themselves.
         other_kg: Another KG folder, for a control.
         pictures: Pictures to measure instead of drawing some; see `PictureSet`.
         reference: What pictures are compared with, instead of the table's own; or statistics.

@@ -13,7 +13,7 @@ from artist.encode import with_codes
 from artist.evaluation import Sources
 from artist.intervals import group_of_rows
 from artist.likelihood import check_table, without_entities
-from artist.model_folder import VQGAN_FOLDER, Model, load_model
+from artist.model_folder import VQGAN_FOLDER, Model, load_model, read_seen
 from artist.picture_sets import Picture, PictureSet
 from artist.predict import entity_vectors
 from data.artefact import fingerprint, read_manifest
@@ -136,7 +136,8 @@ class Inputs:
         """Ids of the entities in the training captions, as the model got them; None: not known."""
         path = self.sources.train_table
         if path is None:
-            return None
+            assert self.sources.model is not None
+            return read_seen(self.sources.model)
         gpt = self.model.gpt.config
         rows = rows_from_table(
             open_lattice(path).read(LATTICE.names),

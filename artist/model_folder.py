@@ -4,6 +4,7 @@ config.json            sizes of the GPT, how captions are matched, fingerprints 
 model.safetensors      the GPT
 vqgan/                 the frozen VQGAN
 vocab.txt, tokenizer_config.json
+seen_entities.safetensors   ids of the entities in the training captions, if it knows any
 manifest.json          settings, inputs, counts, sha256 of each file
 """
 
@@ -12,7 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -27,6 +30,8 @@ from data.tokenizer import Tokenizer
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 VQGAN_FOLDER = "vqgan"
+SEEN = "seen_entities.safetensors"
+_SEEN_KEY = "entity_ids"
 
 
 @dataclass
@@ -69,6 +74,27 @@ def save_model(folder: Path, model: Model) -> None:
             "lattice": model.lattice,
         },
     )
+
+
+def save_seen(folder: Path, entity_ids: NDArray[np.integer]) -> None:
+    """Note which entities the training captions held, so that others can be told apart."""
+    ids = torch.from_numpy(np.asarray(entity_ids, dtype=np.int64))
+    save_file({_SEEN_KEY: ids}, folder / SEEN)
+
+
+def read_seen(folder: Path) -> NDArray[np.int64] | None:
+    """Ids of the entities in the training captions; None where the model does not tell.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    if not (folder / SEEN).exists():
+        return None
+    try:
+        ids: NDArray[np.int64] = load_file(folder / SEEN)[_SEEN_KEY].numpy()
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(f"{folder / SEEN} cannot be read: {error}.") from None
+    return ids
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> Model:

@@ -33,7 +33,7 @@ from artist.journal import METRICS, Journal, plot_losses
 from artist.likelihood import row_losses
 from artist.materials import load_materials
 from artist.memory import advice_on_memory
-from artist.model_folder import save_model
+from artist.model_folder import save_model, save_seen
 from artist.optimize import Average, Watch, make_optimizers, rate_at
 from artist.preview import Preview
 from artist.snapshots import Snapshots
@@ -154,6 +154,8 @@ def finetune(
         counts = trainer.run()
         if run is not None:
             save_model(work, materials.model())
+            if config.fusion != "none":
+                save_seen(work, np.unique(materials.train.rows.entity_ids))
             plot_losses(work)
             trainer.snapshots.clear()
             run.finish(counts)

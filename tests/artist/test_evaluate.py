@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_a_model_and_a_table_are_enough_and_the_rest_is_listed_with_its_option(w
     assert reconstruction.pictures == 4
     assert reconstruction.ssim is None  # eight pixels: SSIM's window does not fit
     missing = {m.how.split()[0] for m in found.not_measured}
-    assert missing == {"--train-table", "--other-kg", "--inception", "--clip"}
+    assert missing == {"--other-kg", "--inception", "--clip"}
     said = str(found)
     assert "8 captions, 8 with an entity, of 4 pictures" in said
     assert all(f"give {option}" in said for option in missing)
@@ -107,6 +108,29 @@ def test_codes_alone_give_the_likelihood_and_no_reconstruction(world, model):
     assert found.findings.likelihood is not None
     assert found.findings.reconstruction is None
     assert any("--keep-images" in m.how for m in found.not_measured)
+
+
+def test_a_model_tells_itself_which_entities_it_saw_and_an_older_one_is_told(
+    world, model, tmp_path
+):
+    told = run(world.valid, model=model, kg=world.kg, train_table=world.train)
+    knows = run(world.valid, model=model, kg=world.kg)
+    sizes = [
+        {name: group.captions for name, group in found.findings.likelihood.groups.items()}
+        for found in (knows, told)
+        if found.findings.likelihood is not None
+    ]
+    assert sizes[0] == sizes[1]
+    assert "unseen entity" in sizes[0]
+    shutil.copytree(model, tmp_path / "older")
+    (tmp_path / "older" / "seen_entities.safetensors").unlink()
+    older = run(world.valid, model=tmp_path / "older", kg=world.kg)
+    assert older.findings.likelihood is not None
+    assert "unseen entity" not in older.findings.likelihood.groups
+    assert any("--train-table" in m.how for m in older.not_measured)
+    (tmp_path / "older" / "seen_entities.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"seen_entities\.safetensors cannot be read"):
+        run(world.valid, model=tmp_path / "older", kg=world.kg)
 
 
 def test_captions_with_unseen_entities_are_set_apart(world, model, tmp_path):
