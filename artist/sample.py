@@ -16,6 +16,7 @@ from torch import Tensor
 
 from artist.config import SamplingConfig
 from artist.gpt import GPT, Entities, KVCache
+from artist.packed import packed
 from data.errors import ConfigError
 
 
@@ -101,7 +102,10 @@ def sample(
         codes[:, :first] = given
         fresh = torch.cat([text_ids, given.repeat(2 if guided else 1, 1)], 1)
     # Around the loop, since autocast keeps the weights it has cast only until it ends.
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with (
+        torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
+        packed(model, len(text_ids), dtype),
+    ):
         for n in range(first, model.config.image_len):
             logits = model(fresh, entities, cache=cache, first=fresh.shape[1] - 1)[:, -1]
             if guided:

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "pipeline": {"data", "lattice", "artist"},
     "cli": {*PACKAGES, "pipeline"},
 }
-TENSORS_ONLY = ("gpt.py", "vqgan.py", "sample.py")
+TENSORS_ONLY = ("gpt.py", "vqgan.py", "sample.py", "packed.py")
 
 
 def sources(room: str) -> list[Path]:
