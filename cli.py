@@ -310,6 +310,27 @@ def kg_train(
     patience: Annotated[
         int, typer.Option(help="Stop after so many measurements without a gain; 0: never.")
     ] = KGConfig.patience,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="An older KG folder: names that it knows keep their vectors.",
+            show_default=False,
+        ),
+    ] = None,
+    freeze_known: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-known/--refine-known",
+            help="With --from: leave known vectors as they are, or let them move on.",
+        ),
+    ] = KGConfig.freeze_known,
+    finish_now: Annotated[
+        bool,
+        typer.Option(
+            "--finish-now", help="Measure and write the best vectors of a run that was stopped."
+        ),
+    ] = False,
     seed: Seed = 0,
     device: Device = DeviceName.auto,
     overwrite: Overwrite = False,
@@ -330,10 +351,20 @@ def kg_train(
         min_tail_count=min_tail_count,
         valid_fraction=valid_fraction,
         learn_held_out=learn_held_out,
+        freeze_known=freeze_known,
         patience=patience,
         seed=seed,
     )
-    typer.echo(train_kg(triples, out, config=config, device=device.value, overwrite=overwrite))
+    report = train_kg(
+        triples,
+        out,
+        config=config,
+        device=device.value,
+        overwrite=overwrite,
+        start=start,
+        finish_now=finish_now,
+    )
+    typer.echo(report)
 
 
 KGFolder = Annotated[Path, typer.Argument(help="A KG folder, from `kg train`.")]

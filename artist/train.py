@@ -37,12 +37,12 @@ from artist.model_folder import save_model, save_seen
 from artist.optimize import Average, Watch, make_optimizers, rate_at
 from artist.preview import Preview
 from artist.snapshots import Snapshots
-from artist.stop import StopFlag, stop_signals
 from artist.vqgan_folder import load_vqgan, vqgan_fingerprint
 from data.artefact import Run, fingerprint
 from data.errors import Interrupted
 from data.kg_folder import kg_fingerprint
 from data.seeds import stream
+from data.stop import StopFlag, stop_signals
 
 __all__ = ["METRICS", "FinetuneReport", "Trainer", "finetune"]
 

@@ -27,7 +27,6 @@ from tqdm import tqdm
 from artist.device import choose_device, choose_dtype
 from artist.muon import Muon
 from artist.picture_metrics import psnr, ssim
-from artist.stop import stop_signals
 from artist.vqgan import (
     VQGAN,
     AttnBlock,
@@ -49,6 +48,7 @@ from data.artefact import Run, atomic, fingerprint
 from data.errors import ConfigError, InputError, Interrupted, ToolkitError
 from data.images import decode_base64, decode_image, encode_png, square
 from data.seeds import stream
+from data.stop import stop_signals
 from data.tsv import Rejects, read_rows
 
 PRESETS = ("small", "base")

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from kg.config import KGConfig
-from kg.transe import Batches, RowAdagrad, _pykeen, make_model
+from kg.transe import Batches, RowAdagrad, make_loop, make_model, tables
 
 
 def stock_step(
@@ -70,15 +70,8 @@ def our_step(
     """Runs that many steps of ours."""
     config = KGConfig(dim=args.dim, p_norm=args.p_norm, num_negatives=args.negatives)
     model = make_model(entities, relations, config)
-    entity = model.entity_representations[0]._embeddings.weight
-    entity.row_length = config.scale
-    optimizer = RowAdagrad(model.get_grad_params(), lr=1.0)
-    loop = _pykeen().loop(
-        model=model, triples_factory=None, optimizer=optimizer, automatic_memory_optimization=False
-    )
-    loop.batches = Batches(
-        triples.int(), entities, config, args.batch_size, epoch=lambda: loop._epoch + 1
-    )
+    batches = Batches(triples.int(), entities, config, args.batch_size)
+    loop = make_loop(model, RowAdagrad(tables(model), lr=1.0), batches, torch.device("cpu"))
 
     def run(epochs: int) -> None:
         loop.train(

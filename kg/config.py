@@ -33,6 +33,9 @@ class KGConfig:
         learn_held_out: Once it is measured, train a graph of up to a million triples again on all
             of them, as long as was best: a name's only telling triple may be among those held out.
             Triples that an OpenKE folder sets apart are never learned.
+        freeze_known: Where a run begins with the vectors of an earlier one: leave those as they
+            are, so that what was trained on them stays valid, and learn only the new names; else
+            the known ones move too.
         patience: Stop after so many measurements without a better one; 0: never.
         seed: The same seed gives the same vectors on one machine.
     """
@@ -51,6 +54,7 @@ class KGConfig:
     valid_fraction: float = 0.05
     max_valid: int = 2000
     learn_held_out: bool = True
+    freeze_known: bool = True
     patience: int = 5
     seed: int = 0
 

@@ -83,6 +83,9 @@ def l1_gradients(
                     for_point[g, j, k] -= pull
 
 
+FROZEN = float(np.finfo(np.float32).max)  # an accumulator that says that its row does not move
+
+
 @_jit
 def adagrad_rows(
     begin: int,
@@ -103,7 +106,7 @@ def adagrad_rows(
         begin: The first row of this part.
         end: The end of this part.
         weight: `[n, D]`, changed in place.
-        power: `[n]`, the accumulators, changed in place.
+        power: `[n]`, the accumulators, changed in place; where FROZEN, the row stays.
         ids: `[U]`.
         first: `[U + 1]`: the gradient of row u is the sum of those at origin[first[u]:first[u+1]].
         origin: `[M]`.
@@ -114,6 +117,8 @@ def adagrad_rows(
     """
     dim = weight.shape[1]
     for u in range(begin, end):
+        if power[ids[u]] >= np.float32(FROZEN):
+            continue
         row = weight[ids[u]]
         total = grad[origin[first[u]]]
         for m in range(first[u] + 1, first[u + 1]):

@@ -13,15 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.artefact import Run, fingerprint, write_json
-from data.errors import InputError, Interrupted
-from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, open_names, write_names
+from data.errors import InputError
+from data.kg_folder import (
+    ENTITY_NAMES,
+    RELATION_NAMES,
+    kg_fingerprint,
+    open_names,
+    write_names,
+)
 from data.seeds import stream
 from data.tsv import Rejects
 from kg.config import CHECKPOINTS, KGConfig
+from kg.scan import normalise
 from kg.triples import Triples, read_triples
 from kg.vectors import (
     HELD_OUT_FILE,
@@ -34,7 +42,7 @@ from kg.vectors import (
 )
 
 if TYPE_CHECKING:
-    from kg.transe import Measure
+    from kg.fit import Known, Measure
 
 Ids = NDArray[np.int32]
 
@@ -75,6 +83,12 @@ class KGReport:
             "dropped",
             f"trained in {c['train_seconds']} s; epoch {self.metrics['best_epoch']} was best",
         ]
+        if kept := {how for how in ("kept", "begun_with") if f"entity_{how}" in c}:
+            (how,) = kept
+            said.append(
+                f"{how.replace('_', ' ')} from before: {c[f'entity_{how}']} entities, "
+                f"{c[f'relation_{how}']} relations"
+            )
         return "\n".join([*said, describe(self.metrics)])
 
 
@@ -101,6 +115,8 @@ def train_kg(
     config: KGConfig | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    start: Path | None = None,
+    finish_now: bool = False,
 ) -> KGReport:
     """Train entity vectors for one graph and write them as a KG folder.
 
@@ -110,6 +126,8 @@ def train_kg(
         config: The settings; None: the defaults.
         device: `auto`, `cpu` or `cuda`.
         overwrite: Replace what is at `out`.
+        start: A KG folder whose vectors are kept for the names that both graphs have.
+        finish_now: Do not train further: measure and write what an unfinished run has.
 
     Raises:
         ToolkitError: The dumps, the settings or the folder cannot be used; see the message.
@@ -120,6 +138,8 @@ def train_kg(
         if not path.exists():
             raise InputError(f"{path} does not exist.")
     inputs = {f"{i}:{path.name}": fingerprint(path) for i, path in enumerate(paths)}
+    if start is not None:
+        inputs["from"] = kg_fingerprint(start)
     with Run.open(
         out, kind="kg", settings=config.to_dict(), inputs=inputs, overwrite=overwrite
     ) as run:
@@ -129,12 +149,13 @@ def train_kg(
         if run.resumed:
             logger.info("resuming %s", run.work)
         splits, counts = _read(paths, run.work, config)
-        try:
-            counts, metrics = _train(splits, counts, run.work, config, device)
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"stopped; what was done lies in {run.work}. The same command goes on from there."
-            ) from None
+        known = None if start is None else find_known(start, run.work, config)
+        if known is not None:
+            counts |= {
+                f"{name}_{'kept' if config.freeze_known else 'begun_with'}": len(ids)
+                for name, ids in known.new_ids.items()
+            }
+        counts, metrics = _train(splits, counts, run.work, config, device, known, finish_now)
         for name in (_READ, _TRAIN, _VALID, *CHECKPOINTS):
             (run.work / name).unlink(missing_ok=True)
         shutil.rmtree(run.work / _AFTER, ignore_errors=True)
@@ -193,8 +214,8 @@ def hold_out(triples: Ids, count: int, seed: int) -> tuple[Ids, Ids]:
 
     Fewer are held out where the graph does not allow so many.
     """
-    degree = np.bincount(triples[:, [0, 2]].ravel())
-    uses = np.bincount(triples[:, 1])
+    degree = _count(triples, 0) + _count(triples, 2)
+    uses = _count(triples, 1)
     generator = np.random.default_rng(stream(seed, "hold out"))
     chosen: list[int] = []
     for i in generator.choice(len(triples), min(len(triples), 20 * count), replace=False):
@@ -210,6 +231,51 @@ def hold_out(triples: Ids, count: int, seed: int) -> tuple[Ids, Ids]:
     mask = np.zeros(len(triples), bool)
     mask[chosen] = True
     return triples[~mask], triples[mask]
+
+
+def _count(triples: Ids, column: int) -> NDArray[np.int64]:
+    """How often each id stands in a column of `[n, 3]`, without a copy of the column."""
+    length = 1 + max(int(triples[:, c].max(initial=-1)) for c in ((1,) if column == 1 else (0, 2)))
+    count = np.zeros(length, np.int64)
+    for begin in range(0, len(triples), 1 << 22):
+        count += np.bincount(triples[begin : begin + (1 << 22), column], minlength=length)
+    return count
+
+
+def find_known(old: Path, work: Path, config: KGConfig) -> "Known":
+    """Which names of the run at `work` have vectors in the KG folder `old`.
+
+    Raises:
+        InputError: There are none, or the vectors have another length or dimension.
+    """
+    from kg.fit import Known
+
+    entity, relation = load_vectors(old)
+    if entity.shape[1] != config.dim:
+        raise InputError(
+            f"{old} holds vectors of {entity.shape[1]} numbers, the run asks for {config.dim}. "
+            f"Pass --dim {entity.shape[1]}."
+        )
+    length = float(entity[:1000].norm(dim=1).sub(1).abs().max())
+    if config.scale and length > 1e-3:
+        raise InputError(
+            f"the entity vectors of {old} are not of length 1, as those of a run with --scale "
+            f"{config.scale:g} are. Pass --scale 0."
+        )
+    vectors, new_ids, old_ids = {}, {}, {}
+    for name, table, file in (
+        ("entity", entity, ENTITY_NAMES),
+        ("relation", relation, RELATION_NAMES),
+    ):
+        before = pa.array(map(normalise, open_names(old / file)), pa.large_string())
+        now = open_names(work / file).to_arrow().cast(pa.large_string())
+        place = pc.index_in(now, before).fill_null(-1).to_numpy()
+        new_ids[name] = np.flatnonzero(place >= 0)
+        old_ids[name] = place[new_ids[name]].astype(np.int64)
+        vectors[name] = table.numpy()
+    if not len(new_ids["entity"]):
+        raise InputError(f"{old} knows no entity of this graph; leave --from out.")
+    return Known(vectors, new_ids, old_ids, config.freeze_known)
 
 
 def _measure(splits: _Splits, config: KGConfig) -> "Measure | None":
@@ -236,15 +302,28 @@ def _measure(splits: _Splits, config: KGConfig) -> "Measure | None":
 
 
 def _train(
-    splits: _Splits, counts: dict[str, Any], work: Path, config: KGConfig, device: str
+    splits: _Splits,
+    counts: dict[str, Any],
+    work: Path,
+    config: KGConfig,
+    device: str,
+    known: "Known | None",
+    finish_now: bool,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train, measure, learn what was held out, save; the counts and the metrics."""
     from kg.evaluate import evaluate, make_queries
-    from kg.transe import train
+    from kg.fit import train
 
     sizes = counts["entities"], counts["relations"]
     trained = train(
-        splits.train, *sizes, config, device=device, work=work, measure=_measure(splits, config)
+        splits.train,
+        *sizes,
+        config,
+        device=device,
+        work=work,
+        measure=_measure(splits, config),
+        known=known,
+        finish_now=finish_now,
     )
     seconds = trained.seconds
     learn = (
@@ -252,15 +331,16 @@ def _train(
         and counts["split"] == "random"
         and len(splits.test) > 0
         and counts["triples"] <= _LEARN_HELD_OUT_UP_TO
+        and not finish_now
     )
-    if not (work / METRICS).exists():  # else a run that was killed has measured already
+    if finish_now or not (work / METRICS).exists():  # else a killed run has measured already
         metrics: dict[str, Any] = {"num_triples": 0}
         if len(splits.test):
             queries = make_queries(splits.test, splits.all)
             metrics |= evaluate(queries, trained.entity, trained.relation, config.p_norm)
         metrics |= {
             "learned_since": learn,
-            "loss": trained.losses[-1],
+            "loss": trained.losses[-1] if trained.losses else None,
             "best_epoch": trained.best_epoch,
             "valid_mrr": {str(epoch): score for epoch, score in trained.scores.items()},
         }
@@ -270,14 +350,16 @@ def _train(
         trained = train(
             np.concatenate(splits.all),
             *sizes,
-            replace(config, epochs=trained.best_epoch),
+            replace(config, epochs=max(1, trained.best_epoch)),
             device=device,
             work=work / _AFTER,
+            known=known,
         )
         seconds += trained.seconds
     save_vectors(work, trained.entity, trained.relation)
     metrics = json.loads((work / METRICS).read_text(encoding="utf-8"))
-    return counts | {"train_seconds": round(seconds, 1)}, metrics
+    about = {"train_seconds": round(seconds, 1), "epochs_trained": len(trained.losses)}
+    return counts | about | ({"finished_early": True} if finish_now else {}), metrics
 
 
 @dataclass(frozen=True)
@@ -318,7 +400,7 @@ def eval_kg(
     """
     from data.artefact import read_manifest
     from kg.evaluate import evaluate, make_queries
-    from kg.transe import pick_device
+    from kg.fit import pick_device
 
     settings = read_manifest(kg).settings
     entity, relation = load_vectors(kg)

@@ -7,91 +7,34 @@ pykeen supplies the training loop, the model and the losses; through its extensi
   which takes the loss and its gradient in one pass over blocks that fit a cache,
 - callbacks for the schedule, progress, measuring, early stopping and checkpoints.
 
-All randomness follows from the seed and the number of the epoch, so a run that is resumed from the
-checkpoint of an epoch continues exactly as if it had not been interrupted.
+All randomness follows from the seed and the numbers of epoch and batch.
 
 pykeen is imported inside functions: it takes seconds, and writes where `PYSTOW_HOME` says.
 Knows nothing of names and files of triples.
 """
 
-import gc
-import json
+import atexit
 import logging
 import os
+import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cache, cached_property
-from pathlib import Path
+from collections.abc import Iterator
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
-from data.errors import ArtefactError, ConfigError
 from data.seeds import stream
-from kg.config import CHECKPOINTS, KGConfig
-from kg.kernels import adagrad_rows, in_torchs_threads, l1_distances, l1_gradients
-
-logger = logging.getLogger(__name__)
+from kg.config import KGConfig
+from kg.kernels import FROZEN, adagrad_rows, in_torchs_threads, l1_distances, l1_gradients
 
 # Legend: B triples of a batch, S chunk_size, G = B / S chunks, N negatives, D dim, U distinct ids
 
 MARGINS = {"nssa": 9.0, "margin": 1.0}
-
-
-@dataclass
-class Trained:
-    """Vectors and how they came about.
-
-    Attributes:
-        entity: `[num_entities, dim]`, float32, on the CPU; of length 1 unless `scale` is 0.
-        relation: `[num_relations, dim]`.
-        losses: Mean loss of each epoch.
-        scores: Epoch -> the measure that early stopping went by.
-        best_epoch: The epoch whose vectors these are.
-        seconds: Time spent in epochs, over all resumed runs.
-    """
-
-    entity: Tensor
-    relation: Tensor
-    losses: list[float] = field(default_factory=list)
-    scores: dict[int, float] = field(default_factory=dict)
-    best_epoch: int = 0
-    seconds: float = 0.0
-
-
-# Measures entity and relation vectors; larger is better.
-Measure = Callable[[Tensor, Tensor], float]
-
-
-def pick_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`.
-
-    Raises:
-        ConfigError: There is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: no GPU is visible here. Use --device cpu, or auto.")
-    return torch.device(name)
-
-
-def default_batch_size(num_triples: int) -> int:
-    """About twenty steps an epoch, within 256..8192."""
-    return min(8192, max(256, 1 << (num_triples // 20).bit_length()))
-
-
-def default_epochs(num_triples: int) -> int:
-    """Enough for a small graph to converge, few enough for a large one to end: 60 down to 5."""
-    return int(min(60, max(5, 30 * (270_000 / max(1, num_triples)) ** 0.5)))
 
 
 # ---- The parts that are given to pykeen
@@ -101,7 +44,8 @@ class RowAdagrad(torch.optim.Optimizer):
     """AdaGrad with one accumulator a row, on sparse gradients.
 
     A parameter with an attribute `row_length` has the rows it touches scaled to that length: the
-    projection of TransE's constraint ||e|| = 1, on the rows of the batch only.
+    projection of TransE's constraint ||e|| = 1, on the rows of the batch only. A row whose
+    accumulator is FROZEN does not move.
     """
 
     # pykeen may rebuild an optimizer from its param_groups, so all arguments stand in the defaults.
@@ -158,7 +102,7 @@ def _step_on_gpu(
     rows = torch.addcmul(weight[ids], grad, pace.unsqueeze(1), value=-1)
     if length:
         rows *= length / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    weight[ids] = rows
+    weight[ids] = torch.where((total >= FROZEN).unsqueeze(1), weight[ids], rows)
 
 
 class Unconstrained:
@@ -246,6 +190,10 @@ class Batches:
     """The batches of each epoch: a random order, random sides and random negatives.
 
     A batch is made of whole chunks; what is left over waits for another epoch's order.
+
+    Attributes:
+        epoch: The epoch whose batches come next.
+        skip: How many of its batches are left out, because they are done.
     """
 
     def __init__(
@@ -254,13 +202,12 @@ class Batches:
         num_entities: int,
         config: KGConfig,
         batch_size: int,
-        epoch: Callable[[], int],
     ) -> None:
         self.triples, self.num_entities, self.config = triples, num_entities, config
         self.chunk = min(config.chunk_size, batch_size, len(triples))
         self.batch_size = batch_size // self.chunk * self.chunk
         self.used = len(triples) // self.chunk * self.chunk
-        self.epoch = epoch
+        self.epoch, self.skip = 1, 0
         self.answers = _Answers.of(triples, num_entities)
 
     def __len__(self) -> int:
@@ -269,10 +216,13 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         device = self.triples.device
         generator = torch.Generator(device)
-        generator.manual_seed(stream(self.config.seed, "batches", self.epoch()))
-        order = torch.randperm(len(self.triples), generator=generator, device=device)
-        for begin in range(0, self.used, self.batch_size):
-            chosen = order[begin : min(begin + self.batch_size, self.used)]
+        generator.manual_seed(stream(self.config.seed, "order", self.epoch))
+        kind = torch.int32 if len(self.triples) < 1 << 31 else torch.int64
+        order = torch.randperm(len(self.triples), generator=generator, device=device, dtype=kind)
+        for number in range(self.skip, len(self)):
+            begin = number * self.batch_size
+            chosen = order[begin : min(begin + self.batch_size, self.used)].long()
+            generator.manual_seed(stream(self.config.seed, "batch", self.epoch, number))
             head, relation, tail = self.triples[chosen].long().unbind(1)
             forward = torch.rand(len(chosen), generator=generator, device=device) < 0.5
             source, target = torch.where(forward, head, tail), torch.where(forward, tail, head)
@@ -347,14 +297,22 @@ def loss_and_slopes(loss: Any, positive: Tensor, negative: Tensor) -> tuple[Tens
 class _Space:
     """Memory that steps use again: to get it afresh from the system costs as much as to fill it."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device  # where steps compute; the tables may lie elsewhere
         self._held: dict[str, Tensor] = {}
 
-    def __call__(self, name: str, like: Tensor, rows: int) -> Tensor:
+    def __call__(self, name: str, rows: int, width: int) -> Tensor:
         held = self._held.get(name)
         if held is None or len(held) < rows:
-            held = self._held[name] = like.new_empty(rows, like.shape[1])
+            held = self._held[name] = torch.empty(rows, width, device=self.device)
         return held[:rows]
+
+    def look_up(self, name: str, table: Tensor, ids: Tensor) -> Tensor:
+        """The rows of a table, where steps compute."""
+        rows = self(name, len(ids), table.shape[1])
+        if table.device == self.device:
+            return torch.index_select(table, 0, ids, out=rows)
+        return rows.copy_(table.detach()[ids.to(table.device)])
 
 
 _BLOCK = (
@@ -381,24 +339,23 @@ class _BatchLoss(torch.autograd.Function):
         size, (chunks, num_negatives) = len(batch.source), batch.negatives.shape
         ids = torch.cat([batch.source, batch.target, batch.negatives.flatten()])  # (M,)
         sizes = [size, size, chunks * num_negatives]
-        vectors = space("vectors", entity, len(ids))
-        source, target, negative = torch.index_select(entity, 0, ids, out=vectors).split(sizes)  # type: ignore[no-untyped-call]
-        kind = space("kinds", relation, size)
+        vectors = space.look_up("vectors", entity, ids)  # (M, D)
+        source, target, negative = vectors.split(sizes)  # type: ignore[no-untyped-call]
+        kind = space.look_up("kinds", relation, batch.relation)  # (B, D)
         sign = batch.sign.unsqueeze(1)
-        torch.index_select(relation, 0, batch.relation, out=kind)  # (B, D)
         query = source.addcmul_(kind, sign)  # (B, D)
         offset = torch.sub(query, target, out=target)
         positive = offset.norm(p=p_norm, dim=1, keepdim=True)  # (B, 1)
 
-        grad = space("grad", entity, len(ids))
+        grad = space("grad", *vectors.shape)
         for_query, for_target, for_negative = grad.split(sizes)  # type: ignore[no-untyped-call]
         query, for_query = (x.view(chunks, -1, x.shape[1]) for x in (query, for_query))
         point, for_point = (x.view(chunks, -1, x.shape[1]) for x in (negative, for_negative))
-        along = space("along", positive, size)  # the loss's derivative by the positive distance
+        along = space("along", size, 1)  # the loss's derivative by the positive distance
         total = positive.new_zeros(())
         per_chunk = size // chunks * num_negatives
         block = chunks
-        if entity.device.type == "cpu":
+        if space.device.type == "cpu":
             block = min(chunks, max(1, _BLOCK * torch.get_num_threads() // per_chunk))
         for begin in range(0, chunks, block):
             at = slice(begin, min(begin + block, chunks))
@@ -424,7 +381,7 @@ class _BatchLoss(torch.autograd.Function):
         torch.neg(pull, out=for_target)
         for_source = grad[:size].add_(pull)
         ctx.found = ids, grad, batch.relation, torch.mul(for_source, sign, out=kind)
-        ctx.sizes = entity.shape, relation.shape
+        ctx.tables = entity, relation
         return total  # type: ignore[no-any-return]
 
     @staticmethod
@@ -432,15 +389,18 @@ class _BatchLoss(torch.autograd.Function):
         ids, for_entity, kinds, for_relation = ctx.found
         if grads[0] != 1:
             for_entity, for_relation = for_entity * grads[0], for_relation * grads[0]
+        entity, relation = ctx.tables
         return (
-            _sparse(ids, for_entity, ctx.sizes[0]),
-            _sparse(kinds, for_relation, ctx.sizes[1]),
+            _sparse(ids, for_entity, entity),
+            _sparse(kinds, for_relation, relation),
             *(None,) * 4,
         )
 
 
-def _sparse(ids: Tensor, rows: Tensor, size: tuple[int, ...]) -> Tensor:
-    return torch.sparse_coo_tensor(ids.unsqueeze(0), rows, size, check_invariants=False)
+def _sparse(ids: Tensor, rows: Tensor, table: Tensor) -> Tensor:
+    """A gradient for some rows of a table, on its device."""
+    ids, rows = ids.unsqueeze(0).to(table.device), rows.to(table.device)
+    return torch.sparse_coo_tensor(ids, rows, table.shape, check_invariants=False)
 
 
 class SharedNegatives:
@@ -449,11 +409,7 @@ class SharedNegatives:
     model: Any
     loss: Any
     batches: Batches
-
-    @cached_property
-    def space(self) -> _Space:
-        """Memory for the steps."""
-        return _Space()
+    space: _Space
 
     def _create_training_data_loader(self, triples_factory: Any, **_: Any) -> Batches:
         return self.batches
@@ -465,6 +421,7 @@ class SharedNegatives:
     def _process_batch(self, batch: Batch, start: int, stop: int, *_: Any, **__: Any) -> Tensor:
         assert (start, stop) == (0, len(batch.source)), "pykeen split a batch of whole chunks"
         entity, relation = tables(self.model)
+        batch = Batch(*(part.to(self.space.device) for part in batch))
         p_norm = int(self.model.interaction.p)
         loss: Tensor = _BatchLoss.apply(  # type: ignore[no-untyped-call]
             entity, relation, batch, self.loss, p_norm, self.space
@@ -476,7 +433,9 @@ class SharedNegatives:
 def _pykeen() -> SimpleNamespace:
     """The classes of pykeen, with our parts mixed in."""
     if "PYSTOW_HOME" not in os.environ:  # it would write to the home directory on import
-        os.environ["PYSTOW_HOME"] = tempfile.mkdtemp(prefix="pystow-")
+        home = os.environ["PYSTOW_HOME"] = tempfile.mkdtemp(prefix="pystow-")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+    logging.getLogger("pykeen").setLevel(logging.ERROR)  # what it has to say is said by us
     from pykeen.losses import MarginRankingLoss, NSSALoss
     from pykeen.models import ERModel
     from pykeen.nn.modules import TransEInteraction
@@ -496,9 +455,6 @@ def _pykeen() -> SimpleNamespace:
             # exp(margin) must be a float
             return bool(self.margin <= 80 and self.inverse_softmax_temperature == 1)
 
-    class Loop(SharedNegatives, SLCWATrainingLoop):  # type: ignore[misc]
-        pass
-
     class Callback(TrainingCallback):
         """Calls plain functions."""
 
@@ -510,10 +466,13 @@ def _pykeen() -> SimpleNamespace:
             self._functions[0]()
 
         def on_batch(self, epoch: int, batch: Batch, batch_loss: float, **_: Any) -> None:
-            self._functions[1](epoch, batch, batch_loss)
+            self._functions[1](epoch, len(batch.source), batch_loss)
 
         def post_epoch(self, epoch: int, epoch_loss: float, **_: Any) -> None:
-            self._functions[2](epoch, epoch_loss)
+            self._functions[2](epoch)
+
+    class Loop(SharedNegatives, SLCWATrainingLoop):  # type: ignore[misc]
+        callback = Callback
 
     return SimpleNamespace(
         losses={"nssa": QuickNSSALoss, "margin": MarginRankingLoss},
@@ -521,39 +480,65 @@ def _pykeen() -> SimpleNamespace:
         interaction=TransEInteraction,
         embedding=PlainEmbedding,
         loop=Loop,
-        callback=Callback,
         info=KGInfo,
         no_seed=NoRandomSeedNecessary,
     )
 
 
-def make_model(num_entities: int, num_relations: int, config: KGConfig) -> Any:
-    """A pykeen TransE with row-sparse embeddings, initialised from the seed."""
+def make_model(
+    num_entities: int,
+    num_relations: int,
+    config: KGConfig,
+    device: torch.device = torch.device("cpu"),  # noqa: B008
+) -> Any:
+    """A pykeen TransE without a constraint on the whole table, initialised from the seed.
+
+    The tables are made where they shall lie and filled block by block, always by the same random
+    numbers.
+    """
     pykeen = _pykeen()
 
-    def start(name: str) -> Callable[[Tensor], Tensor]:
-        def fill(weight: Tensor) -> Tensor:
-            generator = torch.Generator().manual_seed(stream(config.seed, "start", name))
-            weight.uniform_(-1, 1, generator=generator)
-            return functional.normalize(weight, out=weight).mul_(config.scale or 10.0)
-
-        return fill
-
-    def embedding(name: str, size: int) -> Any:
+    def embedding(size: int) -> Any:
         return pykeen.embedding(
-            max_id=size, shape=config.dim, initializer=start(name), unique=False
+            max_id=size, shape=config.dim, initializer=lambda weight: weight, unique=False
         )
 
     margin = MARGINS[config.loss] if config.margin is None else config.margin
-    return pykeen.model(
-        triples_factory=pykeen.info(num_entities, num_relations, create_inverse_triples=False),
-        interaction=pykeen.interaction,
-        interaction_kwargs={"p": config.p_norm},
-        entity_representations=embedding("entity", num_entities),
-        relation_representations=embedding("relation", num_relations),
-        loss=pykeen.losses[config.loss](margin=margin),
-        random_seed=pykeen.no_seed,
+    info = pykeen.info(num_entities, num_relations, create_inverse_triples=False)
+    with torch.device("meta"):  # torch and pykeen would fill the tables, each in its way
+        model = pykeen.model(
+            triples_factory=info,
+            interaction=pykeen.interaction,
+            interaction_kwargs={"p": config.p_norm},
+            entity_representations=embedding(num_entities),
+            relation_representations=embedding(num_relations),
+            loss=pykeen.losses[config.loss](margin=margin),
+            random_seed=pykeen.no_seed,
+        )
+    model.to_empty(device=device)
+    entity, relation = tables(model)
+    for name, weight in (("entity", entity), ("relation", relation)):
+        _fill(weight.data, config.scale or 10.0, stream(config.seed, "start", name))
+    entity.row_length = config.scale  # type: ignore[attr-defined]
+    return model
+
+
+def _fill(weight: Tensor, length: float, seed: int) -> None:
+    """Random rows of one length."""
+    generator = torch.Generator().manual_seed(seed)
+    for begin in range(0, len(weight), 1 << 16):
+        rows = weight[begin : begin + (1 << 16)]
+        random = torch.empty(rows.shape).uniform_(-1, 1, generator=generator)
+        rows.copy_(functional.normalize(random, out=random).mul_(length))
+
+
+def make_loop(model: Any, optimizer: RowAdagrad, batches: Batches, device: torch.device) -> Any:
+    """Pykeen's training loop with our batches and their loss; `device` is where it computes."""
+    loop = _pykeen().loop(
+        model=model, triples_factory=None, optimizer=optimizer, automatic_memory_optimization=False
     )
+    loop.batches, loop.space = batches, _Space(device)
+    return loop
 
 
 def tables(model: Any) -> tuple[torch.nn.Parameter, torch.nn.Parameter]:
@@ -561,237 +546,3 @@ def tables(model: Any) -> tuple[torch.nn.Parameter, torch.nn.Parameter]:
     parts = model.entity_representations, model.relation_representations
     entity, relation = (part[0]._embeddings.weight for part in parts)
     return entity, relation
-
-
-# ---- The run
-
-
-def train(
-    triples: NDArray[np.int32],
-    num_entities: int,
-    num_relations: int,
-    config: KGConfig,
-    *,
-    device: str = "auto",
-    work: Path | None = None,
-    measure: Measure | None = None,
-    checkpoint_seconds: float = 60.0,
-) -> Trained:
-    """Train TransE on numbered triples.
-
-    Args:
-        triples: `[n, 3]`: head, relation, tail.
-        num_entities: Entities are 0..num_entities - 1.
-        num_relations: Relations likewise.
-        config: The settings.
-        device: `auto`, `cpu` or `cuda`.
-        work: A folder for checkpoints; those found there are resumed. None: no checkpoints.
-        measure: What early stopping goes by; called about ten times.
-        checkpoint_seconds: At least so long between checkpoints.
-
-    Raises:
-        ConfigError: The loss became infinite, or the device does not exist.
-    """
-    place = pick_device(device)
-    batch_size = config.batch_size or default_batch_size(len(triples))
-    epochs = config.epochs or default_epochs(len(triples))
-    model = make_model(num_entities, num_relations, config).to(place)
-    entity, relation = tables(model)
-    entity.row_length = config.scale  # type: ignore[attr-defined]
-    optimizer = RowAdagrad([entity, relation], lr=config.learning_rate)
-    state = _State({"entity": entity, "relation": relation}, optimizer, config.scale or 1.0, work)
-    state.resume()
-    pykeen = _pykeen()
-    loop = pykeen.loop(
-        model=model, triples_factory=None, optimizer=optimizer, automatic_memory_optimization=False
-    )
-    loop._epoch, loop.losses_per_epochs = state.epoch, state.losses
-    loop.batches = Batches(
-        torch.from_numpy(np.ascontiguousarray(triples)).to(place),
-        num_entities,
-        config,
-        batch_size,
-        epoch=lambda: loop._epoch + 1,
-    )
-    steps = len(loop.batches)
-    every = max(1, epochs // 10)
-    step = state.epoch * steps
-    begun = saved = time.monotonic()
-    spent = state.seconds
-
-    def pre_batch() -> None:
-        nonlocal step
-        optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - step / (epochs * steps))
-        step += 1
-
-    def post_batch(epoch: int, batch: Batch, loss: float) -> None:
-        bar.update(len(batch.source))
-        if step % 16 == 0:
-            bar.set_postfix(epoch=f"{epoch}/{epochs}", loss=f"{loss:.4f}", refresh=False)
-
-    def post_epoch(epoch: int, _loss: float) -> None:
-        nonlocal saved
-        state.epoch = epoch
-        state.seconds = spent + time.monotonic() - begun
-        if measure is not None and (epoch % every == 0 or epoch == epochs):
-            state.note(measure(entity.detach(), relation.detach()))
-            if config.patience and state.since_best >= config.patience:
-                loop._should_stop = True
-        now = time.monotonic()
-        over = epoch == epochs or loop._should_stop
-        if work is not None and (over or now - saved >= checkpoint_seconds):
-            state.save()
-            saved = time.monotonic()
-
-    total = epochs * loop.batches.used
-    gc.freeze()  # pykeen collects garbage after each epoch: a tenth of a second with torch loaded
-    try:
-        with tqdm(
-            total=total,
-            initial=state.epoch * loop.batches.used,
-            desc="kg train",
-            unit=" triples",
-            unit_scale=True,
-            disable=None,
-        ) as bar:
-            if state.epoch < epochs and not state.stopped(config.patience):
-                loop.train(
-                    triples_factory=None,
-                    num_epochs=epochs,
-                    batch_size=loop.batches.batch_size,
-                    continue_training=True,  # the model and the optimizer are set up already
-                    use_tqdm=False,
-                    callbacks=pykeen.callback(pre_batch, post_batch, post_epoch),
-                    checkpoint_directory=tempfile.gettempdir(),
-                )
-    except RuntimeError as error:
-        if type(error).__name__ != "NonFiniteLossError":
-            raise
-        raise ConfigError(
-            f"the loss became infinite in epoch {state.epoch + 1}; "
-            f"try a lower --learning-rate than {config.learning_rate}."
-        ) from None
-    finally:
-        gc.unfreeze()
-    return state.result()
-
-
-class _State:
-    """What a run is made of between two epochs, and its checkpoint.
-
-    `checkpoint.safetensors` holds weights and accumulators of the last epoch saved;
-    `best.safetensors` the weights that measured best, if they are not the last ones.
-    """
-
-    def __init__(
-        self,
-        weights: dict[str, torch.nn.Parameter],
-        optimizer: RowAdagrad,
-        scale: float,
-        work: Path | None,
-    ) -> None:
-        self.weights, self.optimizer, self.scale, self.work = weights, optimizer, scale, work
-        self.epoch = 0
-        self.losses: list[float] = []
-        self.scores: dict[int, float] = {}
-        self.seconds = 0.0
-        self._best: dict[str, Tensor] | None = None  # in memory where there is no work folder
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch that measured best; without measures, the last."""
-        return max(self.scores, key=lambda e: self.scores[e]) if self.scores else self.epoch
-
-    @property
-    def since_best(self) -> int:
-        """How many measures came after the best one."""
-        return sum(epoch > self.best_epoch for epoch in self.scores)
-
-    def stopped(self, patience: int) -> bool:
-        """Whether patience ran out."""
-        return bool(patience) and self.since_best >= patience
-
-    def note(self, score: float) -> None:
-        """Keep the weights if they measure best so far."""
-        self.scores[self.epoch] = score
-        if self.best_epoch == self.epoch:
-            best = {name: weight.detach().cpu() for name, weight in self.weights.items()}
-            if self.work is None:
-                self._best = {name: weight.clone() for name, weight in best.items()}
-            else:
-                _save(self.work / CHECKPOINTS[1], best, {"epoch": self.epoch})
-
-    def save(self) -> None:
-        """Write the checkpoint."""
-        assert self.work is not None
-        tensors = {name: weight.detach().cpu() for name, weight in self.weights.items()}
-        for name, weight in self.weights.items():
-            tensors[f"{name}.power"] = self.optimizer.state[weight]["power"].cpu()
-        about = {
-            "epoch": self.epoch,
-            "losses": self.losses,
-            "scores": self.scores,
-            "seconds": self.seconds,
-        }
-        _save(self.work / CHECKPOINTS[0], tensors, about)
-
-    @torch.no_grad()
-    def resume(self) -> None:
-        """Take up the checkpoint, if there is one."""
-        path = self.work / CHECKPOINTS[0] if self.work is not None else None
-        if path is None or not path.exists():
-            return
-        tensors, about = _load(path)
-        for name, weight in self.weights.items():
-            weight.copy_(tensors[name])
-            self.optimizer.state[weight]["power"].copy_(tensors[f"{name}.power"])
-        self.epoch, self.losses, self.seconds = about["epoch"], about["losses"], about["seconds"]
-        self.scores = {int(epoch): score for epoch, score in about["scores"].items()}
-        logger.info("resumed after epoch %d", self.epoch)
-
-    @torch.no_grad()
-    def result(self) -> Trained:
-        """The best vectors, entities brought to length 1."""
-        vectors = {name: weight.detach() for name, weight in self.weights.items()}
-        if self.best_epoch != self.epoch:
-            if self.work is None:
-                assert self._best is not None
-                vectors = self._best
-            else:
-                vectors, about = _load(self.work / CHECKPOINTS[1])
-                assert about["epoch"] == self.best_epoch
-        for weight in vectors.values():
-            weight.div_(self.scale)
-        return Trained(
-            entity=vectors["entity"].cpu(),
-            relation=vectors["relation"].cpu(),
-            losses=self.losses,
-            scores=self.scores,
-            best_epoch=self.best_epoch,
-            seconds=self.seconds,
-        )
-
-
-def _save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write tensors and plain values, whole or not at all."""
-    from safetensors.torch import save_file
-
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"about": json.dumps(about)})
-    partial.chmod(0o644)  # safetensors makes files that only their owner may read
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads(file.metadata()["about"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ArtefactError(
-            f"{path} is damaged ({error}). Pass --overwrite to train afresh."
-        ) from None

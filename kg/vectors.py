@@ -14,8 +14,8 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
 
+from data.artefact import atomic
 from data.errors import InputError
 from data.kg_folder import (
     EASYNLP_VECTORS,
@@ -30,6 +30,7 @@ from data.kg_folder import (
 from data.names import Names
 from data.schema import TRIPLES, open_table, table_writer
 from kg.scan import normalise
+from kg.tensors import save_tensors
 
 RELATION_VECTORS = "relation_vectors.safetensors"
 RELATION_VECTORS_KEY = "relation_vectors"
@@ -66,12 +67,10 @@ def read_triples_table(path: Path) -> Ids:
 
 def save_vectors(folder: Path, entity: torch.Tensor, relation: torch.Tensor) -> None:
     """Write the vectors as safetensors, and those of the entities as EasyNLP's file too."""
-    entity, relation = entity.float().contiguous(), relation.float().contiguous()
-    save_file({VECTORS_KEY: entity}, folder / VECTORS)
-    save_file({RELATION_VECTORS_KEY: relation}, folder / RELATION_VECTORS)
-    torch.save(entity, folder / EASYNLP_VECTORS)
-    for name in (VECTORS, RELATION_VECTORS):
-        (folder / name).chmod(0o644)  # safetensors makes files that only their owner may read
+    save_tensors(folder / VECTORS, {VECTORS_KEY: entity})
+    save_tensors(folder / RELATION_VECTORS, {RELATION_VECTORS_KEY: relation})
+    with atomic(folder / EASYNLP_VECTORS, "wb") as file:
+        torch.save(entity.float().contiguous(), file)
 
 
 def load_vectors(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:

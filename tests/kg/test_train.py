@@ -1,6 +1,8 @@
 """The stage and its commands, from a dump to neighbours."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -8,10 +10,11 @@ import torch
 from typer.testing import CliRunner
 
 import cli
+import kg.fit
 import kg.train
 import kg.vectors
 from data.artefact import verify
-from data.errors import InputError
+from data.errors import ArtefactError, InputError, Interrupted
 from data.kg_folder import read_names, read_vectors, write_names
 from data.schema import TRIPLES, open_table
 from kg.config import KGConfig
@@ -170,6 +173,66 @@ def test_no_entity_or_relation_loses_its_last_triple():
     assert len(held_out) >= 40
     assert set(train[:, [0, 2]].ravel()) == set(triples[:, [0, 2]].ravel())
     assert set(train[:, 1]) == set(triples[:, 1])
+
+
+def test_a_new_dump_keeps_the_vectors_of_known_names(dump, folder, tmp_path):
+    newer = tmp_path / "newer.tsv"
+    newer.write_text(
+        dump.read_text(encoding="utf-8") + "仌菜\t类别\t蔬菜\n仌菜\t颜色\t红\n一菜\t味道\t蔬菜\n",
+        encoding="utf-8",
+    )
+    report = train_kg(newer, tmp_path / "kg", config=SMALL, device="cpu", start=folder)
+    assert report.counts["entity_kept"] == len(read_names(folder / "entity2id.txt"))
+    assert report.counts["relation_kept"] == 3
+    assert "kept from before" in str(report)
+    assert verify(tmp_path / "kg").inputs["from"] == verify(folder).fingerprint
+    (old_names, old), (new_names, new) = (
+        (read_names(path / "entity2id.txt"), read_vectors(path)) for path in (folder, report.out)
+    )
+    for name in old_names:
+        np.testing.assert_array_equal(new[new_names.index(name)], old[old_names.index(name)])
+    near = [f.name for f in nearest(tmp_path / "kg", "仌菜", count=5).found]
+    assert sum(name.endswith("菜") for name in near) >= 3
+    with pytest.raises(InputError, match="--dim 16"):
+        train_kg(newer, tmp_path / "b", config=KGConfig(dim=8), device="cpu", start=folder)
+
+
+def test_a_stopped_run_is_finished_on_demand(dump, tmp_path, monkeypatch):
+    before = kg.fit._Training.before_step
+
+    def stopped(self):
+        if self.state.epoch == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        before(self)
+
+    monkeypatch.setattr(kg.fit._Training, "before_step", stopped)
+    with pytest.raises(Interrupted, match="--finish-now"):
+        train_kg(dump, tmp_path / "kg", config=SMALL, device="cpu")
+    report = train_kg(dump, tmp_path / "kg", config=SMALL, device="cpu", finish_now=True)
+    assert report.counts["finished_early"]
+    assert report.counts["epochs_trained"] == 4
+    assert not report.metrics["learned_since"]
+    verify(tmp_path / "kg")
+
+
+@pytest.mark.parametrize(
+    "rows", ["甲\t是\t乙\n", "甲\t是\t乙\n乙\t是\t甲\n", "甲\t是\t甲\n乙\t是\t甲\n丙\t是\t甲\n"]
+)
+def test_graphs_too_small_to_split_are_trained_and_not_measured(rows, tmp_path):
+    (tmp_path / "t.tsv").write_text(rows, encoding="utf-8")
+    config = KGConfig(dim=4, epochs=2, min_tail_count=1)
+    report = train_kg(tmp_path / "t.tsv", tmp_path / "kg", config=config, device="cpu")
+    assert "not measured" in str(report)
+    assert np.isfinite(read_vectors(tmp_path / "kg")).all()
+
+
+def test_a_read_only_place_is_said(dump, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    with pytest.raises(ArtefactError, match="Permission denied"):
+        train_kg(dump, tmp_path / "kg", config=SMALL, device="cpu")
 
 
 def test_the_commands_work_and_explain_their_errors(dump, folder, tmp_path):

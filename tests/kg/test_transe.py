@@ -13,15 +13,15 @@ import torch
 import kg.transe
 from data.errors import ConfigError
 from kg.config import CHECKPOINTS, KGConfig
+from kg.fit import train
 from kg.transe import (
     Batch,
     Batches,
     RowAdagrad,
-    SharedNegatives,
     loss_and_slopes,
+    make_loop,
     make_model,
     tables,
-    train,
 )
 
 NUM_ENTITIES, NUM_RELATIONS = 60, 3
@@ -41,7 +41,7 @@ def small(**changes) -> KGConfig:
 
 def a_batch(triples: np.ndarray, config: KGConfig) -> Batch:
     rows = torch.from_numpy(triples)
-    return next(iter(Batches(rows, NUM_ENTITIES, config, 64, epoch=lambda: 1)))
+    return next(iter(Batches(rows, NUM_ENTITIES, config, 64)))
 
 
 @pytest.mark.parametrize("p_norm", [1, 2])
@@ -88,8 +88,7 @@ def test_loss_and_gradient_equal_those_of_pykeens_own_transe(triples, p_norm, lo
 
 def loss_and_gradients(model, batch: Batch) -> tuple[torch.Tensor, ...]:
     """What a step of ours would make of a batch."""
-    loop = SharedNegatives()
-    loop.model, loop.loss = model, model.loss
+    loop = make_loop(model, RowAdagrad(tables(model)), None, torch.device("cpu"))
     loss = loop._process_batch(batch, 0, len(batch.source))
     loss.backward()
     return loss.detach(), *(weight.grad.to_dense() for weight in tables(model))
@@ -122,7 +121,6 @@ def test_a_step_touches_only_the_rows_of_its_batch_and_keeps_them_on_the_sphere(
     config = small()
     model = make_model(1000, NUM_RELATIONS, config)
     weight, _ = tables(model)
-    weight.row_length = config.scale
     before = weight.detach().clone()
     optimizer = RowAdagrad([weight])
     batch = a_batch(triples, config)
@@ -178,7 +176,7 @@ def test_in_a_large_graph_the_target_itself_is_no_negative(triples, monkeypatch)
 
 def test_each_epoch_sees_each_triple_once_but_for_an_incomplete_chunk(triples):
     rows = torch.from_numpy(triples)
-    batches = Batches(rows, NUM_ENTITIES, small(), 64, epoch=lambda: 3)
+    batches = Batches(rows, NUM_ENTITIES, small(), 64)
     seen = []
     for batch in batches:
         swap = batch.sign < 0
@@ -260,7 +258,7 @@ def test_a_run_broken_off_and_resumed_equals_one_that_was_not(triples, tmp_path,
 def test_a_killed_run_resumes_to_the_same_vectors(triples, tmp_path):
     code = (
         "import sys, numpy as np; from pathlib import Path; from kg.config import KGConfig\n"
-        "from kg.transe import train\n"
+        "from kg.fit import train\n"
         "config = KGConfig(dim=8, epochs=80, batch_size=64, chunk_size=16, num_negatives=5)\n"
         "train(np.load(sys.argv[1]), 60, 3, config, device='cpu', work=Path(sys.argv[2]),"
         " checkpoint_seconds=0)\n"
