@@ -211,6 +211,8 @@ class JoinedSet:
                 continue
             if store is None:
                 n = known[caption.id] = known.get(caption.id, -1) + 1
+                if n and self.options.captions == "first":
+                    continue
                 yield Sample(caption.line, _numbered(caption.id, n), text, None, None)
                 continue
             number = store.find(caption.image)
@@ -436,7 +438,7 @@ class ParquetSet:
             pictures = [f.name for f in schema if _is_image(f.type)]
             known = [*IMAGE_COLUMNS, *(name.lower() for name in pictures)]
             self.image = choose(first, pictures, asked.image_column, known, "--image-column")
-        scalars = [f.name for f in schema if pa.types.is_string(f.type) or _is_integer(f.type)]
+        scalars = [f.name for f in schema if _is_text(f.type) or pa.types.is_integer(f.type)]
         known_ids = [n for n in scalars if n.lower() in ID_COLUMNS]
         self.id = asked.id_column and choose(first, schema.names, asked.id_column, (), "")
         self.id = self.id or min(known_ids, key=lambda n: ID_COLUMNS.index(n.lower()), default=None)
@@ -501,10 +503,6 @@ def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_integer(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind))
 
 
 def _is_image(kind: pa.DataType) -> bool:

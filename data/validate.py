@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.errors import ConfigError, InputError
 from data.images import decode_base64, decode_image, read_header
 from data.near import difference_hash, is_flat, nearest_earlier
-from data.schema import IMAGE, LATTICE, open_table
+from data.schema import IMAGE, LATTICE, open_shards
 from data.tokenizer import Tokenizer
 from data.tsv import Rejects, open_bytes, read_rows
 
@@ -188,7 +187,7 @@ def validate(
     """Look through a table, and for what it shares with another one.
 
     Args:
-        table: A TSV (`idx, text[, imgbase64]`) or a lattice table.
+        table: A TSV (`idx, text[, imgbase64]`), or a lattice table in one file or a folder of them.
         against: Another one, such as the training captions of a test set.
         tokenizer: A `vocab.txt` or a folder with one, to count tokens of a TSV.
         text_len: Tokens that a model reads.
@@ -223,9 +222,7 @@ def validate(
 # --- reading -------------------------------------------------------------------------------------
 def _rows(path: Path, faults: Faults) -> Iterator[Row]:
     """The rows of a TSV or of a lattice table."""
-    with open_bytes(path) as file:
-        parquet = file.read(4) == b"PAR1"
-    if parquet:
+    if path.is_dir() or _is_parquet(path):
         yield from _table_rows(path)
         return
     for line, fields in read_rows(path, (2, 3), faults):
@@ -233,16 +230,21 @@ def _rows(path: Path, faults: Faults) -> Iterator[Row]:
         yield Row(line, fields[0], fields[1], image, -1)
 
 
+def _is_parquet(path: Path) -> bool:
+    with open_bytes(path) as file:
+        return file.read(4) == b"PAR1"
+
+
 def _decoder(encoded: str) -> Callable[[], bytes]:
     return lambda: decode_base64(encoded)
 
 
 def _table_rows(path: Path) -> Iterator[Row]:
-    file: pq.ParquetFile = open_table(path, LATTICE, optional=(IMAGE,))
+    table = open_shards(path, LATTICE, optional=(IMAGE,))
     wanted = ["idx", "text", "seq_len", IMAGE.name]
-    names = [n for n in wanted if n in file.schema_arrow.names]
+    names = [n for n in wanted if n in table.schema_arrow.names]
     number = 0
-    for batch in file.iter_batches(_PARQUET_ROWS, columns=names):
+    for batch in table.iter_batches(_PARQUET_ROWS, names):
         for row in batch.to_pylist():
             number += 1
             image = _cell(row[IMAGE.name]) if IMAGE.name in row else None
@@ -314,22 +316,27 @@ class _Looker:
                 yield done, looks.result(), self._tokens(done)
 
     def _look(self, rows: list[Row]) -> list[Look]:
-        return [self._look_at(row) for row in rows]
+        known: dict[int, Look] = {}  # further captions of an image follow it
+        return [self._look_at(row, known) for row in rows]
 
-    def _look_at(self, row: Row) -> Look:
+    def _look_at(self, row: Row, known: dict[int, Look]) -> Look:
         if not row.text.strip():
             return Look("empty caption")
         if row.image is None:
             return Look()
         try:
             content = row.image()
+            sha = _hash(content)
+            if sha in known:
+                return known[sha]
             header = read_header(content)
             digest = bytes(16)
             if self.check == "full":
                 digest = difference_hash(decode_image(content, enough=64))
         except InputError as error:
             return Look(str(error))
-        return Look("", len(content), *header, _hash(content), digest)
+        known[sha] = Look("", len(content), *header, sha, digest)
+        return known[sha]
 
     def _tokens(self, rows: list[Row]) -> list[tuple[int, int]]:
         """How many tokens each row has, and how many of them are unknown."""
@@ -407,7 +414,7 @@ def _own_findings(scan: Scan, text_len: int, show: int) -> list[Finding]:
         found.append(mark.rows("no-image", what, ~pictured, True))
         pair = scan.text ^ (scan.sha * np.uint64(0x9E3779B97F4A7C15))
         what = "rows that repeat an earlier image with the same caption"
-        found.append(mark.repeats("duplicate-row", what, pair, True, pictured))
+        found.append(mark.repeats("duplicate-row", what, pair, False, pictured))
         what = "rows that repeat an earlier image, byte for byte, as further captions do"
         found.append(mark.repeats("duplicate-image", what, scan.sha, False, pictured))
         found.append(mark.alike())

@@ -90,6 +90,9 @@ def test_muge_test_captions_become_prompts(tmp_path):
         converted(tmp_path / "T2I", SetOptions(split="test"))
     rows, _ = converted(tmp_path / "T2I", SetOptions(split="test", with_images=False))
     assert rows == [("id-1", "红色短裤"), ("id-2", "绿色上衣")]
+    keyed = write(tmp_path / "k.txt", "a.jpg#zhc#0 一", "a.jpg#zhc#1 二", "b.jpg#zhc#0 三")
+    rows, _ = converted(keyed, SetOptions(captions="first", with_images=False))
+    assert rows == [("a.jpg", "一"), ("b.jpg", "三")]
 
 
 def test_muge_retrieval_and_captioning(tmp_path):
