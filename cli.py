@@ -1140,6 +1140,14 @@ def artist_predict(
         ),
     ] = None,
     num_images: Annotated[int, typer.Option(help="Pictures a prompt.")] = 1,
+    candidates: Annotated[
+        int | None,
+        typer.Option(help="Draw so many a prompt, and keep those that --clip finds nearest to it."),
+    ] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a Chinese CLIP; the scores are written to scores.tsv."),
+    ] = None,
     temperature: Annotated[
         float, typer.Option(help="Below 1 is tamer, above 1 wilder.")
     ] = SamplingConfig.temperature,
@@ -1187,6 +1195,8 @@ def artist_predict(
     table = matcher(prompts.texts).set_column(0, "idx", pa.array(prompts.idx, pa.string()))
     report = predict(
         table,
+        candidates=candidates,
+        clip=clip,
         images=prompts.images,
         keep_top=keep_top,
         model=model,

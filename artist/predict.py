@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from artist.clip_score import ClipScorer
 from artist.config import SamplingConfig
 from artist.dataset import Batches, Rows, rows_from_table
 from artist.device import choose_device, choose_dtype
 from artist.gallery import Card, Entity, Picture, PictureRow, write_gallery
 from artist.likelihood import check_table
 from artist.model_folder import Model, load_model, read_config
+from artist.rerank import rank, write_scores
 from artist.sample import sample
 from artist.vqgan import from_uint8, to_uint8
 from data.artefact import Run, atomic, fingerprint
@@ -36,6 +39,7 @@ from data.tsv import Rejects, one_line, read_rows
 
 PREDICTIONS = "predictions.tsv"
 GALLERY = "gallery.html"
+SCORES = "scores.tsv"
 IMAGES = "images"
 
 
@@ -119,6 +123,8 @@ def predict(
     kg: Path | None,
     out: Path,
     num_images: int = 1,
+    candidates: int | None = None,
+    clip: Path | None = None,
     images: Sequence[bytes] = (),
     keep_top: float = 0.5,
     sampling: SamplingConfig | None = None,
@@ -137,6 +143,8 @@ def predict(
         kg: The KG folder it was trained with; only models of fusion `none` do without.
         out: The folder to write.
         num_images: Pictures a prompt.
+        candidates: Draw so many pictures a prompt and keep those that `clip` finds nearest to it.
+        clip: The folder of a Chinese CLIP.
         images: An encoded image a prompt, to be completed; none: draw from nothing.
         keep_top: How much of each image is kept, from the top; rounded to whole rows of codes.
         sampling: How codes are chosen.
@@ -151,6 +159,10 @@ def predict(
     """
     if num_images < 1:
         raise ConfigError(f"num_images={num_images} must be at least 1.")
+    if (candidates is None) != (clip is None):
+        raise ConfigError("candidates and a CLIP that chooses among them go together.")
+    if candidates is not None and candidates < num_images:
+        raise ConfigError(f"candidates={candidates} are fewer than num_images={num_images}.")
     if images and not 0 < keep_top < 1:
         raise ConfigError(f"keep_top={keep_top} must lie between 0 and 1: a share of the image.")
     sampling = sampling or SamplingConfig()
@@ -170,6 +182,9 @@ def predict(
     if images:
         settings["keep_top"] = keep_top
         inputs["images"] = hashlib.sha256(b"".join(map(_digest, images))).hexdigest()
+    if clip is not None:
+        settings["candidates"] = candidates
+        inputs["clip"] = fingerprint(clip)
     with Run.open(
         out, kind="predictions", settings=settings, inputs=inputs, overwrite=overwrite
     ) as run:
@@ -180,9 +195,19 @@ def predict(
         rows = artist.rows(prompts)
         check_table(rows, loaded.tokenizer.fingerprint, loaded.kg_fingerprint, kg, "the prompts")
         start = _Start(artist, images, keep_top) if images else None
-        files = draw_missing(
-            artist, rows, run.work / IMAGES, num_images, sampling, seed, batch_size, start
-        )
+        # Before anything is drawn: a folder that is no CLIP is said at once.
+        scorer = ClipScorer(clip, on) if clip is not None else None
+        drawn = candidates or num_images
+        folder = run.work / IMAGES
+        files = draw_missing(artist, rows, folder, drawn, sampling, seed, batch_size, start)
+        captions = [[""] * len(row) for row in files]
+        if scorer is not None:
+            ranked = rank(scorer, rows.texts, files)
+            write_scores(run.work / SCORES, rows.idx, ranked, num_images)
+            files = [[one.file for one in row[:num_images]] for row in ranked]
+            captions = [[f"CLIP {one.score:.1f}" for one in row[:num_images]] for row in ranked]
+            for one in chain.from_iterable(row[num_images:] for row in ranked):
+                one.file.unlink()
         write_tsv(run.work / PREDICTIONS, rows, files)
         names = open_names(kg / ENTITY_NAMES) if kg is not None else []
         cards = [
@@ -195,7 +220,10 @@ def predict(
                     *([PictureRow(label="given", pictures=[start.shown(n)])] if start else []),
                     PictureRow(
                         label="completed" if start else "",
-                        pictures=[Picture(content=f.read_bytes()) for f in files[n]],
+                        pictures=[
+                            Picture(content=f.read_bytes(), caption=said)
+                            for f, said in zip(files[n], captions[n], strict=True)
+                        ],
                     ),
                 ],
             )

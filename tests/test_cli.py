@@ -22,6 +22,7 @@ from artist.vqgan import from_uint8
 from data.artefact import read_manifest
 from data.kg_folder import read_vectors
 from pipeline import ArtistPipeline
+from tests.artist.test_clip_score import save_clip
 from tests.conftest import ROOT
 
 NAMES = {"西兰花": "蔬菜", "胡萝卜": "蔬菜", "大白菜": "蔬菜", "老虎": "动物", "大象": "动物",
@@ -183,6 +184,40 @@ def test_python_draws_the_pictures_that_the_command_draws(runs, command, tmp_pat
     assert [np.asarray(p).tolist() for p in drawn] == [np.asarray(p).tolist() for p in one]
     half = artist("一只老虎", image=drawn[0], keep_top=0.5)
     assert half[0].size == drawn[0].size
+
+
+def test_of_many_pictures_those_nearest_to_the_prompt_are_kept(runs, command, tmp_path):
+    clip = save_clip(tmp_path / "clip")
+    words = ["artist", "predict", runs / "test.tsv", "--model", runs / "model", "--kg", runs / "kg",
+             "--num-images", 2, "--candidates", 5, "--temperature", 2]  # fmt: skip
+    out = tmp_path / "out"
+    code, _, error = command(*words, "--clip", clip, "--out", out)
+    assert code == 0, error
+    header, *rows = [line.split("\t") for line in (out / "scores.tsv").read_text().splitlines()]
+    assert header == ["idx", "number", "clip_score", "rank", "kept"]
+    assert len(rows) == 10
+    kept = [row for row in rows if row[4] == "1"]
+    for prompt in range(2):
+        scores = [float(row[2]) for row in rows[5 * prompt : 5 * prompt + 5]]
+        assert scores == sorted(scores, reverse=True)
+    names = {f.name for f in (out / "images").iterdir()}
+    assert len(names) == 4
+    assert all(any(n.endswith(f"_{row[1]}.png") for n in names) for row in kept)
+    assert "CLIP" in (out / "gallery.html").read_text(encoding="utf-8")
+
+    # The pictures are those that the same seed draws without a CLIP.
+    plain = tmp_path / "plain"
+    command("artist", "predict", runs / "test.tsv", *words[3:7], "--num-images", 5,
+            "--temperature", 2, "--out", plain)  # fmt: skip
+    for name in names:
+        assert (out / "images" / name).read_bytes() == (plain / "images" / name).read_bytes()
+
+    code, _, error = command(*words, "--out", tmp_path / "no")
+    assert code == 2
+    assert "go together" in error
+    code, _, error = command(*words[:-4], "--candidates", 1, "--clip", clip, "--out", "no")
+    assert code == 2
+    assert "fewer than num_images" in error
 
 
 def test_a_compiled_vocabulary_serves_prompts_too(runs, command, tmp_path):
