@@ -405,6 +405,36 @@ def kg_nearest(
     typer.echo(nearest(kg, name, count=count))
 
 
+@kg_app.command("import")
+def kg_import(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of vectors: DGL-KE's save path or PyTorch-BigGraph's checkpoint path.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    names: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the engine's id maps, if they are not where its settings say.",
+            show_default=False,
+        ),
+    ] = None,
+    triples: Annotated[
+        Path | None,
+        typer.Option(help="The graph, for `kg stats` and `kg eval`.", show_default=False),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn vectors that DGL-KE or PyTorch-BigGraph trained into a KG folder."""
+    from kg.imports import import_vectors
+
+    report = import_vectors(source, out, names=names, triples=triples, overwrite=overwrite)
+    typer.echo(report)
+
+
 @kg_app.command("stats")
 def kg_stats(
     kg: KGFolder,

@@ -36,6 +36,7 @@ from kg.vectors import (
     METRICS,
     TRIPLES_FILE,
     load_vectors,
+    read_named_triples,
     read_triples_table,
     save_vectors,
     write_triples,
@@ -405,7 +406,7 @@ def eval_kg(
     settings = read_manifest(kg).settings
     entity, relation = load_vectors(kg)
     known = [read_triples_table(kg / TRIPLES_FILE), read_triples_table(kg / HELD_OUT_FILE)]
-    asked = known[1] if triples is None else _map_names(kg, triples)
+    asked = known[1] if triples is None else read_named_triples(kg, triples)
     if not len(asked):
         raise InputError(
             f"{kg} held nothing out (--valid-fraction 0). Give triples to measure with --triples."
@@ -430,24 +431,3 @@ def eval_kg(
             )
         metrics["learned_since"] = before["learned_since"]
     return EvalReport(kg, metrics)
-
-
-def _map_names(kg: Path, triples: Path) -> Ids:
-    """The triples of a dump in the ids of a KG folder; those with unknown names are left out."""
-    graph = read_triples([triples], min_tail_count=1)
-    ids = []
-    for names, file in ((graph.entities, ENTITY_NAMES), (graph.relations, RELATION_NAMES)):
-        known = open_names(kg / file).to_arrow()
-        ids.append(pc.index_in(names, known).fill_null(-1).to_numpy())
-    entity, relation = ids
-    head, kind, tail = graph.train.T
-    mapped = np.stack([entity[head], relation[kind], entity[tail]], axis=1).astype(np.int32)
-    good: Ids = mapped[(mapped >= 0).all(axis=1)]
-    if len(good) < len(mapped):
-        logger.warning(
-            "%d of %d triples hold names that %s does not know; left out",
-            len(mapped) - len(good),
-            len(mapped),
-            kg,
-        )
-    return good

@@ -4,6 +4,7 @@ Besides what `data.kg_folder` reads, the folder holds the relation vectors, the 
 that were held out, so that `kg eval` can measure again.
 """
 
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
@@ -20,6 +22,7 @@ from data.errors import InputError
 from data.kg_folder import (
     EASYNLP_VECTORS,
     ENTITY_NAMES,
+    RELATION_NAMES,
     VECTORS,
     VECTORS_KEY,
     map_vectors,
@@ -31,6 +34,7 @@ from data.names import Names
 from data.schema import TRIPLES, open_table, table_writer
 from kg.scan import normalise
 from kg.tensors import save_tensors
+from kg.triples import read_triples
 
 RELATION_VECTORS = "relation_vectors.safetensors"
 RELATION_VECTORS_KEY = "relation_vectors"
@@ -39,6 +43,8 @@ HELD_OUT_FILE = "held_out.parquet"
 METRICS = "metrics.json"
 _BLOCK = 1 << 12  # rows of the vector table that are compared at a time: they fit the cache
 _SHARE = 1 << 19  # rows that a thread takes over
+
+logger = logging.getLogger(__name__)
 
 Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -65,10 +71,39 @@ def read_triples_table(path: Path) -> Ids:
     return triples
 
 
-def save_vectors(folder: Path, entity: torch.Tensor, relation: torch.Tensor) -> None:
+def read_named_triples(folder: Path, dump: Path) -> Ids:
+    """The triples of a dump in the ids of a KG folder; those with unknown names are left out.
+
+    Names are compared in their normal form, whether or not the folder holds them so.
+
+    Raises:
+        InputError: The dump cannot be read, or the folder has no relation names.
+    """
+    graph = read_triples([dump], min_tail_count=1)
+    ids = []
+    for names, file in ((graph.entities, ENTITY_NAMES), (graph.relations, RELATION_NAMES)):
+        known = pc.utf8_normalize(open_names(folder / file).to_arrow(), "NFKC")
+        found = pc.index_in(names, pc.utf8_trim_whitespace(known))
+        ids.append(found.fill_null(-1).to_numpy())
+    entity, relation = ids
+    head, kind, tail = graph.train.T
+    mapped = np.stack([entity[head], relation[kind], entity[tail]], axis=1).astype(np.int32)
+    good: Ids = mapped[(mapped >= 0).all(axis=1)]
+    if len(good) < len(mapped):
+        logger.warning(
+            "%d of %d triples hold names that %s does not know; left out",
+            len(mapped) - len(good),
+            len(mapped),
+            folder,
+        )
+    return good
+
+
+def save_vectors(folder: Path, entity: torch.Tensor, relation: torch.Tensor | None) -> None:
     """Write the vectors as safetensors, and those of the entities as EasyNLP's file too."""
     save_tensors(folder / VECTORS, {VECTORS_KEY: entity})
-    save_tensors(folder / RELATION_VECTORS, {RELATION_VECTORS_KEY: relation})
+    if relation is not None:
+        save_tensors(folder / RELATION_VECTORS, {RELATION_VECTORS_KEY: relation})
     with atomic(folder / EASYNLP_VECTORS, "wb") as file:
         torch.save(entity.float().contiguous(), file)
 
