@@ -241,7 +241,7 @@ class EvaluateConfig:
         seed: Of shuffling, drawing and subsets.
     """
 
-    shuffles: int = 3
+    shuffles: int = 5
     draw: int | None = None
     fid_like: str = "pytorch-fid"
     kid_subsets: int = 100

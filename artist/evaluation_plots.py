@@ -37,8 +37,8 @@ def costs_plot(found: Likelihood) -> str:
         )
         axes.invert_yaxis()
         axes.set_xlabel("cost, nats per code (right of 0: knowledge helped)")
-        axes.legend(loc="upper left", ncols=3, fontsize=9)
-        axes.set_ylim(len(groups) - 0.4, -1.0)
+        figure.legend(loc="outside upper left", ncols=3, fontsize=9)
+        axes.set_ylim(len(groups) - 0.5, -0.5)
         return to_svg(figure)
 
 

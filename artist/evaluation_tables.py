@@ -35,7 +35,8 @@ _DAGGER = "†"
 
 def plus_minus(value: Interval, digits: int = 3, *, sign: bool = False) -> str:
     """`5.202 ± 0.055`; without a half-width where there is none."""
-    mean = f"{value.mean:+.{digits}f}" if sign else f"{value.mean:.{digits}f}"
+    rounded = round(value.mean, digits) + 0.0  # never -0.0000
+    mean = f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
     return mean if math.isnan(value.half_width) else f"{mean} ± {value.half_width:.{digits}f}"
 
 
@@ -77,8 +78,8 @@ def likelihood_table(found: Likelihood) -> ComparisonTable:
     shuffled = ""
     if found.shuffles > 1 and found.shuffle_spread is not None:
         shuffled = (
-            f" Vectors were shuffled {found.shuffles} times; their means differ by "
-            f"{found.shuffle_spread:.4f} (standard deviation)."
+            f" Vectors were dealt out {found.shuffles} times; their means differ by "
+            f"{found.shuffle_spread:.4f} (standard deviation), which is in the interval."
         )
     return ComparisonTable(
         title="How likely the model finds the true pictures",
@@ -114,8 +115,8 @@ def knowledge_table(found: Likelihood) -> ComparisonTable | None:
         title="What knowledge is worth",
         header=["captions", "n", "as told", *(f"cost: {SHORT[c]}" for c in controls)],
         rows=rows,
-        note="Nats per code; a positive cost means that the knowledge helped. `wrong vectors` keep "
-        f"the places of entities and change what they say.{known}",
+        note="Nats per code; a positive cost means that the knowledge helped. Wrong vectors leave "
+        f"the entities in their places and change what they say.{known}",
     )
 
 

@@ -48,6 +48,22 @@ def interval(values: NDArray[np.float64], groups: NDArray[np.int64] | None = Non
     return Interval(mean, float(1.96 * np.sqrt(variance)))
 
 
+def widened(value: Interval, repeats: NDArray[np.float64]) -> Interval:
+    """The interval of a mean over random repeats, which are a sample too: wider by their spread.
+
+    Args:
+        value: The mean of all repeats, with its interval over groups.
+        repeats: The mean of each repeat; a single one says nothing of their spread.
+    """
+    k = len(repeats)
+    if k < 2:
+        return value
+    from scipy.stats import t  # with few repeats 1.96 would be far too little
+
+    half_width = float(t.ppf(0.975, k - 1) * repeats.std(ddof=1) / np.sqrt(k))
+    return Interval(value.mean, float(np.hypot(value.half_width, half_width)))
+
+
 def group_of_rows(rows: NDArray[np.uint16]) -> NDArray[np.int64]:
     """For rows (N, L), the number of each one's group (N,): equal rows are one group."""
     if not rows.shape[1]:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from artist.dataset import Batches, Rows
 from artist.gpt import GPT, Entities
-from artist.intervals import Interval, group_of_rows, interval
+from artist.intervals import Interval, group_of_rows, interval, widened
 from data.errors import SchemaError
 from data.kg_folder import kg_fingerprint
 from data.seeds import stream
@@ -164,6 +164,7 @@ class Group:
         pictures: Of how many different pictures.
         losses: Nats per code, for each way of telling.
         costs: What each control costs a caption in nats per code: its loss minus `given`, paired.
+            The interval of `shuffled` is wider by how much one shuffling differs from another.
     """
 
     captions: int
@@ -221,7 +222,7 @@ def measure_likelihood(
     *,
     dtype: torch.dtype = torch.float32,
     batch_size: int = 64,
-    shuffles: int = 3,
+    shuffles: int = 5,
     seed: int = 0,
     seen: NDArray[np.int64] | None = None,
     other: OtherGraph | None = None,
@@ -253,16 +254,19 @@ def measure_likelihood(
     found = {GIVEN: given.rows}
     known = np.diff(rows.first_entity) > 0
     spread = share = None
+    mixed = np.zeros((0, len(rows)))
     if gpt.config.fusion != "none" and known.any():
         found[NONE] = losses(rows, vectors, "without entities", use=False).rows
-        mixed = [
-            losses(rows, shuffled_vectors(rows, vectors, seed + n), "shuffled")
-            for n in range(shuffles)
-        ]
-        if mixed:
-            found[SHUFFLED] = np.mean([m.rows for m in mixed], axis=0)
-        if len(mixed) > 1:
-            spread = float(np.std([m.rows.mean() for m in mixed], ddof=1))
+        mixed = np.array(
+            [
+                losses(rows, shuffled_vectors(rows, vectors, seed + n), "shuffled").rows
+                for n in range(shuffles)
+            ]
+        )  # (shuffles, N)
+        if shuffles:
+            found[SHUFFLED] = mixed.mean(0)
+        if shuffles > 1:
+            spread = float(mixed.mean(1).std(ddof=1))
         if other is not None:
             translated = in_other_graph(rows, other.names, other.other_names)
             share = len(translated.entity_ids) / len(rows.entity_ids)
@@ -275,7 +279,7 @@ def measure_likelihood(
         found[CAPTION] = np.empty_like(moved)
         found[CAPTION][source] = moved
     return Likelihood(
-        groups=_groups(rows, found, pictures, seen),
+        groups=_groups(rows, found, mixed, pictures, seen),
         image_len=gpt.config.image_len,
         codebook_size=gpt.config.image_vocab_size,
         shuffles=shuffles if SHUFFLED in found else 0,
@@ -290,6 +294,7 @@ def measure_likelihood(
 def _groups(
     rows: Rows,
     losses: dict[str, NDArray[np.float64]],
+    mixed: NDArray[np.float64],
     pictures: NDArray[np.int64],
     seen: NDArray[np.int64] | None,
 ) -> dict[str, Group]:
@@ -299,22 +304,30 @@ def _groups(
         unseen = has_unseen(rows, seen)
         members |= {"unseen entity": unseen, "seen entities only": known & ~unseen}
     members["without entity"] = ~known
-    return {name: _group(losses, pictures, who) for name, who in members.items() if who.any()}
+    return {
+        name: _group(losses, mixed, pictures, who) for name, who in members.items() if who.any()
+    }
 
 
 def _group(
-    losses: dict[str, NDArray[np.float64]], pictures: NDArray[np.int64], who: NDArray[np.bool_]
+    losses: dict[str, NDArray[np.float64]],
+    mixed: NDArray[np.float64],
+    pictures: NDArray[np.int64],
+    who: NDArray[np.bool_],
 ) -> Group:
     shown = pictures[who]
+    costs = {
+        name: interval((values - losses[GIVEN])[who], shown)
+        for name, values in losses.items()
+        if name != GIVEN
+    }
+    if SHUFFLED in costs:  # a frequent entity that drew a good or bad vector moves many captions
+        costs[SHUFFLED] = widened(costs[SHUFFLED], mixed[:, who].mean(1))
     return Group(
         captions=int(who.sum()),
         pictures=len(np.unique(shown)),
         losses={name: interval(values[who], shown) for name, values in losses.items()},
-        costs={
-            name: interval((values - losses[GIVEN])[who], shown)
-            for name, values in losses.items()
-            if name != GIVEN
-        },
+        costs=costs,
     )
 
 

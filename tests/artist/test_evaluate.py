@@ -246,6 +246,12 @@ def test_everything_at_once_makes_a_folder_that_says_everything(
     assert reused.findings.images.fid == pytest.approx(results.images.fid, rel=1e-4)
     assert reused.findings.images.kid == pytest.approx(results.images.kid, rel=1e-3)
 
+    whole = run(table, pictures=out / "predictions.tsv", inception=weights, out=tmp_path / "again")
+    assert whole.findings.images is not None  # every row's picture, as it is, for no model asks
+    assert (whole.findings.images.n, whole.findings.images.n_reference) == (8, 8)
+    assert whole.findings.images.settings_reference.crop == "whole picture"
+    assert "Pictures against the reference" in (tmp_path / "again" / "report.html").read_text()
+
 
 def markdown_tables(text: str) -> list[list[str]]:
     parts = text.split("### ")[1:]

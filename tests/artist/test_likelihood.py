@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from artist.dataset import Rows
 from artist.gpt import GPT, GPTConfig
-from artist.intervals import group_of_rows, interval
+from artist.intervals import group_of_rows, interval, widened
 from artist.likelihood import (
     OtherGraph,
     another_picture,
@@ -184,3 +184,18 @@ def test_the_same_seed_gives_the_same_figures_and_another_seed_others():
     )
     assert (first == again).all()
     assert (first != other).any()
+
+
+def test_a_cost_over_few_shufflings_is_as_uncertain_as_they_differ():
+    # One entity in every caption: whatever vector it draws, all captions move together.
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        luck = rng.normal(size=5)  # of each shuffling
+        values = luck.mean() + 0.01 * rng.normal(size=50)
+        found = widened(interval(values), luck)
+        held += abs(found.mean) < found.half_width
+        assert interval(values).half_width < 0.01
+    assert 0.92 < held / 300 < 0.98
+    alone = interval(np.array([1.0, 2.0]))
+    assert widened(alone, np.array([1.5])) == alone
