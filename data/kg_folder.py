@@ -86,6 +86,11 @@ def _read_names(path: Path) -> list[str]:
                 if not text.strip():
                     continue
                 raise InputError(f"{path}:{line}: expected `name<TAB>id`, found {text[:60]!r}.")
+            if any(letter <= "\t" for letter in name):
+                raise InputError(
+                    f"{path}:{line}: the name {name[:60]!r} holds a tab or another control "
+                    "character; take it out."
+                )
             if int(number) in names:
                 raise InputError(
                     f"{path}:{line}: id {int(number)} is given twice "
@@ -140,6 +145,21 @@ def map_vectors(folder: Path) -> NDArray[np.float32]:
         f"{folder} is not a KG folder: it holds neither {VECTORS} nor "
         f"{EASYNLP_VECTORS}. Make one with `cli.py kg train`."
     )
+
+
+def check_vectors(folder: Path, num_names: int) -> None:
+    """Check that each entity has a vector, where that costs nothing (not in EasyNLP's format).
+
+    Raises:
+        InputError: There are more names than vectors, or fewer.
+    """
+    if (folder / VECTORS).exists():
+        count = len(_map_safetensors(folder / VECTORS))
+        if count != num_names:
+            raise InputError(
+                f"{folder} holds {num_names} names but {count} vectors: {ENTITY_NAMES} and "
+                f"{VECTORS} are not of one training."
+            )
 
 
 def kg_fingerprint(folder: Path) -> str:

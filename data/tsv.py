@@ -68,7 +68,7 @@ def open_bytes(path: Path) -> BinaryIO:
     """A file's bytes, unpacked if it is gzip (told by its first bytes, not by its name).
 
     Raises:
-        InputError: It does not exist, is a folder, or cannot be read.
+        InputError: It does not exist, is a folder or UTF-16, or cannot be read.
     """
     try:
         file = path.open("rb")
@@ -78,7 +78,11 @@ def open_bytes(path: Path) -> BinaryIO:
         raise InputError(f"{path} is a folder; a file is expected.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    if file.read(2) == b"\x1f\x8b":
+    first = file.read(2)
+    if first in (b"\xff\xfe", b"\xfe\xff"):
+        file.close()
+        raise InputError(f"{path} is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}.")
+    if first == b"\x1f\x8b":
         file.close()
         return cast(BinaryIO, gzip.open(path))
     file.seek(0)
@@ -109,16 +113,18 @@ def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterato
     another number of columns, invalid UTF-8 or a NUL are rejected; blank lines too.
 
     Raises:
-        InputError: The file is missing, empty, not UTF-8 at all, or a damaged gzip.
+        InputError: The file is missing, empty, not UTF-8 at all, a damaged gzip, or its lines end
+            with CR alone.
     """
     want = " or ".join(str(n) for n in sorted(columns))
     line = good = undecodable = 0
     with open_bytes(path) as file:
         try:
             for line, raw in enumerate(bounded_lines(file, path), 1):
-                raw = raw.removesuffix(b"\n").removesuffix(b"\r")
                 if line == 1:
+                    _check_line_ends(path, raw)
                     raw = raw.removeprefix(_BOM)
+                raw = raw.removesuffix(b"\n").removesuffix(b"\r")
                 try:
                     text = raw.decode("utf-8")
                 except UnicodeDecodeError as error:
@@ -148,3 +154,15 @@ def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterato
         raise InputError(f"{path} is empty.")
     if not good and undecodable == line:
         raise InputError(f"{path} is not UTF-8. If it is GBK: iconv -f GB18030 -t UTF-8 {path}.")
+
+
+def _check_line_ends(path: Path, first: bytes) -> None:
+    """Refuse a file whose lines end with CR alone: it would be one row, with all others in it."""
+    rows = first.rstrip(b"\r").split(b"\r")
+    tabs = rows[0].count(b"\t")
+    if (
+        not first.endswith(b"\n")
+        and len(rows) > 1
+        and all(r.count(b"\t") == tabs > 0 for r in rows)
+    ):
+        raise InputError(f"{path}: its lines end with CR alone. Convert it: tr '\\r' '\\n'.")

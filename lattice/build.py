@@ -326,6 +326,8 @@ def _stream(
         if sink is not None:
             sink.close()
     if not counts["rows"]:
+        if not rejects.count:
+            raise InputError(f"{corpus} is empty.")
         raise InputError(
             f"{corpus}: none of its {rejects.count} rows can be used; the first is "
             f"{rejects.first}. A row is idx<TAB>text or idx<TAB>text<TAB>imgbase64."

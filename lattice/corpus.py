@@ -19,7 +19,7 @@ from data.errors import InputError
 from data.images import check_image, decode_base64, decode_image
 from data.jit import jit
 from data.schema import IMAGE
-from data.tsv import Rejects, open_bytes, read_rows
+from data.tsv import LONGEST_LINE, Rejects, open_bytes, read_rows
 
 CAPTIONS = pa.schema([("idx", pa.string()), ("text", pa.string())])
 IMAGE_CHECKS = ("full", "header")
@@ -28,7 +28,6 @@ _BATCH_ROWS = 4096  # the arrays of a batch of captions stay in the processor's 
 _TEXT_CHUNK = 4 << 20  # bytes read at once
 _IMAGE_CHUNK = 32 << 20
 _IMAGE_TASK = 64  # images that a thread checks at once
-_LONGEST_ROW = 1 << 30  # Arrow's offsets have 32 bits
 _LOOK_AHEAD = 100  # rows that decide whether the file has images
 _BOM = b"\xef\xbb\xbf"
 
@@ -95,7 +94,7 @@ def _chunks(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
             end = read.rfind(b"\n") + 1
             if not end:
                 rest += read
-                if len(rest) > _LONGEST_ROW:
+                if len(rest) > LONGEST_LINE:
                     raise InputError(f"{path}:{line}: this row is longer than 1 GiB.")
                 continue
             chunk, rest = rest + read[:end], read[end:]

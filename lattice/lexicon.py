@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ConfigError, InputError
-from data.kg_folder import ENTITY_NAMES, read_names
+from data.kg_folder import ENTITY_NAMES, check_vectors, read_names
 from data.tokenizer import Tokenizer
 from data.tsv import Rejects, read_rows
 
@@ -116,7 +116,10 @@ def load_lexicon(
     pairs: list[list[str]] = []
     if mentions is not None:
         pairs = [row.fields for row in read_rows(mentions, (2,), rejects)]
-    lexicon = make_lexicon(read_names(file), tokenizer, config, pairs)
+    entities = read_names(file)
+    if names.is_dir():
+        check_vectors(names, len(entities))
+    lexicon = make_lexicon(entities, tokenizer, config, pairs)
     if not lexicon.surfaces:
         raise InputError(
             f"{file}: none of its names can be matched ({_words(lexicon.counts)}). "

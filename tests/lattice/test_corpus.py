@@ -56,6 +56,6 @@ def test_a_damaged_gzip_is_one_clear_error(write):
 
 def test_a_row_longer_than_any_buffer_is_an_error(write, monkeypatch):
     monkeypatch.setattr(corpus, "_TEXT_CHUNK", 1 << 10)
-    monkeypatch.setattr(corpus, "_LONGEST_ROW", 1 << 14)
+    monkeypatch.setattr(corpus, "LONGEST_LINE", 1 << 14)
     with pytest.raises(InputError, match=r"corpus.tsv:2: this row is longer than"):
         columnar(write("corpus.tsv", "1\ta\n2\t" + "x" * (1 << 15)), Rejects())
