@@ -26,6 +26,7 @@ from data.seeds import stream
 from data.select import select
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio: neighbours fall far apart
+_SAMPLED_VECTORS = 100_000
 
 
 class Batch(NamedTuple):
@@ -311,3 +312,10 @@ def _places(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.in
     row = np.repeat(np.arange(len(counts)), counts)
     begin = np.cumsum(counts) - counts
     return row, np.arange(len(row)) - begin[row]
+
+
+def unit_scale(vectors: NDArray[np.float32]) -> float:
+    """What gives the numbers in `vectors` (n, D) a mean square of 1; sampled above 100,000 rows."""
+    some = np.asarray(vectors[:: max(1, len(vectors) // _SAMPLED_VECTORS)], dtype=np.float64)
+    square = float(np.square(some).mean())
+    return float(square**-0.5) if square > 0 else 1.0

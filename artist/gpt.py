@@ -34,6 +34,9 @@ class GPTConfig:
         fusion: `lattice` (the paper's idea, at the input), `easynlp` (the released code, to the
             letter) or `none`.
         entity_dim: Width of the KG's entity vectors.
+        entity_scale: Of `lattice`: what vectors are multiplied by. A training takes what gives
+            their numbers a mean square of 1, as layers expect: unit vectors would speak ten times
+            more softly than that.
         max_entities: Entities a caption may bring; `easynlp` always has exactly this many slots.
         entity_policy: Which ones, where a caption has more; see `data.select`.
     """
@@ -50,6 +53,7 @@ class GPTConfig:
     attn_pdrop: float = 0.0
     fusion: str = "lattice"
     entity_dim: int = 100
+    entity_scale: float = 1.0
     max_entities: int = 32
     entity_policy: str = "first"
 
@@ -194,14 +198,16 @@ class Block(nn.Module):
 class LatticeFusion(nn.Module):
     """Word Lattice Fusion at the input: each text token hears the entities that cover it.
 
-    e_k = W v_k;  a_tk = softmax over the entities that cover t of x_t . e_k / sqrt(C);
+    e_k = W c v_k;  a_tk = softmax over the entities that cover t of x_t . e_k / sqrt(C);
     x_t <- x_t + sum_k a_tk e_k.  Where no entity covers t, nothing is added. (Liu et al. 2022,
-    section 3.2, applied to the embeddings so that every image position can depend on it.)
+    section 3.2, applied to the embeddings so that every image position can depend on it. The
+    constant c is `entity_scale`.)
     """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.project = nn.Linear(config.entity_dim, config.n_embd, bias=False)
+        self.entity_scale = config.entity_scale
         self.scale = config.n_embd**-0.5
 
     def forward(self, text: Tensor, entities: Entities) -> Tensor:
@@ -211,7 +217,7 @@ class LatticeFusion(nn.Module):
             return text
         # A padding slot may hold anything, even NaN; zero times NaN would still be NaN.
         vectors = entities.vectors.masked_fill(~entities.covers.any(-1, keepdim=True), 0.0)
-        word = self.project(vectors)  # (B, K, D) -> (B, K, C)
+        word = self.project(vectors * self.entity_scale)  # (B, K, D) -> (B, K, C)
         score = torch.einsum("btc,bkc->btk", text, word.to(text.dtype)) * self.scale  # (B, T, K)
         score = score.float().masked_fill(~covers, torch.finfo(torch.float32).min)
         weight = score.softmax(-1) * covers  # all zero where no entity covers the token

@@ -8,7 +8,7 @@ import torch
 
 from artist.checkpoint import load_strict
 from artist.config import SIZES, TrainConfig
-from artist.dataset import Batches, Rows, lattice_settings, rows_from_table
+from artist.dataset import Batches, Rows, lattice_settings, rows_from_table, unit_scale
 from artist.gpt import GPT, GPTConfig
 from artist.model_folder import CONFIG, Model, load_model
 from artist.preview import Preview
@@ -94,6 +94,7 @@ def load_materials(
             resid_pdrop=config.dropout,
             fusion=config.fusion,
             entity_dim=vectors.shape[1],
+            entity_scale=unit_scale(vectors) if config.fusion == "lattice" else 1.0,
             max_entities=config.max_entities,
             entity_policy=config.entity_policy,
             **SIZES[config.size],
@@ -136,4 +137,7 @@ def start_from(gpt: GPT, init: Path) -> None:
     state = dict(other.state_dict())
     if gpt.config.fusion == "lattice" and other.config.fusion == "none":
         state["fusion.project.weight"] = torch.zeros_like(gpt.state_dict()["fusion.project.weight"])
+    elif gpt.config.fusion == other.config.fusion == "lattice":  # the same for the same vectors
+        ratio = other.config.entity_scale / gpt.config.entity_scale
+        state["fusion.project.weight"] = state["fusion.project.weight"] * ratio
     load_strict(gpt, state, str(init / CONFIG))

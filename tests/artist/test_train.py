@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from artist import train
-from artist.dataset import Batches, read_rows
+from artist.dataset import Batches, read_rows, unit_scale
 from artist.evaluate import evaluate
-from artist.gpt import GPT, GPTConfig
+from artist.gpt import GPT, Entities, GPTConfig
 from artist.materials import start_from
 from artist.model_folder import load_model
 from artist.optimize import make_optimizers
@@ -32,7 +33,7 @@ from data.errors import (
     SchemaError,
     ToolkitError,
 )
-from data.kg_folder import read_vectors
+from data.kg_folder import VECTORS, VECTORS_KEY, read_vectors
 from tests.artist.world import QUICK, World, make_world
 
 
@@ -159,7 +160,7 @@ from pathlib import Path
 from dataclasses import replace
 from artist.train import Trainer, finetune
 from data.errors import Interrupted
-from data.kg_folder import read_vectors
+from data.kg_folder import VECTORS, VECTORS_KEY, read_vectors
 from tests.artist.world import QUICK
 step = Trainer._train_step
 def slow(self, *rest):
@@ -260,6 +261,22 @@ def test_knowledge_that_begins_as_nothing_is_moved_by_training(world, tmp_path):
     with torch.no_grad():
         with_entities = trained.code_losses(ids, batch.codes, batch.entities)
         assert (with_entities - trained.code_losses(ids, batch.codes)).abs().max() > 1e-4
+
+
+def test_vectors_speak_as_loudly_as_layers_expect_and_a_model_goes_on_at_its_own_scale(
+    world, tmp_path, trained
+):
+    assert load_model(trained[0]).gpt.config.entity_scale == pytest.approx(10)  # unit vectors, 100
+    loud = tmp_path / "kg"
+    shutil.copytree(world.kg, loud)
+    save_file({VECTORS_KEY: 4 * np.array(read_vectors(world.kg))}, loud / VECTORS)
+    gpt = load_model(trained[0]).gpt
+    louder = GPT(replace(gpt.config, entity_scale=unit_scale(read_vectors(loud))))
+    assert louder.config.entity_scale == pytest.approx(2.5)
+    start_from(louder, trained[0])
+    entities = Entities(torch.randn(1, 1, 100), torch.ones(1, 1, 6, dtype=torch.bool), None)
+    text = torch.randn(1, 6, gpt.config.n_embd)
+    torch.testing.assert_close(louder.fusion(text, entities), gpt.fusion(text, entities))
 
 
 def test_a_model_folder_loads_with_one_call_and_names_what_it_was_made_from(world, trained):
