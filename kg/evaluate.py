@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kg.relations import by_relation_type
 from kg.transe import pairwise_distance
 
 Ints = NDArray[np.int64]
@@ -147,6 +148,7 @@ def evaluate(
     *,
     num_candidates: int | None = None,
     seed: int = 0,
+    kinds: Ints | None = None,
 ) -> dict[str, Any]:
     """Filtered MRR, mean rank and Hits@k of both sides and of each.
 
@@ -158,6 +160,7 @@ def evaluate(
         num_candidates: Rank among so many random entities; None: among all of them in graphs of
             up to 200,000 entities, else among 10,000.
         seed: Of the sample.
+        kinds: The kind of each relation, from `kg.relations`, to measure each kind alone as well.
     """
     if num_candidates is None and len(entity) > FULL_RANKING_UP_TO:
         num_candidates = NUM_SAMPLED
@@ -174,6 +177,11 @@ def evaluate(
         "both": summarise(ranks),
         "tail": summarise(ranks[:half]),
         "head": summarise(ranks[half:]),
+        **(
+            {"by_relation_type": by_relation_type(ranks, queries.relation, kinds, summarise)}
+            if kinds is not None
+            else {}
+        ),
     }
 
 

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from data.artefact import manifest_path, read_manifest, write_json
 from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, open_names
+from kg.relations import KINDS, describe_relations
 from kg.vectors import TRIPLES_FILE, read_triples_table
 
 Ints = NDArray[np.int64]
 Ids = NDArray[np.int32]
 
 QUANTILES = (0, 25, 50, 75, 90, 99, 100)
-KINDS = ("1-1", "1-N", "N-1", "N-N")
-_MANY = 1.5  # Bordes et al. 2013, section 4.2: so many on average count as several
 _DROPPED = {
     "rows_rejected": "rows rejected",
     "literals_dropped": "literals",
@@ -139,15 +138,12 @@ def kg_stats(
         )
     triples = _triples(kg)
     entities, relations = open_names(kg / ENTITY_NAMES), open_names(kg / RELATION_NAMES)
-    head, relation, tail = triples.T
+    head, _, tail = triples.T
     out = np.bincount(head, minlength=len(entities))
     into = np.bincount(tail, minlength=len(entities))
     loops = np.bincount(head[head == tail], minlength=len(entities))
     degree = out + into - loops
-    uses = np.bincount(relation, minlength=len(relations))
-    tails_per_head = uses / np.maximum(1, _distinct_per_relation(head, relation, len(relations)))
-    heads_per_tail = uses / np.maximum(1, _distinct_per_relation(tail, relation, len(relations)))
-    kind = 2 * (heads_per_tail >= _MANY) + (tails_per_head >= _MANY)
+    uses, tails_per_head, heads_per_tail, kind = describe_relations(triples, len(relations))
     components = _components(head, tail, len(entities))
     stats = KGStats(
         kg=kg,
@@ -188,14 +184,6 @@ def _triples(kg: Path) -> Ids:
     if not len(triples):
         raise InputError(f"{kg / TRIPLES_FILE} holds no triples.")
     return triples
-
-
-def _distinct_per_relation(entity: Ids, relation: Ids, num_relations: int) -> Ints:
-    """How many different entities each relation has on one side."""
-    key = relation.astype(np.uint64) << np.uint64(32) | entity.astype(np.uint64)
-    key.sort()
-    first = np.concatenate([[True], key[1:] != key[:-1]])
-    return np.bincount((key[first] >> np.uint64(32)).astype(np.int64), minlength=num_relations)
 
 
 def _components(head: Ids, tail: Ids, num_entities: int) -> Ints:

@@ -29,6 +29,7 @@ from data.kg_folder import (
 from data.seeds import stream
 from data.tsv import Rejects
 from kg.config import CHECKPOINTS, KGConfig
+from kg.relations import describe_relations
 from kg.scan import normalise
 from kg.triples import Triples, read_triples
 from kg.vectors import (
@@ -376,6 +377,16 @@ class EvalReport:
             for side in ("both", "tail", "head")
             if (m := self.metrics.get(side))
         ]
+        kinds = self.metrics.get("by_relation_type", {})
+        if kinds:
+            sides.append("  by kind of relation (heads of a tail - tails of a head):")
+        for kind, found in kinds.items():
+            tail, head = found["tail"], found["head"]
+            sides.append(
+                f"  {kind}  {found['relations']} relations, {found['num_triples']} triples: "
+                f"tail MRR {tail['mrr']:.3f}, Hits@10 {tail['hits@10']:.3f}; "
+                f"head MRR {head['mrr']:.3f}, Hits@10 {head['hits@10']:.3f}"
+            )
         return "\n".join([f"{self.kg}: {describe(self.metrics)}", *sides])
 
 
@@ -384,6 +395,7 @@ def eval_kg(
     *,
     triples: Path | None = None,
     num_candidates: int | None = None,
+    by_relation_type: bool = False,
     device: str = "auto",
     seed: int = 0,
 ) -> EvalReport:
@@ -393,6 +405,7 @@ def eval_kg(
         kg: The folder, made by `train_kg`.
         triples: A TSV of triples in the graph's names; None: those held out.
         num_candidates: Rank among so many sampled entities; None: see `kg.evaluate.evaluate`.
+        by_relation_type: Measure 1-1, 1-N, N-1 and N-N relations of the graph alone as well.
         device: `auto`, `cpu` or `cuda`.
         seed: Of the sample.
 
@@ -420,6 +433,7 @@ def eval_kg(
         settings["p_norm"],
         num_candidates=num_candidates,
         seed=seed,
+        kinds=describe_relations(known[0], len(relation)).kind if by_relation_type else None,
     )
     if triples is None:
         before = json.loads((kg / METRICS).read_text(encoding="utf-8"))
