@@ -381,6 +381,9 @@ def kg_eval(
         int | None,
         typer.Option(help="Rank among so many sampled entities; by default all, up to 200,000."),
     ] = None,
+    by_relation_type: Annotated[
+        bool, typer.Option("--by-relation-type", help="Also 1-1, 1-N, N-1 and N-N alone.")
+    ] = False,
     seed: Seed = 0,
     device: Device = DeviceName.auto,
 ) -> None:
@@ -388,7 +391,12 @@ def kg_eval(
     from kg.train import eval_kg
 
     report = eval_kg(
-        kg, triples=triples, num_candidates=num_candidates, device=device.value, seed=seed
+        kg,
+        triples=triples,
+        num_candidates=num_candidates,
+        by_relation_type=by_relation_type,
+        device=device.value,
+        seed=seed,
     )
     typer.echo(report)
 
@@ -1144,6 +1152,89 @@ def artist_evaluate(
     typer.echo(report)
 
 
+@artist_app.command("ablate")
+def artist_ablate(
+    table: Table,
+    valid: Annotated[
+        Path, typer.Option(help="Lattice table of the validation captions.", show_default=False)
+    ],
+    kg: KG,
+    vqgan: VQGANPath,
+    out: Out,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="Captions to compare on; by default --valid.", show_default=False),
+    ] = None,
+    arms: Annotated[
+        str,
+        typer.Option(
+            help="Trainings to compare, the first with the others: lattice, none, shuffled "
+            "(vectors dealt to the wrong names), easynlp."
+        ),
+    ] = "lattice,none,shuffled",
+    num_seeds: Annotated[
+        int, typer.Option(help="Trainings of each arm; intervals are over seeds too.", min=1)
+    ] = 3,
+    size: Annotated[str, typer.Option(help="nano, tiny, small, base or large.")] = "tiny",
+    epochs: Annotated[int, typer.Option(help="Passes over the table.")] = TrainConfig.epochs,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Stop after so many steps even so.", show_default=False)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Captions a step.")] = TrainConfig.batch_size,
+    optimizer: Annotated[
+        str, typer.Option(help="adamw, or muon: fewer steps for small models.")
+    ] = TrainConfig.optimizer,
+    learning_rate: Annotated[
+        float, typer.Option(help="At the top of the schedule.")
+    ] = TrainConfig.learning_rate,
+    dropout: Annotated[
+        float, typer.Option(help="Of embeddings and residual branches.")
+    ] = TrainConfig.dropout,
+    text_len: Annotated[
+        int, typer.Option(help="Text tokens a caption may have.")
+    ] = TrainConfig.text_len,
+    validations: Annotated[
+        int, typer.Option(help="How often to validate in a run.")
+    ] = TrainConfig.validations,
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the first training; the others count on.")] = 0,
+    device: Device = DeviceName.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train with knowledge, without, and with false knowledge; compare caption by caption.
+
+    Writes every model, ablation.json and ablation.md into --out. Interrupted, it goes on with the
+    trainings that are missing.
+    """
+    from artist.ablation import ablate
+
+    report = ablate(
+        table,
+        valid=valid,
+        kg=kg,
+        vqgan=vqgan,
+        out=out,
+        test=test,
+        arms=[arm.strip() for arm in arms.split(",")],
+        seeds=range(seed, seed + num_seeds),
+        config=TrainConfig(
+            size=size,
+            epochs=epochs,
+            max_steps=max_steps,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            dropout=dropout,
+            text_len=text_len,
+            validations=validations,
+            precision=precision,
+        ),
+        device=device.value,
+        overwrite=overwrite,
+    )
+    typer.echo(report)
+
+
 @artist_app.command("predict")
 def artist_predict(
     model: ModelPath,
@@ -1321,6 +1412,25 @@ def demo(
     reuse_freed_memory()
     config = DemoConfig(seed=seed)
     typer.echo(run_demo(out, config=config, device=device.value, overwrite=overwrite))
+
+
+@app.command("proof")
+def proof(
+    out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("runs/proof"),
+    num_seeds: Annotated[int, typer.Option(help="Worlds, each with its trainings.", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="Of the first world; the others count on.")] = 0,
+    device: Device = DeviceName.auto,
+    overwrite: Overwrite = False,
+) -> None:
+    """A generated world in which only the graph tells how a thing looks; minutes a seed.
+
+    Names of random characters, held out of the captions, are drawn by models trained with the
+    graph, without, and with a false one; colour and shape are read from the pixels.
+    """
+    from proof.run import run_proof
+
+    seeds = range(seed, seed + num_seeds)
+    typer.echo(run_proof(out, seeds=seeds, device=device.value, overwrite=overwrite))
 
 
 @app.command("doctor")

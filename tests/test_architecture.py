@@ -13,13 +13,14 @@ import typer.main
 import cli
 from tests.conftest import ROOT
 
-PACKAGES = ("data", "kg", "lattice", "artist", "demo")
+PACKAGES = ("data", "kg", "lattice", "artist", "demo", "proof")
 MAY_IMPORT = {
     "data": set(),
     "kg": {"data"},
     "lattice": {"data"},
     "artist": {"data"},
     "demo": {"data", "kg", "lattice", "artist"},
+    "proof": {"data", "kg", "lattice", "artist"},
     "pipeline": {"data", "lattice", "artist"},
     "cli": {*PACKAGES, "pipeline"},
 }
@@ -142,7 +143,9 @@ def test_the_commands_that_users_rely_on_are_there():
         "artist finetune",
         "artist predict",
         "artist evaluate",
+        "artist ablate",
         "demo",
+        "proof",
         "doctor",
     } <= found
 
