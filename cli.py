@@ -539,9 +539,11 @@ def _names(kg: Path | None, entities: Path | None) -> Path:
 @lattice_app.command("build")
 def lattice_build(
     corpus: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
-            help="Captions: `idx<TAB>text` or `idx<TAB>text<TAB>imgbase64`.", show_default=False
+            help="Captions: `idx<TAB>text` or `idx<TAB>text<TAB>imgbase64`. Several files, or a "
+            "pattern like 'corpus/*.tsv.gz', become a folder of shards.",
+            show_default=False,
         ),
     ],
     out: Out,
@@ -561,6 +563,19 @@ def lattice_build(
     backend: Annotated[
         Backend, typer.Option(help="What matches; the table is the same.")
     ] = Backend.auto,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes; as many as are useful by default.", min=1, show_default=False
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a Dask scheduler whose workers make the shards (extra `cluster`).",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Match entity names in captions and write the lattice table."""
@@ -584,6 +599,8 @@ def lattice_build(
         format=format.value,
         check_images=check_images.value,
         backend=backend.value,
+        workers=workers,
+        cluster=cluster,
         overwrite=overwrite,
     )
     typer.echo(report)

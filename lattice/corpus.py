@@ -46,32 +46,63 @@ class Batch(NamedTuple):
     encoded: list[str] | None
 
 
+class Chunk(NamedTuple):
+    """Whole lines of a corpus, each ended by a line feed.
+
+    Attributes:
+        line: The number of the first, from 1.
+        content: Their bytes.
+    """
+
+    line: int
+    content: bytes
+
+
+def num_columns(path: Path) -> int:
+    """2, or 3 with images: the form of most of the first hundred rows of a corpus.
+
+    Raises:
+        InputError: The file is missing, empty, not UTF-8 or a damaged gzip.
+    """
+    head = islice(read_rows(path, (2, 3), Rejects()), _LOOK_AHEAD)
+    forms = Counter(len(row.fields) for row in head)
+    return 3 if forms[3] > forms[2] else 2
+
+
 def read_captions(path: Path, rejects: Rejects, check_images: str) -> Iterator[Batch]:
-    """The usable rows of a corpus, in batches bounded in rows and bytes.
-
-    The form of most of the first hundred rows (with or without an image) is that of the file; rows
-    of another form are rejected.
-
-    Args:
-        path: The corpus, plain or gzip.
-        rejects: Receives all other rows.
-        check_images: `full` decodes every image; `header` reads its size.
+    """The usable rows of a corpus, in batches bounded in rows and bytes; see `batches`.
 
     Raises:
         InputError: The file is missing, empty, not UTF-8, a damaged gzip, or has an endless row.
     """
-    head = islice(read_rows(path, (2, 3), Rejects()), _LOOK_AHEAD)
-    forms = Counter(len(row.fields) for row in head)
-    if forms[3] > forms[2]:
-        with ThreadPoolExecutor(thread_name_prefix="images") as pool:
-            for line, chunk in _chunks(path, _IMAGE_CHUNK):
-                yield from _with_images(_cut(chunk, line, 3, rejects), check_images, pool, rejects)
-    else:
-        for line, chunk in _chunks(path, _TEXT_CHUNK):
-            lines, captions, _ = _cut(chunk, line, 2, rejects)
-            for begin in range(0, len(lines), _BATCH_ROWS):
-                rows = slice(begin, begin + _BATCH_ROWS)
-                yield Batch(lines[rows], captions.slice(begin, _BATCH_ROWS), None)
+    columns = num_columns(path)
+    for chunk in read_chunks(path, columns):
+        yield from batches(chunk, columns, rejects, check_images)
+
+
+def batches(
+    chunk: Chunk,
+    columns: int,
+    rejects: Rejects,
+    check_images: str,
+    pool: ThreadPoolExecutor | None = None,
+) -> Iterator[Batch]:
+    """The usable rows of a chunk.
+
+    Args:
+        chunk: Lines.
+        columns: Of a usable row; those of another form are rejected.
+        rejects: Receives all other rows.
+        check_images: `full` decodes every image; `header` reads its size.
+        pool: Threads that do so.
+    """
+    cut = _cut(chunk.content, chunk.line, columns, rejects)
+    if columns == 3:
+        yield from _with_images(cut, check_images, pool, rejects)
+        return
+    for begin in range(0, len(cut.lines), _BATCH_ROWS):
+        rows = slice(begin, begin + _BATCH_ROWS)
+        yield Batch(cut.lines[rows], cut.captions.slice(begin, _BATCH_ROWS), None)
 
 
 class _Columns(NamedTuple):
@@ -80,8 +111,13 @@ class _Columns(NamedTuple):
     images: list[memoryview]
 
 
-def _chunks(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
-    """Whole lines, about `size` bytes at once, ended by line feeds; and the number of the first."""
+def read_chunks(path: Path, columns: int) -> Iterator[Chunk]:
+    """A corpus, some megabytes at a time.
+
+    Raises:
+        InputError: The file is missing, a damaged gzip, or has an endless row.
+    """
+    size = _IMAGE_CHUNK if columns == 3 else _TEXT_CHUNK
     line, rest = 1, b""
     with open_bytes(path) as file:
         first = True
@@ -99,10 +135,10 @@ def _chunks(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
                 continue
             chunk, rest = rest + read[:end], read[end:]
             number = chunk.count(b"\n")
-            yield line, chunk.replace(b"\r\n", b"\n") if b"\r" in chunk else chunk
+            yield Chunk(line, chunk.replace(b"\r\n", b"\n") if b"\r" in chunk else chunk)
             line += number
     if rest:
-        yield line, rest.removesuffix(b"\r") + b"\n"
+        yield Chunk(line, rest.removesuffix(b"\r") + b"\n")
 
 
 def _read(read: Callable[[int], bytes], size: int, path: Path, line: int) -> bytes:
@@ -177,7 +213,7 @@ def _reject(raw: bytes, line: int, columns: int, rejects: Rejects) -> None:
 
 
 def _with_images(
-    columns: _Columns, check_images: str, pool: ThreadPoolExecutor, rejects: Rejects
+    columns: _Columns, check_images: str, pool: ThreadPoolExecutor | None, rejects: Rejects
 ) -> Iterator[Batch]:
     kept: list[int] = []
     encoded: list[str] = []
@@ -187,7 +223,8 @@ def _with_images(
         columns.images[n : n + _IMAGE_TASK] for n in range(0, len(columns.images), _IMAGE_TASK)
     ]
     check = _full_check if check_images == "full" else _header_check
-    for n, (text, content) in enumerate(chain.from_iterable(pool.map(check, groups))):
+    checked = map(check, groups) if pool is None else pool.map(check, groups)
+    for n, (text, content) in enumerate(chain.from_iterable(checked)):
         if isinstance(content, InputError):
             reason, _, detail = str(content).partition(": ")
             row = [*(column[n].as_py() for column in columns.captions), text]

@@ -87,12 +87,27 @@ class Vocabulary:
     def attach(cls, folder: Path) -> "Vocabulary":
         """A compiled vocabulary, mapped; nothing is read before it is needed, nor verified."""
         manifest = read_manifest(folder)
-        arrays = [
-            np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-            for name in _ARRAYS
-        ]
-        trie, senses = Trie(*arrays[:3]), Senses(*arrays[3:])
-        return cls(trie, senses, manifest.counts, manifest.settings["kg"])
+        return cls(*_map(folder), manifest.counts, manifest.settings["kg"])
+
+    @classmethod
+    def attach_unnamed(cls, folder: Path) -> "Vocabulary":
+        """What `save` left, mapped; of its counts and its KG it knows nothing."""
+        return cls(*_map(folder), {}, "")
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays into a folder, for processes to map. The matcher must be a `Trie`."""
+        assert isinstance(self.matcher, Trie), "an automaton cannot be mapped"
+        arrays: list[NDArray[Any]] = [self.matcher.letters, self.matcher.slots, self.matcher.short]
+        for name, array in zip(_ARRAYS, [*arrays, *self.senses], strict=True):
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
+def _map(folder: Path) -> tuple[Trie, Senses]:
+    arrays = [
+        np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+        for name in _ARRAYS
+    ]
+    return Trie(*arrays[:3]), Senses(*arrays[3:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +157,7 @@ def compile_vocabulary(
     with Run.open(out, kind=_KIND, settings=settings, inputs=inputs, overwrite=overwrite) as run:
         if run.finished is None:
             lexicon = load_lexicon(names, tokenizer, config, mentions)
-            trie = Trie.build(lexicon.surfaces)
-            arrays: list[NDArray[Any]] = [trie.letters, trie.slots, trie.short]
-            arrays += Senses.of(lexicon)
-            for name, array in zip(_ARRAYS, arrays, strict=True):
-                np.save(run.work / f"{name}.npy", array, allow_pickle=False)
+            Vocabulary.from_lexicon(lexicon, "trie").save(run.work)
             copyfile(names_file(names), run.work / ENTITY_NAMES)
             run.finish(lexicon.counts)
     size = sum((out / f"{name}.npy").stat().st_size for name in _ARRAYS)

@@ -293,7 +293,7 @@ def test_a_run_that_breaks_off_leaves_nothing(build, error, monkeypatch, tmp_pat
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("lattice.build._ParquetWriter.close", fail)
+        patch.setattr("lattice.parts._ParquetWriter.close", fail)
         code, _, err, _ = build("1\t北京\n")
     assert code == (2 if isinstance(error, OSError) else 130)
     if code == 2:
