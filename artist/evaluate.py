@@ -20,7 +20,7 @@ from artist.device import choose_device, choose_dtype
 from artist.evaluation import Evaluation, Findings, NotMeasured, Sources, Unchanged
 from artist.evaluation_files import REPORT, read_summary, write_captions, write_evaluation
 from artist.evaluation_inputs import Inputs
-from artist.examples import Part, examples
+from artist.examples import Part, examples, matches
 from artist.image_metrics import (
     ImageMetrics,
     Statistics,
@@ -169,17 +169,19 @@ class Evaluator:
 
     def examples(self, evaluation: Evaluation) -> list[Part]:
         """Captions with pictures, for the report."""
-        found = evaluation.findings
-        if found.likelihood is None:
-            return []
-        return examples(
-            self.inputs,
-            found.likelihood,
-            found.reconstruction,
-            count=self.config.examples,
-            sampling=self.sampling,
-            seed=self.config.seed,
-        )
+        found, count, parts = evaluation.findings, self.config.examples, list[Part]()
+        if self.clip_of:
+            parts = matches(self.pictures, self.inputs.captions, self.clip_of, count)
+        if found.likelihood is not None:
+            parts += examples(
+                self.inputs,
+                found.likelihood,
+                found.reconstruction,
+                count=count,
+                sampling=self.sampling,
+                seed=self.config.seed,
+            )
+        return parts
 
     def _miss(self, what: str, how: str) -> None:
         self.not_measured.append(NotMeasured(what=what, how=how))

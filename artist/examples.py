@@ -14,6 +14,7 @@ from artist.config import SamplingConfig
 from artist.evaluation_inputs import Inputs
 from artist.gallery import Card, Picture, PictureRow
 from artist.likelihood import GIVEN, NONE, SHUFFLED, Likelihood, has_unseen, shuffled_vectors
+from artist.picture_sets import Picture as Seen
 from artist.predict import Artist, picture_seed, prompt_card
 from artist.reconstruction import Reconstruction, decoded
 from data.images import encode_png
@@ -161,3 +162,33 @@ def _card(
         badges=badges,
         note="; ".join(notes),
     )
+
+
+def matches(
+    pictures: Iterable[Seen], captions: Mapping[str, str], scores: Mapping[str, float], count: int
+) -> list[Part]:
+    """The pictures that match their captions best and worst, by a CLIP's score.
+
+    Args:
+        pictures: The set that was scored, read again.
+        captions: For pictures that do not tell theirs, by idx.
+        scores: By idx.
+        count: How many of each.
+    """
+    ranked = sorted(scores, key=lambda idx: -scores[idx])
+    best = ranked[:count]
+    worst = [idx for idx in ranked[::-1][:count] if idx not in best]
+    wanted, cards = {*best, *worst}, dict[str, Card]()
+    for picture in pictures:
+        if picture.idx in wanted and picture.idx not in cards:
+            content = Picture(content=encode_png(picture.pixels))
+            cards[picture.idx] = Card(
+                prompt=picture.text or captions[picture.idx],
+                note=f"score {scores[picture.idx]:.2f}",
+                rows=[PictureRow(label="", pictures=[content])],
+            )
+    parts = (
+        Part("Best matches", "Highest Chinese CLIP score.", [cards[idx] for idx in best]),
+        Part("Worst matches", "Lowest Chinese CLIP score.", [cards[idx] for idx in worst]),
+    )
+    return [part for part in parts if part.cards]

@@ -222,7 +222,8 @@ def test_everything_at_once_makes_a_folder_that_says_everything(
     assert [line.split("\t")[0] for line in drawn] == [str(n) for n in range(8)]
 
     page = (out / "report.html").read_text()
-    assert page.count('<article class="card">') == 4
+    assert page.count('<article class="card">') == 6  # four by likelihood, two by CLIP
+    assert page.index("Best matches") < page.index("Worst matches")
     assert page.count("data:image/png;base64,") >= 4 * 5
     assert not re.search(r'(src|href)="(?!data:|#|https://)', page)
     assert "<script" not in page
@@ -327,7 +328,8 @@ def test_pictures_need_no_model(table, clip, tmp_path):
     assert found.findings.match is not None  # captions by idx, which the files are called
     assert found.findings.match.n == 3
     assert found.findings.likelihood is None
-    assert (tmp_path / "evaluation" / "report.html").exists()
+    page = (tmp_path / "evaluation" / "report.html").read_text()
+    assert page.count('<article class="card">') == 2
     alone = run(pictures=folder, clip=clip)
     assert alone.findings.match is None
     assert any("TSV of idx, text and image" in m.how for m in alone.not_measured)
