@@ -9,6 +9,7 @@ The manifest is `manifest.json` inside a folder, and `<file>.manifest.json` besi
 This module knows nothing of what the files hold.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -26,6 +27,12 @@ from typing import IO, Any
 from data.errors import ArtefactError, InputError
 
 MANIFEST = "manifest.json"
+_DISK = {  # what no program can mend
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "files may not be so large there",
+    errno.EROFS: "the disk is read-only",
+}
 _RUN = "run.json"  # the settings of an unfinished run
 _VERSIONED = (
     "artist-toolkit",
@@ -370,8 +377,13 @@ class Run:
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.close()
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise ArtefactError(
+                f"{self.work} cannot be written: {_DISK[error.errno]}. Nothing that was finished "
+                "is lost; make room, and repeat the command."
+            ) from error
 
 
 def _files(folder: Path) -> list[Path]:

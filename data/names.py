@@ -6,6 +6,7 @@ begins. Looking one up scans the bytes; so does looking for similar spellings.
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, overload
 
 import numpy as np
@@ -57,8 +58,10 @@ class Names(Sequence[str]):
         count = int(lines[: head - 1])
         if not 0 < count < len(data) or data[-1] != _NEWLINE:
             return None
-        start = index_lines(data, head, count)
-        if not len(start) or not _is_utf8(data):
+        with ThreadPoolExecutor(1) as pool:
+            text = pool.submit(_is_utf8, data)
+            start = index_lines(data, head, count)
+        if not len(start) or not text.result():
             return None
         return cls(lines, start)
 

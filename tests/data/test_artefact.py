@@ -208,6 +208,22 @@ def test_a_read_only_place_is_one_clear_error(tmp_path):
         open_run(tmp_path / "out")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing_under_the_final_name(tmp_path):
+    out = tmp_path / "out"
+
+    def fill():
+        with Run.open(out, kind="kg", settings={}) as run:
+            (run.work / "big").symlink_to("/dev/full")
+            (run.work / "big").write_bytes(b"x" * 10_000)
+
+    with pytest.raises(ArtefactError, match="disk is full"):
+        fill()
+    assert not out.exists()
+    with Run.open(out, kind="kg", settings={}) as run:
+        assert run.resumed
+
+
 def test_a_place_below_a_file_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtefactError, match="Choose another --out"):

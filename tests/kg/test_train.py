@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import kg.fit
 import kg.train
 import kg.vectors
 from data.artefact import verify
-from data.errors import ArtefactError, InputError, Interrupted
+from data.errors import ArtefactError, ConfigError, InputError, Interrupted
 from data.kg_folder import read_names, read_vectors, write_names
 from data.schema import TRIPLES, open_table
 from kg.config import KGConfig
@@ -123,6 +124,30 @@ def test_nearest_rows_are_those_that_a_full_sort_puts_first(monkeypatch):
     np.testing.assert_allclose(cosines, np.sort(wanted)[::-1][:40], rtol=1e-5)
     assert ids[:11].tolist() == [20, *range(100, 110)]
     assert set(ids) == set(np.argsort(-wanted)[:40])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("file", ["entity2id.txt", "triples.parquet"])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+    dump, tmp_path, monkeypatch, file
+):
+    out, work = tmp_path / "kg", tmp_path / "kg.partial"
+    config = KGConfig(dim=4, epochs=1)
+
+    def stopped(*_, **__):
+        (work / file).symlink_to("/dev/full")
+        raise ConfigError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kg.train, "read_triples", stopped)
+        with pytest.raises(ConfigError):
+            train_kg(dump, out, config=config, device="cpu")
+    with pytest.raises(ArtefactError, match="disk is full"):
+        train_kg(dump, out, config=config, device="cpu")
+    assert not out.exists()
+    (work / file).unlink()
+    train_kg(dump, out, config=config, device="cpu")
+    verify(out)
 
 
 def test_nothing_is_done_twice(dump, folder):

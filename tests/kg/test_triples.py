@@ -1,6 +1,8 @@
 """Reading dumps: strict, independent of order, and right where data frames are not."""
 
 import gzip
+import subprocess
+import sys
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -11,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kg.triples
+from benchmarks.bench_kg_read import make_dump
 from data.errors import InputError
 from data.tsv import Rejects
 from kg.triples import Triples, read_triples
+from tests.conftest import ROOT
 
 Named = set[tuple[str, str, str]]
 
@@ -260,3 +264,73 @@ def test_a_damaged_openke_folder_is_refused(tmp_path, train, said):
 def test_a_dump_that_holds_no_graph_is_refused(tmp_path, content, said):
     with pytest.raises(InputError, match=said):
         read_triples([write(tmp_path / "d", content)])
+
+
+def test_a_folder_that_is_none_of_openkes_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not an OpenKE folder: entity2id"):
+        read_triples([tmp_path])
+    with pytest.raises(InputError, match="give it alone"):
+        read_triples([tmp_path, write(tmp_path / "d.tsv", "a\tb\tc\n")])
+
+
+def test_a_row_that_does_not_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(kg.triples, "_BLOCK", 64)
+    monkeypatch.setattr(kg.triples, "_LONGEST_ROW", 256)
+    path = write(tmp_path / "d.tsv", "甲\t是\t乙\n" + "长" * 200)
+    with pytest.raises(InputError, match=r"d\.tsv:2: a row of more than"):
+        read_triples([path], min_tail_count=1)
+
+
+def test_a_file_that_changes_between_the_passes_is_noticed(tmp_path, monkeypatch):
+    path = write(tmp_path / "d.tsv", "甲\t是\t乙\n" * 9)
+    number = kg.triples._number
+
+    def cut_short(*args):
+        write(path, "甲\t是\t乙\n")
+        return number(*args)
+
+    monkeypatch.setattr(kg.triples, "_number", cut_short)
+    with pytest.raises(InputError, match="changed while it was read"):
+        read_triples([path], min_tail_count=1)
+
+
+def test_other_line_ends_than_newlines_belong_to_the_names(tmp_path):
+    odd = ["甲\u2028乙", "甲\u2029乙", "甲\x85乙", "甲\x0b乙", "甲\x0c乙", "甲\r乙", "甲\x1e乙"]
+    text = "".join(f"{name}\t是\t物\r\n" for name in odd)
+    found, rejects = read(write(tmp_path / "d.tsv", text))
+    assert found == {(name, "是", "物") for name in odd}
+    assert rejects.count == 0
+
+
+def test_a_graph_of_one_relation_and_one_triple_is_a_graph(tmp_path):
+    graph = read_triples([write(tmp_path / "d.tsv", "甲\t是\t乙\n")], min_tail_count=1)
+    assert graph.relations.to_pylist() == ["是"]
+    assert named(graph) == {("甲", "是", "乙")}
+
+
+_PEAK = """
+import resource, sys
+from pathlib import Path
+from kg.triples import read_triples
+tiny, big = map(Path, sys.argv[1:])
+read_triples([tiny])  # loads the compiled loops
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+graph = read_triples([big])
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) * 1024, len(graph.entities))
+"""
+
+
+@pytest.mark.slow
+def test_memory_stays_below_a_sixth_of_pykeens_reader(tmp_path):
+    # pykeen's `TriplesFactory.from_path` takes 605 bytes a line (docs/kg.md).
+    lines = 2_000_000
+    make_dump(tmp_path / "tiny.tsv", 1000)
+    make_dump(tmp_path / "big.tsv", lines)
+    paths = [str(tmp_path / name) for name in ("tiny.tsv", "big.tsv")]
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK, *paths], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    peak, entities = map(int, done.stdout.split())
+    assert entities > lines / 8
+    assert peak / lines < 605 / 6
