@@ -678,16 +678,28 @@ def lattice_show(
 
 @lattice_app.command("stats")
 def lattice_show_stats(
-    table: Annotated[Path, typer.Argument(help="A lattice table.", show_default=False)],
+    table: Annotated[
+        Path, typer.Argument(help="A lattice table, or a folder of shards.", show_default=False)
+    ],
     kg: Names = None,
     entities: EntityFile = None,
     top: Annotated[int, typer.Option(help="How many frequent entities are listed.")] = 20,
+    text_len: Annotated[
+        int, typer.Option(help="Tokens that a model reads; longer captions are counted.")
+    ] = TrainConfig.text_len,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the figures into this SVG file.", show_default=False)
+    ] = None,
 ) -> None:
-    """Coverage of a lattice table, and its most frequent entities."""
-    from lattice.stats import lattice_stats
+    """Coverage of a lattice table, what training will cut, and its most frequent entities."""
+    from lattice.stats import lattice_stats, save_stats_plot
 
     names = _names(kg, entities) if kg or entities else None
-    typer.echo(lattice_stats(table, names, top))
+    stats = lattice_stats(table, names, top, text_len)
+    if plot is not None:
+        save_stats_plot(stats, plot)
+    typer.echo(stats.to_json() if as_json else stats)
 
 
 @lattice_app.command("export")

@@ -23,8 +23,8 @@ from data.kg_folder import open_names
 from data.schema import (
     IMAGE,
     LATTICE,
+    open_shards,
     open_table,
-    table_files,
     table_metadata,
     table_writer,
     with_metadata,
@@ -110,7 +110,7 @@ def export_table(table: Path, out: Path, *, overwrite: bool = False) -> Exchange
     Raises:
         ToolkitError: It is not a lattice table, or the output is in the way.
     """
-    files = table_files(table)
+    files = open_shards(table, LATTICE, optional=(IMAGE,)).files
     if any(out.exists() and out.samefile(file) for file in files):
         raise ConfigError(f"--out {out} is an input; choose another.")
     inputs = {"table": fingerprint(table)}

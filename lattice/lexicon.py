@@ -151,6 +151,7 @@ def make_lexicon(
         normal = surface_of(name, tokenizer)
         if _fits(normal, config, counts):
             equal = named if normal == name else folded
+            counts["folded_names"] += normal != name
             counts["duplicate_names"] += normal in equal
             equal[normal] = entity_id
     for normal, entity_id in folded.items():

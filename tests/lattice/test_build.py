@@ -373,13 +373,3 @@ def test_the_kernel_has_no_side_effects(names, characters):
 def test_text_that_is_not_unicode_is_one_clear_error(command, names):
     code, _, err = command("lattice", "show", "北京\udce4", "--entities", names)
     assert (code, "is not valid Unicode" in err) == (2, True)
-
-
-def test_stats_count_what_the_table_holds(build, command, names):
-    *_, out = build("1\t北京故宫\n2\t一只猫\n3\t手机\n")
-    code, said, _ = command("lattice", "stats", out, "--entities", names)
-    assert code == 0
-    assert "3 captions, 3.0 tokens each" in said
-    assert "66.7 % have an entity; 1.33 entities a caption, 4 different; 66.7 % of tokens" in said
-    code, _, err = command("lattice", "stats", names)
-    assert (code, "not a readable Parquet file" in err) == (2, True)

@@ -35,6 +35,7 @@ def test_of_equal_names_the_last_wins(characters):
 def test_a_name_equal_to_its_normal_form_beats_one_that_becomes_equal(characters):
     lexicon = make(characters, ["t恤", "T恤", "故宫 博物院"])
     assert meanings(lexicon) == {"t恤": [0], "故宫博物院": [2]}
+    assert lexicon.counts["folded_names"] == 2
     assert lexicon.counts["hidden_by_an_equal_name"] == 1
 
 
