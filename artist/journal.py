@@ -73,7 +73,7 @@ class Journal:
         self._bar = tqdm(
             total=self.total_steps * size,
             initial=step * size,
-            unit="image",
+            unit=" images",
             unit_scale=True,
             disable=True if self.quiet else None,
         )

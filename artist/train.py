@@ -155,7 +155,7 @@ def finetune(
         if run is not None:
             save_model(work, materials.model())
             if config.fusion != "none":
-                save_seen(work, np.unique(materials.train.rows.entity_ids))
+                save_seen(work, materials.train.rows.named_entities())
             plot_losses(work)
             trainer.snapshots.clear()
             run.finish(counts)

@@ -62,6 +62,7 @@ def torchrun(world: World, out: Path, config: dict, *, wait: float = 0.0, proces
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone",
               f"--nproc-per-node={processes}", str(script), *words]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment["TMPDIR"] = str(out.parent)  # torchrun leaves its logs' folder behind
     return subprocess.Popen(
         launch, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from artist import row_cache
+from artist import dataset, row_cache
 from artist.dataset import Batches, Rows, read_rows
 from artist.row_cache import map_rows, open_rows
 from artist.train import finetune
@@ -58,6 +58,8 @@ def test_mapped_rows_equal_those_in_memory(tmp_path, monkeypatch):
     held = read_rows(path, **READING)
     assert_equal(mapped, held)
     assert isinstance(mapped.codes, np.memmap)
+    monkeypatch.setattr(dataset, "_MANY", 7)
+    assert mapped.named_entities().tolist() == np.unique(held.entity_ids).tolist()
     chosen = np.array([3, 49, 0, 17])
     ours, theirs = (Batches(rows, VECTORS, CONFIG).get(chosen) for rows in (mapped, held))
     for a, b in zip((ours.bert_ids, ours.codes, *ours.entities),
