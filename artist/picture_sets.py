@@ -117,7 +117,7 @@ class PictureSet:
         number = 0
         for path in shards:
             try:
-                file = pq.ParquetFile(path)
+                file = pq.ParquetFile(path, pre_buffer=False)
             except (pa.ArrowInvalid, OSError) as error:
                 reason = str(error).splitlines()[0]
                 raise SchemaError(f"{path} is not a readable Parquet file: {reason}") from None

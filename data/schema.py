@@ -66,7 +66,7 @@ def open_table(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ())
     if not path.is_file():
         raise SchemaError(f"{path} does not exist. {advice}")
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, pre_buffer=False)  # else all that is read stays in memory
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise SchemaError(f"{path} is not a readable Parquet file: {reason} {advice}") from None
@@ -129,7 +129,7 @@ class Shards:
     ) -> Iterator[pa.RecordBatch]:
         """All rows, in order; only some columns, if they are named."""
         for path in self.files:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, pre_buffer=False) as file:
                 yield from file.iter_batches(batch_size, columns=columns)
 
     def read(self, columns: list[str]) -> pa.Table:

@@ -477,7 +477,7 @@ class ParquetSet:
     def _rows(self, path: Path) -> Iterator[dict[str, Any]]:
         names = {self.text, self.image, self.id, "split" if self.by_column else None} - {None}
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, pre_buffer=False) as file:
                 for batch in file.iter_batches(_PARQUET_ROWS, columns=sorted(names)):  # type: ignore[type-var]
                     yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:

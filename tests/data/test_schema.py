@@ -1,0 +1,27 @@
+"""Tables are read a little at a time, in little memory."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data.schema import LATTICE, open_shards, open_table, table_writer
+
+
+@pytest.mark.parametrize("way", ["file", "shards"])
+def test_reading_a_table_in_batches_does_not_keep_what_was_read(tmp_path, way):
+    """Arrow's default buffers every row group that it has read, images too, until the end."""
+    path, rng = tmp_path / "t.parquet", np.random.default_rng(0)
+    with table_writer(path, LATTICE) as writer:
+        for _ in range(32):
+            ids = rng.integers(0, 1 << 30, (256, 256), dtype=np.int32)
+            rows = {name: pa.nulls(256, LATTICE.field(name).type) for name in LATTICE.names}
+            rows["input_ids"] = pa.array(list(ids), pa.list_(pa.int32()))
+            writer.write_batch(pa.record_batch(list(rows.values()), schema=LATTICE))
+    opened = open_shards(path, LATTICE) if way == "shards" else open_table(path, LATTICE)
+    before, held = pa.total_allocated_bytes(), []
+    for batch in opened.iter_batches(256):
+        held.append(pa.total_allocated_bytes() - before)
+        del batch
+    assert len(held) == 32
+    assert path.stat().st_size > 7_000_000
+    assert max(held) < 2_500_000
