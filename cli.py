@@ -1130,6 +1130,10 @@ def artist_evaluate(
     top_k: Annotated[
         int, typer.Option(help="Of drawing: choose among the k likeliest codes; 0 is all.")
     ] = SamplingConfig.top_k or 0,
+    top_p: Annotated[
+        float,
+        typer.Option(help="Of drawing: choose among the likeliest of this probability; 1 is all."),
+    ] = 1.0,
     cfg_scale: Annotated[
         float, typer.Option(help="Of drawing: guidance; 1 turns it off.")
     ] = SamplingConfig.cfg_scale,
@@ -1174,7 +1178,12 @@ def artist_evaluate(
             precision=precision,
             seed=seed,
         ),
-        sampling=SamplingConfig(temperature=temperature, top_k=top_k or None, cfg_scale=cfg_scale),
+        sampling=SamplingConfig(
+            temperature=temperature,
+            top_k=top_k or None,
+            top_p=top_p if top_p < 1 else None,
+            cfg_scale=cfg_scale,
+        ),
         device=device.value,
         overwrite=overwrite,
     )

@@ -36,7 +36,7 @@ from artist.predict import IMAGES, PREDICTIONS, Artist, draw_missing, write_tsv
 from artist.reconstruction import Reconstruction, decoded, measure_reconstruction
 from artist.report import write_report
 from data.artefact import Run
-from data.errors import ConfigError
+from data.errors import ArtefactError, ConfigError
 from data.kg_folder import ENTITY_NAMES, open_names, read_vectors
 
 _STATISTICS = ".npz"
@@ -96,26 +96,47 @@ def evaluate(
     )
     config, sampling = config or EvaluateConfig(), sampling or SamplingConfig()
     on = choose_device(device)
-    if save_reference is not None and save_reference.suffix != _STATISTICS:
-        raise ConfigError(f"--save-reference {save_reference} must end in {_STATISTICS}.")
-    if out is None:
-        with tempfile.TemporaryDirectory() as work:
-            return Evaluator(Inputs(sources, on), config, sampling, Path(work)).run(save_reference)
-    settings = {**asdict(config), **asdict(sampling), "device": on.type}
     inputs = sources.fingerprints()
+    if out is None:
+        _check_statistics(sources, save_reference, overwrite)
+        with tempfile.TemporaryDirectory() as work:
+            evaluator = Evaluator(Inputs(sources, on), config, sampling, Path(work))
+            found = evaluator.run(inputs)
+            evaluator.save_reference(save_reference)
+        return found
+    settings = {**asdict(config), **asdict(sampling), "device": on.type}
     with Run.open(
         out, kind="evaluation", settings=settings, inputs=inputs, overwrite=overwrite
     ) as run:
-        if run.finished:
+        if run.finished and (save_reference is None or save_reference.exists()):
             return Unchanged(out=out, summary=read_summary(out))
+        if run.finished:
+            raise ArtefactError(
+                f"{out} is finished and keeps no statistics. To have {save_reference} made, pass "
+                "--overwrite, or leave out --out."
+            )
+        _check_statistics(sources, save_reference, overwrite)
         evaluator = Evaluator(Inputs(sources, on), config, sampling, run.work)
-        found = replace(evaluator.run(save_reference), out=out)
+        found = replace(evaluator.run(inputs), out=out)
         write_evaluation(run.work, found)
         if sources.model is not None:
             write_captions(run.work, found, evaluator.inputs, evaluator.clip_of)
         write_report(run.work / REPORT, found, evaluator.examples(found))
+        evaluator.save_reference(save_reference)
         run.finish({"warnings": len(found.warnings), "not_measured": len(found.not_measured)})
     return found
+
+
+def _check_statistics(sources: Sources, path: Path | None, overwrite: bool) -> None:
+    """Refuse a place for the reference's statistics before anything is measured."""
+    if path is None:
+        return
+    if path.suffix != _STATISTICS:
+        raise ConfigError(f"--save-reference {path} must end in {_STATISTICS}.")
+    if sources.inception is None:
+        raise ConfigError("--save-reference needs --inception FILE to measure the reference with.")
+    if path.exists() and not overwrite:
+        raise ArtefactError(f"{path} exists. Give it as --reference, or pass --overwrite.")
 
 
 class Evaluator:
@@ -138,9 +159,10 @@ class Evaluator:
         self.sources = inputs.sources
         self.not_measured: list[NotMeasured] = []
         self.clip_of: dict[str, float] = {}
+        self._of_reference: Statistics | None = None
 
-    def run(self, save_reference: Path | None = None) -> Evaluation:
-        """All steps, in the order of their cost."""
+    def run(self, inputs: dict[str, str]) -> Evaluation:
+        """All steps, in the order of their cost; `inputs` are the fingerprints of the sources."""
         inception = self._inception()  # refused weights should be refused before hours of work
         clip = ClipScorer(self.sources.clip, self.inputs.device) if self.sources.clip else None
         findings = Findings()
@@ -148,7 +170,7 @@ class Evaluator:
             findings = replace(findings, likelihood=self._likelihood())
             findings = replace(findings, reconstruction=self._reconstruction())
         if inception is not None:
-            images, ceiling = self._images(inception, save_reference)
+            images, ceiling = self._images(inception)
             findings = replace(findings, images=images, images_ceiling=ceiling)
         else:
             self._miss("FID, KID and IS", "--inception FILE (pt_inception-2015-12-05-6726825d.pth)")
@@ -159,13 +181,18 @@ class Evaluator:
             self._miss("text-image match (Chinese CLIP score, R-precision)", "--clip FOLDER")
         return Evaluation(
             sources=self.sources,
-            inputs=self.sources.fingerprints(),
+            inputs=inputs,
             config=self.config,
             sampling=self.sampling,
             findings=findings,
             not_measured=self.not_measured,
             warnings=self.inputs.warnings,
         )
+
+    def save_reference(self, path: Path | None) -> None:
+        """Write the statistics of the reference, if there is a place and a reference."""
+        if path is not None and self._of_reference is not None:
+            save_statistics(path, self._of_reference)
 
     def examples(self, evaluation: Evaluation) -> list[Part]:
         """Captions with pictures, for the report."""
@@ -264,15 +291,11 @@ class Evaluator:
         write_tsv(self.work / PREDICTIONS, rows, files)
         return PictureSet(path=self.work / PREDICTIONS)
 
-    def _images(
-        self, inception: Loaded, save_reference: Path | None
-    ) -> tuple[ImageMetrics | None, ImageMetrics | None]:
-        reference = self._reference(inception)
+    def _images(self, inception: Loaded) -> tuple[ImageMetrics | None, ImageMetrics | None]:
+        self._of_reference = reference = self._reference(inception)
         if reference is None:
             self._miss("FID, KID and IS", "--reference FOLDER, TSV, table or statistics")
             return None, None
-        if save_reference is not None:
-            save_statistics(save_reference, reference)
         crop = self.pictures.crop if self.sources.pictures is not None else self._square
         pictures = self._statistics(self.pictures, crop, inception, "pictures")
         self.inputs.warn_of_rejects(self.pictures)

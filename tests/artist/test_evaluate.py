@@ -19,7 +19,7 @@ from artist.evaluation import Evaluation
 from artist.inception import Inception
 from artist.likelihood import CAPTION, GIVEN, NONE, OTHER_KG, SHUFFLED
 from artist.train import finetune
-from data.errors import ConfigError, InputError, SchemaError, ToolkitError
+from data.errors import ArtefactError, ConfigError, InputError, SchemaError, ToolkitError
 from data.images import encode_png
 from data.schema import CODES, IMAGE, table_writer
 from tests.artist.test_clip_score import save_clip
@@ -237,6 +237,13 @@ def test_everything_at_once_makes_a_folder_that_says_everything(
     assert "was there already" in str(again)
     assert "FID" in str(again)
     assert (out / "report.html").stat().st_mtime_ns == before
+    with pytest.raises(ArtefactError, match="keeps no statistics"):
+        evaluate(
+            table,
+            config=CONFIG,
+            sampling=SAMPLING,
+            **{**sources, "save_reference": tmp_path / "other.npz"},
+        )
 
     reused = run(
         pictures=out / "predictions.tsv",
@@ -348,6 +355,12 @@ def test_what_cannot_be_measured_is_refused_in_one_line(world, model, table, wei
         run(table, model=model)
     with pytest.raises(ConfigError, match=r"must end in \.npz"):
         run(table, model=model, kg=world.kg, save_reference=tmp_path / "stats")
+    with pytest.raises(ConfigError, match="--save-reference needs --inception"):
+        run(table, model=model, kg=world.kg, save_reference=tmp_path / "stats.npz")
+    (tmp_path / "stats.npz").write_bytes(b"kept")
+    with pytest.raises(ArtefactError, match=r"stats\.npz exists"):
+        run(pictures=table, inception=weights, save_reference=tmp_path / "stats.npz")
+    assert (tmp_path / "stats.npz").read_bytes() == b"kept"
     with pytest.raises(ToolkitError, match="another KG"):
         run(table, model=model, kg=other_graph(world, tmp_path / "another"))
     with pytest.raises(SchemaError, match="dimensions"):
