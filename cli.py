@@ -1331,6 +1331,9 @@ def artist_predict(
     ] = 0.0,
     batch_size: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 32,
     mentions: Mentions = None,
+    image_format: Annotated[
+        str, typer.Option(help="Of the files and in the TSV: png, or webp, smaller.")
+    ] = "png",
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
     seed: Seed = 0,
     device: Device = DeviceName.auto,
@@ -1367,6 +1370,7 @@ def artist_predict(
         batch_size=batch_size,
         device=device.value,
         precision=precision,
+        image_format=image_format,
         overwrite=overwrite,
     )
     typer.echo(report)

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -32,7 +32,7 @@ from artist.sample import sample
 from artist.vqgan import from_uint8, to_uint8
 from data.artefact import Run, atomic, fingerprint
 from data.errors import ConfigError, InputError, SchemaError
-from data.images import decode_base64, decode_image, encode_png, square
+from data.images import decode_base64, decode_image, encode_png, encode_webp, square
 from data.kg_folder import ENTITY_NAMES, kg_fingerprint, open_names, read_vectors
 from data.seeds import stream
 from data.tsv import Rejects, one_line, read_rows
@@ -40,6 +40,10 @@ from data.tsv import Rejects, one_line, read_rows
 PREDICTIONS = "predictions.tsv"
 GALLERY = "gallery.html"
 SCORES = "scores.tsv"
+IMAGE_FORMATS: dict[str, Callable[[NDArray[np.uint8], dict[str, str]], bytes]] = {
+    "png": encode_png,
+    "webp": encode_webp,
+}
 IMAGES = "images"
 
 
@@ -132,6 +136,7 @@ def predict(
     batch_size: int = 32,
     device: str = "auto",
     precision: str = "auto",
+    image_format: str = "png",
     overwrite: bool = False,
 ) -> PredictReport:
     """Draw pictures for matched prompts.
@@ -152,6 +157,7 @@ def predict(
         batch_size: Pictures drawn at once.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `bf16` or `fp32`.
+        image_format: Of the files, and in the TSV: `png`, or `webp`, a tenth as large.
         overwrite: Replace another run's output.
 
     Raises:
@@ -159,6 +165,10 @@ def predict(
     """
     if num_images < 1:
         raise ConfigError(f"num_images={num_images} must be at least 1.")
+    if image_format not in IMAGE_FORMATS:
+        raise ConfigError(
+            f"image_format={image_format!r} is unknown; use one of {', '.join(IMAGE_FORMATS)}."
+        )
     if (candidates is None) != (clip is None):
         raise ConfigError("candidates and a CLIP that chooses among them go together.")
     if candidates is not None and candidates < num_images:
@@ -172,6 +182,7 @@ def predict(
         "sampling": asdict(sampling),
         "seed": seed,
         "precision": str(choose_dtype(precision, on)),
+        "image_format": image_format,
     }
     said = json.dumps([prompts["idx"].to_pylist(), prompts["text"].to_pylist()])
     inputs = {
@@ -199,7 +210,9 @@ def predict(
         scorer = ClipScorer(clip, on) if clip is not None else None
         drawn = candidates or num_images
         folder = run.work / IMAGES
-        files = draw_missing(artist, rows, folder, drawn, sampling, seed, batch_size, start)
+        files = draw_missing(
+            artist, rows, folder, drawn, sampling, seed, batch_size, start, image_format
+        )
         captions = [[""] * len(row) for row in files]
         if scorer is not None:
             ranked = rank(scorer, rows.texts, files)
@@ -355,13 +368,14 @@ def picture_seed(seed: int, idx: str, number: int) -> int:
     return stream(seed, "picture", idx, number)
 
 
-def picture_name(row: int, idx: str, number: int) -> str:
+def picture_name(row: int, idx: str, number: int, kind: str = "png") -> str:
     """A file name that is unique and stays in its folder, whatever the row's idx holds.
 
     The row's number makes it unique where idx differ in case only, and keeps `con` and `nul` off.
     """
     readable = re.sub(r"[^\w-]+", "_", idx, flags=re.ASCII).strip("_")[:40]
-    return f"{row + 1:05d}_{readable}_{number}.png" if readable else f"{row + 1:05d}_{number}.png"
+    parts = (f"{row + 1:05d}", readable, str(number))
+    return f"{'_'.join(part for part in parts if part)}.{kind}"
 
 
 def describe(sampling: SamplingConfig) -> str:
@@ -424,11 +438,13 @@ def draw_missing(
     seed: int,
     batch_size: int,
     start: _Start | None = None,
+    image_format: str = "png",
 ) -> list[list[Path]]:
     """Draw the pictures that are not in the folder yet; the paths of all, row by row."""
     folder.mkdir(exist_ok=True)
+    encode = IMAGE_FORMATS[image_format]
     files = [
-        [folder / picture_name(n, idx, i) for i in range(num_images)]
+        [folder / picture_name(n, idx, i, image_format) for i in range(num_images)]
         for n, idx in enumerate(rows.idx)
     ]
     missing = [(n, i) for n, row in enumerate(files) for i, f in enumerate(row) if not f.exists()]
@@ -442,7 +458,7 @@ def draw_missing(
             for (n, i), drawn, pixels in zip(part, seeds, pictures, strict=True):
                 note = {"prompt": rows.texts[n], "idx": rows.idx[n], "seed": str(drawn)}
                 with atomic(files[n][i], "wb") as file:
-                    file.write(encode_png(pixels, note))
+                    file.write(encode(pixels, note))
             bar.update(len(part))
     return files
 

@@ -10,10 +10,12 @@ import base64
 import binascii
 import io
 import json
+import re
 import threading
 import warnings
 from functools import cache
 from typing import NamedTuple
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ MAX_PIXELS = 50_000_000
 # What people and cameras save. Pillow knows more, some of them by calling other programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "ICO")
 _TO_STANDARD = str.maketrans("-_", "+/")
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ORIENTATION = 0x0112  # EXIF
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -231,4 +234,24 @@ def encode_png(pixels: NDArray[np.uint8], text: dict[str, str] | None = None) ->
         info.add_itxt(key, value)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info, optimize=True)
+    return buffer.getvalue()
+
+
+def encode_webp(
+    pixels: NDArray[np.uint8], text: dict[str, str] | None = None, quality: int = 90
+) -> bytes:
+    """A WebP of pixels `(H, W, 3)`, with `text` as properties of its XMP metadata.
+
+    Characters that XML cannot hold are left out of the metadata.
+    """
+    properties = " ".join(
+        f"artist:{key}={quoteattr(_NOT_XML.sub('', value))}" for key, value in (text or {}).items()
+    )
+    xmp = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+        'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+        f'xmlns:artist="urn:artist-toolkit" {properties}/></rdf:RDF></x:xmpmeta>'
+    )
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=quality, method=4, xmp=xmp.encode())
     return buffer.getvalue()

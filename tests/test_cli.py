@@ -186,6 +186,20 @@ def test_python_draws_the_pictures_that_the_command_draws(runs, command, tmp_pat
     assert half[0].size == drawn[0].size
 
 
+def test_pictures_may_be_webp(runs, command, tmp_path):
+    words = ["artist", "predict", "--text", "一只老虎", "--model", runs / "model", "--kg",
+             runs / "kg", "--image-format", "webp", "--out", tmp_path / "out"]  # fmt: skip
+    assert command(*words)[0] == 0
+    (file,) = (tmp_path / "out" / "images").iterdir()
+    assert Image.open(io.BytesIO(file.read_bytes())).format == "WEBP"
+    cell = (tmp_path / "out" / "predictions.tsv").read_text().split("\t")[2]
+    assert base64.b64decode(cell) == file.read_bytes()
+    assert "data:image/webp" in (tmp_path / "out" / "gallery.html").read_text(encoding="utf-8")
+    code, _, error = command(*words[:-3], "jpg2000", "--out", tmp_path / "no")
+    assert code == 2
+    assert "png, webp" in error
+
+
 def test_of_many_pictures_those_nearest_to_the_prompt_are_kept(runs, command, tmp_path):
     clip = save_clip(tmp_path / "clip")
     words = ["artist", "predict", runs / "test.tsv", "--model", runs / "model", "--kg", runs / "kg",

@@ -6,6 +6,7 @@ import io
 import struct
 import tracemalloc
 import zlib
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.errors import InputError
-from data.images import check_image, decode_base64, decode_image, encode_png, square
+from data.images import check_image, decode_base64, decode_image, encode_png, encode_webp, square
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -272,3 +273,15 @@ def test_a_png_carries_its_pixels_and_its_text():
     image = Image.open(io.BytesIO(encode_png(pixels, {"prompt": "一颗花椰菜"})))
     assert np.array_equal(np.asarray(image), pixels)
     assert image.info["prompt"] == "一颗花椰菜"
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_a_webp_keeps_its_prompt(prompt):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    image = Image.open(io.BytesIO(encode_webp(pixels, {"prompt": prompt, "seed": "7"})))
+    assert (image.format, image.size) == ("WEBP", (16, 16))
+    description = ElementTree.fromstring(image.info["xmp"])[0][0]
+    name = "{urn:artist-toolkit}"
+    assert description.attrib[f"{name}seed"] == "7"
+    kept = "".join(c for c in prompt if c in "\t\n\r" or (c >= " " and c not in "\ufffe\uffff"))
+    assert description.attrib[f"{name}prompt"] == kept

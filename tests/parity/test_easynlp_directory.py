@@ -14,10 +14,14 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from artist.config import SamplingConfig
+from artist import config as settings
+from artist.checkpoint import to_easynlp
+from artist.config import EASYNLP_ENTITIES, SamplingConfig
 from artist.easynlp import WEIGHTS, export_easynlp, import_easynlp
+from artist.gpt import GPT, GPTConfig
 from artist.model_folder import load_model
 from artist.sample import sample
+from artist.vqgan import VQGAN, VQGANConfig
 from data.errors import ConfigError, InputError
 from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, write_names
 from tests.parity.test_gpt_parity import entities_of, released
@@ -118,3 +122,50 @@ def test_wrong_directories_say_what_is_wrong(golden, tmp_path):
     with pytest.raises(InputError, match="cannot be loaded"):
         import_easynlp(theirs, out, resolution=PIXELS, overwrite=True)
     assert not out.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "fusion", "parameters"),
+    [
+        ("base", "none", 126_669_312),
+        ("base", "easynlp", 126_669_312 + 77_568),
+        ("large", "none", 357_795_840),
+    ],
+)
+def test_directories_of_the_real_sizes_come_back_as_they_were(tmp_path, size, fusion, parameters):
+    """Random weights; the numbers of parameters are those of the released models."""
+    torch.manual_seed(0)
+    config = GPTConfig(fusion=fusion, max_entities=EASYNLP_ENTITIES, **settings.SIZES[size])
+    gpt = to_easynlp(GPT(config).state_dict(), config.block_size)
+    tensors = {f"transformer.{name}": tensor for name, tensor in gpt.items()}
+    vqgan = VQGAN(VQGANConfig())
+    tensors |= {f"first_stage_model.{k}": v for k, v in vqgan.state_dict().items()}
+    assert sum(k.startswith("first_stage_model.") for k in tensors) == 343
+    assert len(gpt) == {"base": 209, "large": 413}[size] + (2 if fusion == "easynlp" else 0)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    torch.save(tensors, theirs / WEIGHTS)
+    sizes = {
+        "vocab_size": config.vocab_size,
+        "img_vocab_size": config.image_vocab_size,
+        "text_vocab_size": config.text_vocab_size,
+        "block_size": config.block_size,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_embd": config.n_embd,
+    }
+    (theirs / "config.json").write_text(json.dumps({"model_type": "artist", **sizes}))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += [f"[unused{n}]" for n in range(config.text_vocab_size - len(words))]
+    (theirs / "vocab.txt").write_text("\n".join(words) + "\n")
+    kg = make_kg(tmp_path / "kg", torch.zeros(4, config.entity_dim))
+
+    report = import_easynlp(theirs, tmp_path / "ours", kg=kg if fusion == "easynlp" else None)
+    assert report.fusion == fusion
+    assert report.parameters == parameters
+    assert report.vqgan_parameters == 76_073_859
+    export_easynlp(tmp_path / "ours", tmp_path / "back")
+    back = torch.load(tmp_path / "back" / WEIGHTS, weights_only=True, mmap=True)
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[k], tensors[k]) for k in tensors)
