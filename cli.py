@@ -403,14 +403,59 @@ def kg_eval(
 
 @kg_app.command("nearest")
 def kg_nearest(
-    name: Annotated[str, typer.Argument(help="An entity's name, or # and its id.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Entities' names, or # and an id.", show_default=False),
+    ],
     kg: KG,
     count: Annotated[int, typer.Option(help="How many neighbours.", min=1)] = 10,
 ) -> None:
-    """Print the entities nearest to one, by cosine."""
+    """Print the entities nearest to one or to each of several, by cosine."""
     from kg.vectors import nearest
 
-    typer.echo(nearest(kg, name, count=count))
+    typer.echo("\n\n".join(str(nearest(kg, name, count=count)) for name in names))
+
+
+class MapMethod(StrEnum):
+    """How vectors become places on a plane."""
+
+    tsne = "tsne"
+    pca = "pca"
+
+
+@kg_app.command("map")
+def kg_map(
+    kg: KGFolder,
+    out: Annotated[Path, typer.Option(help="The SVG file to write.", show_default=False)],
+    relation: Annotated[
+        str | None,
+        typer.Option(
+            help="Colour by its most frequent tails; by default the relation with most triples.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        MapMethod, typer.Option(help="tsne keeps neighbours, pca keeps distances.")
+    ] = MapMethod.tsne,
+    max_entities: Annotated[
+        int, typer.Option(help="Draw a random sample above this many.", min=3)
+    ] = 2000,
+    labels: Annotated[int, typer.Option(help="Names to write, at most.", min=0)] = 60,
+    seed: Seed = 0,
+) -> None:
+    """Draw entity vectors on a plane, coloured by type."""
+    from kg.map import draw_map
+
+    report = draw_map(
+        kg,
+        out,
+        relation=relation,
+        method=method.value,
+        max_entities=max_entities,
+        labels=labels,
+        seed=seed,
+    )
+    typer.echo(report)
 
 
 @kg_app.command("import")

@@ -69,9 +69,9 @@ class ProofConfig:
         train: How each of the three models is trained.
     """
 
-    entities: int = 600
+    entities: int = 1000
     held_out: float = 0.2
-    variants: int = 6
+    variants: int = 4
     size: int = 48
     kg: KGConfig = field(default_factory=lambda: KGConfig(valid_fraction=0.0))
     vqgan: VQGANTrainConfig = field(
@@ -82,9 +82,9 @@ class ProofConfig:
             size="tiny",
             text_len=12,
             batch_size=32,
-            epochs=6,
+            epochs=4,
             optimizer="muon",
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             dropout=0.0,
             keep="last",
             ema_decay=0.99,
