@@ -40,9 +40,6 @@ class ImageStore(Protocol):
             InputError: It cannot be read, or is not base64.
         """
 
-    def where(self, number: int) -> str:
-        """The place of an image, for a message."""
-
     def fingerprint(self) -> str:
         """A name for all images, for a manifest."""
 
@@ -105,10 +102,6 @@ class FolderStore:
         except OSError as error:
             raise InputError(f"unreadable image: {error.strerror}") from None
 
-    def where(self, number: int) -> str:
-        """See `ImageStore`."""
-        return self.paths[number]
-
     def close(self) -> None:
         """See `ImageStore`."""
 
@@ -139,7 +132,7 @@ class TsvStore:
             raise InputError(f"{path} cannot be read: {error.strerror}.") from None
         if os.pread(self._file, 2, 0) == b"\x1f\x8b":
             raise InputError(f"{path} is gzip, which cannot be read at random; gunzip it first.")
-        place = self.unusable = 0
+        place = 0
         with path.open("rb") as file:
             for line in bounded_lines(file, path):
                 name, tab, _ = line.partition(b"\t")
@@ -147,8 +140,6 @@ class TsvStore:
                     hashes.append(_hash(_plain(name)))
                     places.append(place)
                     sizes.append(len(line))
-                elif line.strip():
-                    self.unusable += 1
                 place += len(line)
         found = np.frombuffer(hashes, np.int64) if hashes else np.empty(0, np.int64)
         self._order = np.argsort(found, kind="stable")  # of equal ids the first row comes first
@@ -182,10 +173,6 @@ class TsvStore:
     def fingerprint(self) -> str:
         """The sha256 of the file."""
         return sha256(self.path)
-
-    def where(self, number: int) -> str:
-        """See `ImageStore`."""
-        return f"row {number + 1} of {self.path.name}"
 
     def close(self) -> None:
         """See `ImageStore`."""

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,6 +23,7 @@ from data.captions import (
     ID_COLUMNS,
     IMAGE_COLUMNS,
     TEXT_COLUMNS,
+    Caption,
     Columns,
     choose,
     first_line,
@@ -197,39 +199,48 @@ class JoinedSet:
 
     def samples(self, rejects: Rejects) -> Iterator[Sample]:
         """See `ImageTextSet`."""
+        if self.store is None:
+            return self._prompts(rejects)
+        return self._pairs(self.store, rejects)
+
+    def _captions(self, rejects: Rejects) -> Iterator[Caption]:
+        """Captions of the images that are wanted, words joined, empty ones set aside."""
         wanted = read_ids(self.ids_file) if self.ids_file is not None else None
-        store, outside = self.store, 0
-        known: dict[str, int] = {}
-        taken = np.zeros(len(store) if store is not None else 0, np.int32)
+        outside = 0
         for caption in read_captions(self.caption_file, self.options.columns, rejects):
             if wanted is not None and stem(caption.image) not in wanted:
                 outside += 1
-                continue
-            text = join_words(caption.text) if self.join else caption.text
-            if not text.strip():  # before it could take the place of its image's first caption
+            elif not caption.text.strip():
                 rejects.add(caption.line, "empty caption", caption.image)
-                continue
-            if store is None:
-                n = known[caption.id] = known.get(caption.id, -1) + 1
-                if n and self.options.captions == "first":
-                    continue
-                yield Sample(caption.line, _numbered(caption.id, n), text, None, None)
-                continue
-            number = store.find(caption.image)
-            if number is None:
-                rejects.add(caption.line, "no such image", f"{caption.image}\t{text}")
-                continue
-            if taken[number] and self.options.captions == "first":
-                continue
-            idx = _numbered(caption.image, int(taken[number]))
-            taken[number] += 1
-            yield Sample(caption.line, idx, text, _reader(store, number), number)
+            elif self.join:
+                yield caption._replace(text=join_words(caption.text))
+            else:
+                yield caption
         if wanted is not None:
             self.counts["captions_of_other_images"] = outside
-        if store is not None:
-            self.counts["images"] = int((taken > 0).sum())
-            self.counts["images_without_caption"] = len(store) - self.counts["images"]
-            self.counts["ambiguous_image_names"] = store.duplicates
+
+    def _prompts(self, rejects: Rejects) -> Iterator[Sample]:
+        """Captions without images."""
+        known: dict[str, int] = {}
+        for line, own, _, text in self._captions(rejects):
+            n = known[own] = known.get(own, -1) + 1
+            if n == 0 or self.options.captions == "all":
+                yield Sample(line, _numbered(own, n), text, None, None)
+
+    def _pairs(self, store: ImageStore, rejects: Rejects) -> Iterator[Sample]:
+        """Captions with their images."""
+        taken = np.zeros(len(store), np.int32)  # captions of each image so far
+        for line, _, image, text in self._captions(rejects):
+            number = store.find(image)
+            if number is None:
+                rejects.add(line, "no such image", f"{image}\t{text}")
+                continue
+            n, taken[number] = int(taken[number]), taken[number] + 1
+            if n == 0 or self.options.captions == "all":
+                yield Sample(line, _numbered(image, n), text, partial(store.read, number), number)
+        self.counts["images"] = int((taken > 0).sum())
+        self.counts["images_without_caption"] = len(store) - self.counts["images"]
+        self.counts["ambiguous_image_names"] = store.duplicates
 
     def inputs(self) -> dict[str, str]:
         """See `ImageTextSet`."""
@@ -248,16 +259,6 @@ class JoinedSet:
 
 def _numbered(name: str, n: int) -> str:
     return f"{name}#{n}" if n else name
-
-
-def _reader(store: ImageStore, number: int) -> Callable[[], bytes]:
-    def read() -> bytes:
-        try:
-            return store.read(number)
-        except InputError as error:
-            raise InputError(f"{error} ({store.where(number)})") from None
-
-    return read
 
 
 def _joined(
@@ -452,27 +453,34 @@ class ParquetSet:
 
     def samples(self, rejects: Rejects) -> Iterator[Sample]:
         """See `ImageTextSet`."""
-        line = images = other = 0
+        line = 0
         for path in self.paths:
             for row in self._rows(path):
                 line += 1
                 if self.by_column and str(row["split"]) not in _words(self.options.split):
-                    other += 1
+                    self._count("rows_of_other_splits")
                     continue
                 found = row[self.text]
                 texts = [t for t in (found if isinstance(found, list) else [found]) if t]
                 if not texts:
                     rejects.add(line, "empty caption", path.name)
-                image = _embedded(row[self.image], path.parent) if self.image else None
-                name = str(row[self.id]) if self.id and row[self.id] is not None else str(line)
-                images += bool(texts) and image is not None
-                for n, text in enumerate(texts[:1] if self.options.captions == "first" else texts):
-                    joined = join_words(text) if self.options.join_words else text
-                    yield Sample(line, _numbered(name, n), joined, image, line)
-        if self.by_column:
-            self.counts["rows_of_other_splits"] = other
-        if self.image:
-            self.counts["images"] = images
+                    continue
+                yield from self._of_row(line, row, texts, path)
+
+    def _of_row(
+        self, line: int, row: dict[str, Any], texts: list[str], path: Path
+    ) -> Iterator[Sample]:
+        image = None
+        if self.image is not None:
+            image = _embedded(row[self.image], path.parent)
+            self._count("images")
+        name = str(row[self.id]) if self.id and row[self.id] is not None else str(line)
+        for n, text in enumerate(texts[:1] if self.options.captions == "first" else texts):
+            joined = join_words(text) if self.options.join_words else text
+            yield Sample(line, _numbered(name, n), joined, image, line)
+
+    def _count(self, name: str) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1
 
     def _rows(self, path: Path) -> Iterator[dict[str, Any]]:
         names = {self.text, self.image, self.id, "split" if self.by_column else None} - {None}

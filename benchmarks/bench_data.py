@@ -1,0 +1,149 @@
+"""What do `data convert` and `data validate` cost, against the obvious scripts for the same work?
+
+A generated set as Chinese-CLIP keeps it: JPEG images (smooth noise of 256 pixels) in one TSV, five
+captions each in JSON lines. The baselines are what one writes in an afternoon:
+  convert   all images in a dict, the caption's image decoded by Pillow, the row written
+  validate  every row's image decoded at full size and hashed on the same grid
+Each in a process of its own, one thread; CPU seconds and peak memory above that of imports.
+
+    bench_data.py --images 2000
+"""
+
+import argparse
+import base64
+import io
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from PIL import Image
+
+CAPTIONS = 5
+
+
+def make_set(folder: Path, images: int) -> None:
+    """Write `train_imgs.tsv` and `train_texts.jsonl`."""
+    generator = np.random.default_rng(0)
+    with (
+        (folder / "train_imgs.tsv").open("w") as pictures,
+        (folder / "train_texts.jsonl").open("w", encoding="utf-8") as texts,
+    ):
+        for n in range(images):
+            cells = generator.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+            image = Image.fromarray(cells).resize((256, 256), Image.Resampling.BICUBIC)
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=90)
+            pictures.write(f"{n}\t{base64.b64encode(buffer.getvalue()).decode()}\n")
+            for k in range(CAPTIONS):
+                row = {
+                    "text_id": n * CAPTIONS + k,
+                    "text": f"第{n}张图的第{k}句话",
+                    "image_ids": [n],
+                }
+                texts.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def convert_here(folder: Path) -> None:
+    """`data convert`."""
+    from data.convert import convert
+
+    convert(folder, folder / "ours.tsv", workers=1, overwrite=True)
+
+
+def convert_plainly(folder: Path) -> None:
+    """The script of an afternoon."""
+    images = dict(line.rstrip("\n").split("\t") for line in (folder / "train_imgs.tsv").open())
+    with (folder / "plain.tsv").open("w", encoding="utf-8") as out:
+        for line in (folder / "train_texts.jsonl").open(encoding="utf-8"):
+            row = json.loads(line)
+            for number in row["image_ids"]:
+                encoded = images[str(number)]
+                Image.open(io.BytesIO(base64.urlsafe_b64decode(encoded))).convert("RGB")
+                out.write(f"{number}\t{row['text']}\t{encoded}\n")
+
+
+def validate_here(folder: Path) -> None:
+    """`data validate`."""
+    from data.validate import validate
+
+    validate(folder / "plain.tsv", workers=1)
+
+
+def validate_plainly(folder: Path) -> None:
+    """Every row decoded at full size."""
+    from data.near import difference_hash
+
+    seen: dict[bytes, int] = {}
+    for n, line in enumerate((folder / "plain.tsv").open(encoding="utf-8")):
+        content = base64.b64decode(line.rstrip("\n").split("\t")[2])
+        seen.setdefault(difference_hash(Image.open(io.BytesIO(content)).convert("RGB")), n)
+
+
+def _measured(work: Callable[[Path], None], folder: Path, pipe: Connection) -> None:
+    import data.convert
+    import data.validate  # noqa: F401 (imports are not what is measured)
+
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    work(folder)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    pipe.send({"cpu_seconds": time.process_time() - began, "peak_mb": peak / 1024})
+
+
+def measure(work: Callable[[Path], None], folder: Path) -> dict[str, float]:
+    """CPU seconds and peak memory of some work in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_measured, args=(work, folder, there))
+    process.start()
+    there.close()
+    found: dict[str, float] = here.recv()
+    process.join()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3, help="the least of so many, interleaved")
+    asked = parser.parse_args()
+    works = (convert_plainly, convert_here, validate_plainly, validate_here)
+    found: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_set(folder, asked.images)
+        for _ in range(asked.rounds):
+            for work in works:
+                one, best = measure(work, folder), found.get(work.__name__)
+                if best is None or one["cpu_seconds"] < best["cpu_seconds"]:
+                    found[work.__name__] = one
+        size = (folder / "train_imgs.tsv").stat().st_size
+    for name, one in found.items():
+        print(f"{name:<18}{one['cpu_seconds']:8.2f} CPU s{one['peak_mb']:9.0f} MB")
+    answer: dict[str, Any] = {
+        "images": asked.images,
+        "captions": asked.images * CAPTIONS,
+        "set_mb": size / 1e6,
+        "measured": found,
+        "machine": platform.machine(),
+        "pillow": __import__("PIL").__version__,
+    }
+    for what in ("convert", "validate"):
+        ours, plain = found[f"{what}_here"], found[f"{what}_plainly"]
+        answer[f"{what}_cpu_ratio"] = round(plain["cpu_seconds"] / ours["cpu_seconds"], 2)
+        print(f"{what}: {answer[f'{what}_cpu_ratio']} times less CPU than the obvious script")
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
