@@ -1,32 +1,46 @@
-"""How much faster is `lattice build` than the reference's way, on one core, from TSV to table?
+"""How fast is `lattice build`, and what does it need, against the reference's way in the same run?
 
 The baseline is a plain re-creation of the reference's preprocessing: captions one at a time, BERT's
 basic and WordPiece tokenizing in Python, a trie of dictionaries walked token by token, a line of
 text written for each. Its tokens are checked to be ours, and all its matches to be among ours.
 Captions are generated from words of jieba's dictionary by their frequency; the names are the whole
-dictionary, or as many generated names as asked for.
+dictionary, or as many generated names as asked for. All times are CPU times unless they say wall.
 
     python benchmarks/bench_lattice.py [--names N] [--captions N] [--backend ahocorasick]
+    python benchmarks/bench_lattice.py --what names --names 10000000     compiled, attached, matched
+    python benchmarks/bench_lattice.py --what workers --captions 2000000 one process against two
+    python benchmarks/bench_lattice.py --what images                     22 KB of base64 in each row
 """
 
 import argparse
+import base64
 import importlib.util
+import io
 import json
+import multiprocessing
 import os
+import resource
 import tempfile
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
-from time import process_time
+from time import perf_counter, process_time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
+from data.images import check_image, decode_base64, decode_image
 from data.kg_folder import write_names
 from data.tokenizer import Tokenizer, write_character_vocabulary
 from lattice.build import LatticeReport, build_lattice
+from lattice.corpus import CAPTIONS
+from lattice.kernel import LatticeConfig, LatticeKernel
+from lattice.vocabulary import Vocabulary, compile_vocabulary, load_vocabulary
 
 LATIN = ["iPhone15", "T恤", "KFC", "2024", "SUV", "logo", "3D", "NBA", "100", "DIY"]
 
@@ -195,64 +209,266 @@ def check(reference: Reference, table: Path, limit: int) -> int:
     return len(rows)
 
 
+def pipeline(folder: Path, options: argparse.Namespace, rng: np.random.Generator) -> dict:
+    """TSV to table on one core, ours and theirs."""
+    names = make_names(options.names, rng)
+    write_names(folder / "entity2id.txt", names)
+    write_captions(folder / "captions.tsv", options.captions, rng)
+    tokenizer = write_character_vocabulary(folder / "tokenizer")
+
+    def build(corpus: str) -> tuple[LatticeReport, float]:
+        began = process_time()
+        report = build_lattice(
+            folder / corpus,
+            folder / f"{corpus}.parquet",
+            names=folder / "entity2id.txt",
+            tokenizer=tokenizer,
+            backend=options.backend,
+        )
+        return report, process_time() - began
+
+    # Loading the names (and the tokenizer library) is what a corpus of a few rows costs, and is
+    # left out of both.
+    write_captions(folder / "few.tsv", 100, rng)
+    write_captions(folder / "warm.tsv", 100, rng)
+    build("warm.tsv")
+    _, loading = build("few.tsv")
+    report, whole = build("captions.tsv")
+    ours = report.num_rows / (whole - loading)
+    print(f"ours: {ours:,.0f} captions/s; loading names took {loading:.1f} s")
+
+    reference = Reference(names, Tokenizer.load(tokenizer).vocab)
+    rows, seconds = reference.run(
+        folder / "captions.tsv", folder / "reference.tsv", options.reference_captions
+    )
+    theirs = rows / seconds
+    print(f"reference: {theirs:,.0f} captions/s; ratio {ours / theirs:.1f}x")
+    compared = check(reference, folder / "captions.tsv.parquet", 5000)
+    print(f"{compared:,} rows compared: equal tokens, no match lost")
+    return {
+        "names": len(names),
+        "captions": report.num_rows,
+        "backend": options.backend,
+        "entities_per_caption": round(report.num_entities / report.num_rows, 2),
+        "bytes_per_caption": round(
+            (folder / "captions.tsv.parquet").stat().st_size / report.num_rows
+        ),
+        "captions_per_second": round(ours),
+        "reference_captions_per_second": round(theirs),
+        "ratio": round(ours / theirs, 1),
+    }
+
+
+def in_child(work: Callable[..., dict], *args: object) -> dict:
+    """What `work` returns in a process of its own, with its CPU seconds and its peak memory."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=_run_child, args=(results, work, args))
+    process.start()
+    found = results.get()
+    process.join()
+    return found
+
+
+def _run_child(results: multiprocessing.Queue, work: Callable[..., dict], args: tuple) -> None:
+    found = work(*args)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    results.put({**found, "peak_gb": round(usage.ru_maxrss / 1e6, 2)})
+
+
+def compile_names(folder: Path) -> dict:
+    began = process_time()
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    compile_vocabulary(folder / "entity2id.txt", folder / "compiled", tokenizer=tokenizer)
+    return {"compile_seconds": round(process_time() - began, 1)}
+
+
+def match_names(folder: Path) -> dict:
+    """Attach to the compiled names and match the captions."""
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    began = perf_counter()
+    vocabulary = Vocabulary.attach(folder / "compiled")
+    attach = perf_counter() - began
+    began = perf_counter()
+    load_vocabulary(folder / "compiled", tokenizer, LatticeConfig())
+    verified = perf_counter() - began
+    kernel = LatticeKernel(tokenizer, vocabulary, LatticeConfig())
+    rows = [
+        line.rstrip("\n").split("\t")
+        for line in (folder / "captions.tsv").open("r", encoding="utf-8")
+    ]
+    columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+    batch = pa.RecordBatch.from_arrays(columns, schema=CAPTIONS)
+    batches = [batch.slice(n, 4096) for n in range(0, len(rows), 4096)]
+    seconds = []
+    for _ in range(4):  # the first touches the mapped pages and meets new characters
+        began = process_time()
+        entities = sum(len(kernel(b).column("lex_ids").flatten()) for b in batches)
+        seconds.append(process_time() - began)
+    return {
+        "attach_wall_seconds": round(attach, 4),
+        "attach_verified_wall_seconds": round(verified, 2),
+        "entities_per_caption": round(entities / len(rows), 2),
+        "kernel_captions_per_second": round(len(rows) / min(seconds[1:])),
+        "first_pass_captions_per_second": round(len(rows) / seconds[0]),
+    }
+
+
+def names(folder: Path, options: argparse.Namespace, rng: np.random.Generator) -> dict:
+    """Many names: compiled in one process, attached and matched in another."""
+    count = options.names or 10_000_000
+    write_names(folder / "entity2id.txt", make_names(count, rng))
+    write_captions(folder / "captions.tsv", options.captions, rng)
+    vocab = Tokenizer.load(write_character_vocabulary(folder / "tokenizer")).vocab
+    found = in_child(compile_names, folder)
+    size = sum(path.stat().st_size for path in (folder / "compiled").glob("*.npy"))
+    found["bytes_per_name"] = round(size / count, 1)
+    found["folder_bytes_per_name"] = round(
+        sum(path.stat().st_size for path in (folder / "compiled").iterdir()) / count, 1
+    )
+    matched = in_child(match_names, folder)
+    reference = Reference([], vocab)
+    texts = [
+        line.split("\t")[1].rstrip("\n")
+        for line in (folder / "captions.tsv").open("r", encoding="utf-8")
+    ]
+    texts = texts[: options.reference_captions]
+    began = process_time()
+    for text in texts:
+        reference.tokens(text)
+    theirs = len(texts) / (process_time() - began)
+    return {
+        "names": count,
+        **found,
+        **{f"matching_{k}" if k == "peak_gb" else k: v for k, v in matched.items()},
+        "reference_tokenising_captions_per_second": round(theirs),
+        "ratio": round(matched["kernel_captions_per_second"] / theirs, 1),
+    }
+
+
+def workers(folder: Path, options: argparse.Namespace, rng: np.random.Generator) -> dict:
+    """One process against two, on one file and on shards: wall and CPU seconds."""
+    write_names(folder / "entity2id.txt", make_names(options.names, rng))
+    tokenizer = write_character_vocabulary(folder / "tokenizer")
+    (folder / "corpus").mkdir()
+    for n in range(8):
+        write_captions(folder / "corpus" / f"{n}.tsv", options.captions // 8, rng)
+    with (folder / "all.tsv").open("wb") as whole:
+        for n in range(8):
+            whole.write((folder / "corpus" / f"{n}.tsv").read_bytes())
+    compile_vocabulary(
+        folder / "entity2id.txt", folder / "compiled", tokenizer=Tokenizer.load(tokenizer)
+    )
+
+    def run(corpus: str, processes: int) -> dict:
+        began, cpu = perf_counter(), cpu_seconds()
+        build_lattice(
+            folder / corpus,
+            folder / "out",
+            names=folder / "compiled",
+            tokenizer=tokenizer,
+            workers=processes,
+            overwrite=True,
+        )
+        used = [now - then for now, then in zip(cpu_seconds(), cpu, strict=True)]
+        return {"wall": perf_counter() - began, "own": used[0], "children": used[1]}
+
+    found: dict = {"captions": options.captions}
+    for label, corpus in (("file", "all.tsv"), ("shards", "corpus/*.tsv")):
+        run(corpus, 1)
+        one, two = (
+            min((run(corpus, n) for _ in range(2)), key=lambda r: r["own"] + r["children"])
+            for n in (1, 2)
+        )
+        # On two free cores the run takes at least half of all CPU time, and at least that of the
+        # process that writes.
+        least = max((two["own"] + two["children"]) / 2, two["own"])
+        found[label] = {
+            "one_cpu": round(one["own"], 2),
+            "two_cpu_parent": round(two["own"], 2),
+            "two_cpu_workers": round(two["children"], 2),
+            "speed_up_by_cpu": round(one["own"] / least, 2),
+            "speed_up_wall": round(one["wall"] / two["wall"], 2),
+        }
+        print(label, found[label])
+    return found
+
+
+def cpu_seconds() -> list[float]:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return [u.ru_utime + u.ru_stime for u in used]
+
+
+def write_images(path: Path, count: int, rng: np.random.Generator) -> float:
+    """Captions with JPEG pictures; the mean length of their base64."""
+    pictures = []
+    for _ in range(64):
+        small = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        picture = Image.fromarray(small).resize((240, 240), Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=92)
+        pictures.append(base64.b64encode(buffer.getvalue()).decode())
+    with path.open("w", encoding="utf-8") as file:
+        for n in range(count):
+            file.write(f"{n}\t一只猫在北京的故宫里看风景\t{pictures[n % 64]}\n")
+    return sum(map(len, pictures)) / 64
+
+
+def build_images(folder: Path, corpus: str, check_images: str) -> dict:
+    options = {"names": folder / "entity2id.txt", "tokenizer": folder / "tokenizer"}
+    build_lattice(folder / "few.tsv", folder / "few.parquet", **options, overwrite=True)
+    began = process_time()
+    out = folder / f"{corpus}.parquet"
+    build_lattice(folder / corpus, out, **options, check_images=check_images, overwrite=True)
+    return {"seconds": process_time() - began}
+
+
+def read_images(path: Path, look: Callable[[bytes], object]) -> float:
+    """CPU seconds for reading and decoding alone, a row at a time."""
+    began = process_time()
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            look(decode_base64(line.rstrip("\n").split("\t")[2]))
+    return process_time() - began
+
+
+def images(folder: Path, options: argparse.Namespace, rng: np.random.Generator) -> dict:
+    """Rows with images: the speed of reading and decoding alone, and memory."""
+    write_names(folder / "entity2id.txt", jieba_words()[0])
+    write_character_vocabulary(folder / "tokenizer")
+    count = 10_000
+    size = write_images(folder / "images.tsv", count, rng)
+    write_images(folder / "more.tsv", 3 * count, rng)
+    write_images(folder / "few.tsv", 10, rng)
+    found: dict = {"rows": count, "base64_bytes": round(size)}
+    for check_images, look in (("header", check_image), ("full", decode_image)):
+        alone = min(read_images(folder / "images.tsv", look) for _ in range(2))
+        ours = in_child(build_images, folder, "images.tsv", check_images)
+        found[check_images] = {
+            "rows_per_second": round(count / ours["seconds"]),
+            "share_of_reading_and_decoding_alone": round(alone / ours["seconds"], 2),
+            "peak_gb": ours["peak_gb"],
+        }
+        print(check_images, found[check_images])
+    found["peak_gb_of_three_times_the_rows"] = in_child(build_images, folder, "more.tsv", "header")[
+        "peak_gb"
+    ]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--what", default="pipeline", choices=["pipeline", "names", "workers", "images"]
+    )
     parser.add_argument("--names", type=int, help="default: jieba's dictionary, 349,046")
     parser.add_argument("--captions", type=int, default=400_000)
     parser.add_argument("--reference-captions", type=int, default=20_000)
     parser.add_argument("--backend", default="auto")
     options = parser.parse_args()
-    rng = np.random.default_rng(0)
+    measure = {"pipeline": pipeline, "names": names, "workers": workers, "images": images}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        names = make_names(options.names, rng)
-        write_names(folder / "entity2id.txt", names)
-        write_captions(folder / "captions.tsv", options.captions, rng)
-        tokenizer = write_character_vocabulary(folder / "tokenizer")
-        vocab = Tokenizer.load(tokenizer).vocab
-
-        def build(corpus: str) -> tuple[LatticeReport, float]:
-            began = process_time()
-            report = build_lattice(
-                folder / corpus,
-                folder / f"{corpus}.parquet",
-                names=folder / "entity2id.txt",
-                tokenizer=tokenizer,
-                backend=options.backend,
-            )
-            return report, process_time() - began
-
-        # CPU time on both sides, so that a busy machine does not matter; loading the names (and the
-        # tokenizer library) is what a corpus of a few rows costs, and is left out of both.
-        write_captions(folder / "few.tsv", 100, rng)
-        write_captions(folder / "warm.tsv", 100, rng)
-        build("warm.tsv")
-        _, loading = build("few.tsv")
-        report, whole = build("captions.tsv")
-        ours = report.num_rows / (whole - loading)
-        print(f"ours: {ours:,.0f} captions/CPU s; loading names took {loading:.1f} s")
-
-        reference = Reference(names, vocab)
-        rows, seconds = reference.run(
-            folder / "captions.tsv", folder / "reference.tsv", options.reference_captions
-        )
-        theirs = rows / seconds
-        print(f"reference: {theirs:,.0f} captions/s; ratio {ours / theirs:.1f}x")
-        compared = check(reference, folder / "captions.tsv.parquet", 5000)
-        print(f"{compared:,} rows compared: equal tokens, no match lost")
-    print(
-        json.dumps(
-            {
-                "names": len(names),
-                "captions": report.num_rows,
-                "backend": options.backend,
-                "entities_per_caption": round(report.num_entities / report.num_rows, 2),
-                "captions_per_second": round(ours),
-                "reference_captions_per_second": round(theirs),
-                "ratio": round(ours / theirs, 1),
-            }
-        )
-    )
+        print(json.dumps(measure[options.what](Path(name), options, np.random.default_rng(0))))
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def _write_table(plan: Plan, corpus: Path, work: Path, rejects: Rejects) -> dict
             tasks = (ChunkTask(c, plan.scratch / f"{n}.arrow") for n, c in enumerate(chunks))
             parts = run_tasks(recipe, tasks, plan.workers)
         with tqdm(desc="lattice", unit=" captions", disable=None) as bar:
-            counts = write_parts(parts, work, maker, rejects, bar)
+            counts = write_parts(parts, work, maker, rejects, bar.update)
     if not counts["rows"]:
         if not rejects.count:
             raise InputError(f"{corpus} is empty.")

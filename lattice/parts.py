@@ -8,7 +8,7 @@ Parts do not depend on each other, so whoever makes them, in whatever order, get
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from data.schema import IMAGE, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer
@@ -165,9 +164,21 @@ class PartMaker:
 
 
 def write_parts(
-    parts: Iterable[Part], work: Path, maker: PartMaker, rejects: Rejects, bar: "tqdm[Any]"
+    parts: Iterable[Part],
+    work: Path,
+    maker: PartMaker,
+    rejects: Rejects,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write a table of all parts to `work`; what was counted."""
+    """Write a table of all parts to `work`; what was counted.
+
+    Args:
+        parts: In the order of the corpus.
+        work: A file.
+        maker: Who makes the parts.
+        rejects: Receives the rows left out.
+        advance: Is told how many rows were written.
+    """
     counts: Counter[str] = Counter(
         rows=0, undecided=0, entities=0, captions_with_entity=0, tokens=0
     )
@@ -182,7 +193,7 @@ def write_parts(
             counts.update(part.counts)
             if counts["rows"] <= MAX_TRACKED:
                 hashes += part.hashes
-            bar.update(part.counts["rows"])
+            advance(part.counts["rows"])
     finally:
         sink.close()
     checked = np.concatenate(hashes)

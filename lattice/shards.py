@@ -16,7 +16,6 @@ from uuid import uuid4
 
 import numpy as np
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from data.artefact import sha256, write_json
 from data.errors import ArtefactError, ConfigError, InputError
@@ -70,8 +69,7 @@ class ShardTask:
         )
         rejects = Rejects(rejected)
         parts = map(maker, read_chunks(self.corpus, maker.columns))
-        with tqdm(disable=True) as bar:
-            counts = write_parts(parts, work, maker, rejects, bar)
+        counts = write_parts(parts, work, maker, rejects)
         digests = {"table_sha256": sha256(work)}
         stats = {"corpus": {**corpus, "sha256": sha256(self.corpus)}, **counts, **digests}
         with work.open("rb") as file:
