@@ -443,6 +443,25 @@ def test_wrong_inputs_of_finetune_are_one_clear_line(runs, command, monkeypatch,
     assert not (runs / "new").exists()
 
 
+def test_a_training_is_rehearsed_and_options_change_a_preset(runs, command, tmp_path):
+    words = ["artist", "finetune", runs / "train.parquet", "--valid", runs / "val.parquet",
+             "--kg", runs / "kg", "--vqgan", runs / "vqgan", "--out", tmp_path / "model",
+             "--size", "nano", "--text-len", 8, "--max-steps", 2, "--batch-size", 4,
+             "--preset", "easynlp", "--learning-rate", 0.001]  # fmt: skip
+    code, said, error = command(*words, "--dry-run")
+    assert code == 0, error
+    assert "The whole run will take about" in said
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "prompts.tsv").write_text("a\t一只老虎\n", encoding="utf-8")
+    prompts = ["--preview-every", 2, "--preview-prompts", tmp_path / "prompts.tsv"]
+    code, said, error = command(*words, *prompts)
+    assert code == 0, error
+    settings = read_manifest(tmp_path / "model").settings["train"]
+    assert (settings["learning_rate"], settings["eps"]) == (0.001, 1e-6)
+    assert (settings["schedule"], settings["ema_decay"]) == ("linear", 0.0)
+    assert (tmp_path / "model" / "previews" / "step-00000002.png").exists()
+
+
 def test_an_unknown_option_is_the_shells_error_and_no_traceback(command):
     code, _, error = command("artist", "finetune", "--epoch", 3)
     assert code == 2

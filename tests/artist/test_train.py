@@ -210,17 +210,24 @@ def test_micro_batches_change_the_speed_and_not_the_result(world, tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(
-    world, tmp_path, monkeypatch
+    world, trained, tmp_path, monkeypatch
 ):
-    real = train.GPT.code_losses
-    monkeypatch.setattr(
-        train.GPT,
-        "code_losses",
-        lambda self, *a: real(self, *a) * (float("nan") if self.training else 1.0),
-    )
-    with pytest.raises(ToolkitError, match=r"the loss at step 0 is nan .* Lower --learning-rate"):
-        run(world, tmp_path / "model")
-    assert not (tmp_path / "model").exists()
+    out, real = tmp_path / "model", train.StepLoss.forward
+    calls = []
+
+    def breaking(self: train.StepLoss, *batch: object) -> torch.Tensor:
+        calls.append(1)
+        return real(self, *batch) * (float("nan") if len(calls) > 6 else 1.0)
+
+    monkeypatch.setattr(train.StepLoss, "forward", breaking)
+    with pytest.raises(ToolkitError, match=r"the loss at step 6 is nan .* Lower --learning-rate"):
+        run(world, out, checkpoint_seconds=0.0)
+    assert not out.exists()
+    (checkpoint,) = tmp_path.glob("model.partial/checkpoints/step-*.pt")
+    assert checkpoint.name == "step-00000006.pt"
+    monkeypatch.undo()
+    run(world, out)
+    assert same(trained[0], out)
 
 
 def test_a_model_with_knowledge_can_begin_as_one_without(world, tmp_path):
