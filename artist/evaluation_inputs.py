@@ -19,7 +19,7 @@ from artist.predict import entity_vectors
 from data.artefact import fingerprint, read_manifest
 from data.errors import ArtefactError, SchemaError
 from data.kg_folder import ENTITY_NAMES, open_names
-from data.schema import IMAGE, LATTICE
+from data.schema import CODES, IMAGE, LATTICE
 
 
 class Inputs:
@@ -100,6 +100,18 @@ class Inputs:
             return False
         return IMAGE.name in open_lattice(self.sources.table).schema_arrow.names
 
+    @property
+    def _resize(self) -> str:
+        """How the table's pictures were resized for the codes that it holds beside them."""
+        assert self.sources.table is not None
+        if CODES.name not in open_lattice(self.sources.table).schema_arrow.names:
+            return "antialias"
+        try:
+            made = read_manifest(self.sources.table).settings
+        except ArtefactError:
+            return "antialias"
+        return str(made.get("resize", "antialias"))
+
     def originals(self) -> Iterator[Picture]:
         """The table's pictures, each once, as the model sees them.
 
@@ -109,7 +121,7 @@ class Inputs:
         assert self.sources.table is not None
         side = self.model.vqgan.config.resolution
         chosen = set(self.first_rows.tolist())
-        pictures = PictureSet(path=self.sources.table, side=side)
+        pictures = PictureSet(path=self.sources.table, side=side, resize=self._resize)
         n = -1
         # Rows whose picture cannot be read have no codes either, so the two run side by side.
         for n, picture in enumerate(pictures):

@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from PIL import Image
 
 from data.artefact import fingerprint
+from data.easynlp_images import opencv_square
 from data.errors import InputError, SchemaError
 from data.images import decode_base64, decode_image, split_pictures, square
 from data.schema import IMAGE
@@ -50,11 +52,13 @@ class PictureSet:
             one file or a folder of them.
         side: Take the centre square at this many pixels, as a model sees it; None takes the whole
             picture as it is.
+        resize: How the square is resized; see `artist.encode.encode_table`.
         rejects: What could not be read, in the last pass.
     """
 
     path: Path
     side: int | None = None
+    resize: str = "antialias"
     rejects: Rejects = field(default_factory=Rejects)
 
     def __post_init__(self) -> None:
@@ -84,11 +88,20 @@ class PictureSet:
                 self.rejects.add(encoded.place, reason, encoded.idx, detail)
                 continue
             some = True
-            pixels = square(image, self.side) if self.side else np.asarray(image, dtype=np.uint8)
-            yield Picture(encoded.idx, encoded.text, pixels)
+            yield Picture(encoded.idx, encoded.text, self._pixels(image))
         if not some:
             reason = self.rejects.first or "no files " + ", ".join(f"*{s}" for s in SUFFIXES)
             raise InputError(f"{self.path} holds no picture that can be read ({reason}).")
+
+    def _pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        pixels = np.asarray(image, dtype=np.uint8)
+        if self.side is None:
+            return pixels
+        return (
+            opencv_square(pixels, self.side)
+            if self.resize == "easynlp"
+            else square(image, self.side)
+        )
 
     def _contents(self) -> Iterator[_Encoded]:
         if self.path.is_dir():

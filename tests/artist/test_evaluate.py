@@ -14,13 +14,17 @@ import torch
 
 from artist import evaluate as evaluate_module
 from artist.config import EvaluateConfig, SamplingConfig
+from artist.encode import encode_table
 from artist.evaluate import evaluate
 from artist.evaluation import Evaluation
 from artist.inception import Inception
 from artist.likelihood import CAPTION, GIVEN, NONE, OTHER_KG, SHUFFLED
+from artist.reconstruction import measure_reconstruction
 from artist.train import finetune
+from artist.vqgan_folder import load_vqgan
+from data.easynlp_images import opencv_square
 from data.errors import ArtefactError, ConfigError, InputError, SchemaError, ToolkitError
-from data.images import encode_png
+from data.images import decode_image, encode_png, square
 from data.schema import CODES, IMAGE, table_writer
 from tests.artist.test_clip_score import save_clip
 from tests.artist.world import NAMES, QUICK, World, make_world
@@ -48,11 +52,11 @@ def model(world: World) -> Path:
     return world.kg.parent / "model"
 
 
-def with_images(world: World, path: Path, broken: int = -1) -> Path:
+def with_images(world: World, path: Path, broken: int = -1, side: int = 8) -> Path:
     """The validation captions with pictures instead of codes: each picture has two captions."""
     table = pq.read_table(world.valid)
     rng = np.random.default_rng(0)
-    pngs = [encode_png(rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)) for _ in range(4)]
+    pngs = [encode_png(rng.integers(0, 256, (side, side, 3)).astype(np.uint8)) for _ in range(4)]
     images = [{"bytes": pngs[n // 2], "path": None} for n in range(len(table))]
     if broken >= 0:
         images[broken]["bytes"] = pngs[0][:40]
@@ -322,6 +326,23 @@ def test_a_broken_picture_of_the_table_is_left_out_everywhere_and_counted(world,
     assert found.findings.likelihood.groups["all"].captions == 7
     assert found.findings.reconstruction is not None
     assert any(w.startswith("1 pictures of b.parquet cannot be read") for w in found.warnings)
+
+
+@pytest.mark.parametrize("resize", ["antialias", "easynlp"])
+def test_originals_are_resized_as_they_were_for_their_codes(world, model, tmp_path, resize):
+    path = with_images(world, tmp_path / "large.parquet", side=21)
+    encode_table(
+        path, tmp_path / "codes.parquet", vqgan=world.vqgan, keep_images=True, resize=resize
+    )
+    found = run(tmp_path / "codes.parquet", model=model, kg=world.kg)
+    vqgan = load_vqgan(world.vqgan)
+    first = pq.read_table(path)["image"][0].as_py()["bytes"]
+    image = decode_image(first)
+    pixels = opencv_square(np.asarray(image), 8) if resize == "easynlp" else square(image, 8)
+    codes = np.array([pq.read_table(tmp_path / "codes.parquet")["codes"][0].as_py()], np.uint16)
+    want = measure_reconstruction(vqgan, codes, [pixels]).psnr.mean
+    assert found.findings.reconstruction is not None
+    assert found.findings.reconstruction.psnr_of[0] == pytest.approx(want, abs=1e-3)
 
 
 def test_pictures_need_no_model(table, clip, tmp_path):
