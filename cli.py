@@ -458,6 +458,24 @@ def kg_map(
     typer.echo(report)
 
 
+@kg_app.command("clean")
+def kg_clean(
+    triples: Annotated[
+        list[Path],
+        typer.Argument(help="Dumps of one graph, or an OpenKE folder.", show_default=False),
+    ],
+    out: Out,
+    min_tail_count: Annotated[
+        int, typer.Option(help="Tails in fewer triples that head none are literals, and dropped.")
+    ] = KGConfig.min_tail_count,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the triples that `kg train` would learn as a TSV, for other engines."""
+    from kg.clean import clean
+
+    typer.echo(clean(triples, out, min_tail_count=min_tail_count, overwrite=overwrite))
+
+
 @kg_app.command("import")
 def kg_import(
     source: Annotated[
