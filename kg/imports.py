@@ -226,28 +226,20 @@ def _map_file(source: Path, names: Path | None, told: Any, usual: str) -> Path:
 
 
 def _id_map(path: Path) -> list[str]:
-    """The names of a file of `id<TAB>name`, by id.
+    """The names of a file of `id<TAB>name`, by id; or `name<TAB>id`, as users give it to DGL-KE.
 
     Raises:
         InputError: A row is malformed, or the ids are not 0..n-1, each once.
     """
     rejects = Rejects()
-    found: dict[int, str] = {}
-    for row in read_rows(path, (2,), rejects):
-        number, name = row.fields
-        if not number.isdigit() or int(number) in found:
-            raise InputError(
-                f"{path}:{row.line}: expected `id<TAB>name` with each id once, found "
-                f"{number[:40]!r} and {name[:40]!r}."
-            )
-        found[int(number)] = name
+    rows = [row.fields for row in read_rows(path, (2,), rejects)]
     if rejects.count:
         raise InputError(f"{path}: {rejects.first}; expected `id<TAB>name`.")
-    if max(found) != len(found) - 1:
-        raise InputError(
-            f"{path}: ids must be 0..{len(found) - 1}, each once; the largest is {max(found)}."
-        )
-    return [found[i] for i in range(len(found))]
+    for number, name in ((0, 1), (1, 0)):
+        found = {int(row[number]): row[name] for row in rows if row[number].isdecimal()}
+        if len(found) == len(rows) == max(found) + 1:
+            return [found[i] for i in range(len(rows))]
+    raise InputError(f"{path}: expected `id<TAB>name` with the ids 0..{len(rows) - 1}, each once.")
 
 
 def _array(path: Path) -> Floats:

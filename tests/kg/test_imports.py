@@ -78,6 +78,14 @@ def test_a_training_of_dgl_ke_becomes_a_kg_folder(tmp_path, dtype):
     assert nearest(out, "Ｔ恤").name == "Ｔ恤"
 
 
+def test_a_users_own_id_map_has_its_ids_behind_the_names(tmp_path):
+    source = dglke(tmp_path / "ckpt")
+    lines = [f"{name}\t{i}\n" for i, name in enumerate(NAMES)]
+    (source / "data/entities.tsv").write_text("".join(lines), encoding="utf-8")
+    import_vectors(source, tmp_path / "kg")
+    assert read_names(tmp_path / "kg/entity2id.txt") == NAMES
+
+
 def test_an_imported_graph_can_be_measured_and_described(tmp_path):
     dump = tmp_path / "d.tsv"
     dump.write_text("北京\t首都\t中国\n东京\t首都\t日本\nT恤\t属于\t外国\n", encoding="utf-8")
@@ -132,8 +140,8 @@ def rewrite(path, text):
             lambda f: rewrite(f / "data/entities.tsv", "0\t北京\n1\t中国\n"),
             "5 entity vectors but 2",
         ),
-        (lambda f: rewrite(f / "data/entities.tsv", "0\ta\n0\tb\n"), ":2: expected `id<TAB>name`"),
-        (lambda f: rewrite(f / "data/entities.tsv", "0\ta\n5\tb\n"), "largest is 5"),
+        (lambda f: rewrite(f / "data/entities.tsv", "0\ta\n0\tb\n"), r"ids 0\.\.1, each once"),
+        (lambda f: rewrite(f / "data/entities.tsv", "0\ta\n5\tb\n"), r"ids 0\.\.1, each once"),
         (lambda f: rewrite(f / "data/entities.tsv", "0 a\n"), "wrong column count"),
         (
             lambda f: rewrite(f / "data/entities.tsv", "".join(f"{i}\ta\n" for i in range(5))),
