@@ -47,16 +47,27 @@ def in_torchs_threads(kernel: Callable[..., None], count: int, *arguments: Any) 
 _jit = njit(cache=True, nogil=True, fastmath=True)
 
 
+_TILE = 256
+
+
 @_jit
 def l1_distances(begin: int, end: int, query: Floats, point: Floats, out: Floats) -> None:
-    """out[g, i, j] = ||query[g, i] - point[g, j]||_1: [G, S, D], [G, N, D] -> [G, S, N]."""
-    for g in range(begin, end):
-        for i in range(query.shape[1]):
-            for j in range(point.shape[1]):
-                total = np.float32(0)
-                for k in range(query.shape[2]):
-                    total += abs(query[g, i, k] - point[g, j, k])
-                out[g, i, j] = total
+    """out[g, i, j] = ||query[g, i] - point[g, j]||_1: [G, S, D], [G, N, D] -> [G, S, N].
+
+    The part begin..end is one of the G * S queries.
+    """
+    size, num_points = query.shape[1], point.shape[1]
+    while begin < end:
+        g = begin // size
+        stop = min(end, (g + 1) * size)
+        for tile in range(0, num_points, _TILE):  # these points stay in the cache
+            for row in range(begin, stop):
+                for j in range(tile, min(tile + _TILE, num_points)):
+                    total = np.float32(0)
+                    for k in range(query.shape[2]):
+                        total += abs(query[g, row - g * size, k] - point[g, j, k])
+                    out[g, row - g * size, j] = total
+        begin = stop
 
 
 @_jit

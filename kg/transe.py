@@ -248,7 +248,9 @@ def pairwise_distance(query: Tensor, point: Tensor, p_norm: int) -> Tensor:
     if query.device.type != "cpu" or query.dtype != torch.float32:
         return torch.cdist(query, point, p=1.0)
     distance = query.new_empty(*query.shape[:2], point.shape[1])
-    in_torchs_threads(l1_distances, len(query), query.numpy(), point.numpy(), distance.numpy())
+    in_torchs_threads(
+        l1_distances, distance[..., 0].numel(), query.numpy(), point.numpy(), distance.numpy()
+    )
     return distance
 
 
