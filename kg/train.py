@@ -337,8 +337,10 @@ def _train(
     )
     if finish_now or not (work / METRICS).exists():  # else a killed run has measured already
         metrics: dict[str, Any] = {"num_triples": 0}
-        if len(splits.test):
-            queries = make_queries(splits.test, splits.all)
+        # The older run may have learned the others.
+        test = splits.test if known is None else known.unknown_in(splits.test, *sizes)
+        if len(test):
+            queries = make_queries(test, splits.all)
             metrics |= evaluate(queries, trained.entity, trained.relation, config.p_norm)
         metrics |= {
             "learned_since": learn,
@@ -416,7 +418,8 @@ def eval_kg(
     from kg.evaluate import evaluate, make_queries
     from kg.fit import pick_device
 
-    settings = read_manifest(kg).settings
+    manifest = read_manifest(kg)
+    settings = manifest.settings
     entity, relation = load_vectors(kg)
     known = [read_triples_table(kg / TRIPLES_FILE), read_triples_table(kg / HELD_OUT_FILE)]
     asked = known[1] if triples is None else read_named_triples(kg, triples)
@@ -435,6 +438,13 @@ def eval_kg(
         seed=seed,
         kinds=describe_relations(known[0], len(relation)).kind if by_relation_type else None,
     )
+    if triples is None and "from" in manifest.inputs:
+        logger.warning(
+            "%s kept vectors of an older folder, which may have learned these triples; %s holds "
+            "the figures of those with new names",
+            kg,
+            METRICS,
+        )
     if triples is None:
         before = json.loads((kg / METRICS).read_text(encoding="utf-8"))
         if before["learned_since"]:

@@ -216,6 +216,7 @@ def test_a_new_dump_keeps_the_vectors_of_known_names(dump, folder, tmp_path):
     )
     for name in old_names:
         np.testing.assert_array_equal(new[new_names.index(name)], old[old_names.index(name)])
+    assert report.metrics["num_triples"] < report.counts["triples_held_out"]  # new names only
     near = [f.name for f in nearest(tmp_path / "kg", "仌菜", count=5).found]
     assert sum(name.endswith("菜") for name in near) >= 3
     with pytest.raises(InputError, match="--dim 16"):
