@@ -50,21 +50,30 @@ def is_keyed(line: str) -> bool:
     return _KEY.match(line) is not None
 
 
-def read_captions(path: Path, columns: Columns, rejects: Rejects) -> Iterator[Caption]:
+def read_captions(
+    path: Path, columns: Columns, rejects: Rejects, with_images: bool = True
+) -> Iterator[Caption]:
     """The captions of a file; its kind is told by its name and its first line.
+
+    Args:
+        path: The file, plain or gzip.
+        columns: Names that the user gave.
+        rejects: Receives what cannot be used.
+        with_images: False also takes captions that name no image, as those of test sets.
 
     Raises:
         InputError: It cannot be read, or none of its columns is known to hold captions or images.
     """
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".jsonl", ".ndjson", ".json")):
-        return _json_lines(path, columns, rejects)
+        return _json_lines(path, columns, rejects, with_images)
     first = first_line(path)
     for mark in (",", "\t"):
-        if _is_header([field.strip().strip('"') for field in first.split(mark)], columns):
-            return _table(path, mark, columns, rejects)
+        names = [field.strip().strip('"') for field in first.split(mark)]
+        if _is_header(names, columns, with_images):
+            return _table(path, mark, columns, rejects, with_images)
     if name.endswith(".csv") and any(columns):
-        return _table(path, ",", columns, rejects)  # which says what is missing
+        return _table(path, ",", columns, rejects, with_images)  # which says what is missing
     if name.endswith(".csv"):
         raise InputError(
             f"{path} has no header that names a caption and an image; its first line is "
@@ -74,12 +83,14 @@ def read_captions(path: Path, columns: Columns, rejects: Rejects) -> Iterator[Ca
     return _keyed(path, rejects)
 
 
-def _is_header(names: list[str], columns: Columns) -> bool:
-    """Whether these are names of columns, one of captions and one of images."""
+def _is_header(names: list[str], columns: Columns, with_images: bool) -> bool:
+    """Whether these are names of columns, one of captions and one of images or ids."""
     names = [*names, *(name.lower() for name in names)]
-    texts = TEXT_COLUMNS if columns.text is None else (columns.text,)
-    images = IMAGE_COLUMNS if columns.image is None else (columns.image,)
-    return not {*texts}.isdisjoint(names) and not {*images}.isdisjoint(names)
+    texts = {*TEXT_COLUMNS} if columns.text is None else {columns.text}
+    images = {*IMAGE_COLUMNS} if columns.image is None else {columns.image}
+    if not with_images:
+        images |= {*ID_COLUMNS}
+    return not texts.isdisjoint(names) and not images.isdisjoint(names)
 
 
 def first_line(path: Path) -> str:
@@ -106,9 +117,11 @@ def _keyed(path: Path, rejects: Rejects) -> Iterator[Caption]:
         yield Caption(line, image, image, text)
 
 
-def _json_lines(path: Path, columns: Columns, rejects: Rejects) -> Iterator[Caption]:
+def _json_lines(
+    path: Path, columns: Columns, rejects: Rejects, with_images: bool
+) -> Iterator[Caption]:
     """One caption for each pair of an image and a text that an object names."""
-    names: tuple[str, str, str | None] | None = None
+    names: _Names | None = None
     for line, fields in read_rows(path, range(1, 1000), rejects):
         row = "\t".join(fields)
         try:
@@ -125,34 +138,38 @@ def _json_lines(path: Path, columns: Columns, rejects: Rejects) -> Iterator[Capt
             rejects.add(line, "not a JSON object", row)
             continue
         if names is None:
-            names = _find(path, list(found), columns)
-        text_name, image_name, id_name = names
-        texts, images = _each(found.get(text_name)), _each(found.get(image_name))
+            names = _find(path, list(found), columns, with_images)
+        texts = _each(found.get(names.text))
+        images = _each(found.get(names.image)) if names.image else []
+        own = str(found.get(names.id, "")) if names.id else ""
+        if not with_images:
+            images = [own or (images[0] if images else str(line))]
         if not texts or not images:
             rejects.add(line, "no image named" if texts else "empty caption", row)
-        own = str(found.get(id_name, "")) if id_name else ""
         for image in images:
             for text in texts:
                 yield Caption(line, own or image, image, text)
 
 
-def _table(path: Path, mark: str, columns: Columns, rejects: Rejects) -> Iterator[Caption]:
+def _table(
+    path: Path, mark: str, columns: Columns, rejects: Rejects, with_images: bool
+) -> Iterator[Caption]:
     """Rows under a header; CSV may be quoted, TSV is not."""
-    names: tuple[str, str, str | None] | None = None
+    names: _Names | None = None
     header: list[str] = []
     for line, fields in _cells(path, mark, rejects):
         if names is None:
             header = [field.strip() for field in fields]
-            names = _find(path, header, columns)
+            names = _find(path, header, columns, with_images)
             continue
         if len(fields) != len(header):
             detail = f"{len(fields)}, expected {len(header)}"
             rejects.add(line, "wrong column count", mark.join(fields), detail)
             continue
         row = dict(zip(header, fields, strict=True))
-        text_name, image_name, id_name = names
-        image = row[image_name].strip()
-        yield Caption(line, row[id_name] if id_name else image, image, row[text_name])
+        image = row[names.image].strip() if names.image else ""
+        own = row[names.id].strip() if names.id else ""
+        yield Caption(line, own or image or str(line), image or own, row[names.text])
 
 
 def _cells(path: Path, mark: str, rejects: Rejects) -> Iterator[tuple[int, list[str]]]:
@@ -178,14 +195,23 @@ def _cells(path: Path, mark: str, rejects: Rejects) -> Iterator[tuple[int, list[
             raise InputError(f"{path}, line {reader.line_num}: {error}.") from None
 
 
-def _find(path: Path, names: list[str], columns: Columns) -> tuple[str, str, str | None]:
+class _Names(NamedTuple):
+    """The columns that were found."""
+
+    text: str
+    image: str | None
+    id: str | None
+
+
+def _find(path: Path, names: list[str], columns: Columns, with_images: bool) -> _Names:
     """Which columns hold the caption, the image and the row's own id."""
     text = choose(path, names, columns.text, TEXT_COLUMNS, "--text-column")
-    image = choose(path, names, columns.image, IMAGE_COLUMNS, "--image-column")
-    own = columns.id or next((n for n in ("text_id", "query_id") if n in names), None)
-    if own is not None:
-        own = choose(path, names, own, (), "--id-column")
-    return text, image, own
+    image = None
+    if with_images or columns.image or {name.lower() for name in names} & {*IMAGE_COLUMNS}:
+        image = choose(path, names, columns.image, IMAGE_COLUMNS, "--image-column")
+    known = ("text_id", "query_id") if with_images else ID_COLUMNS
+    own = columns.id or next((name for name in known if name in names), None)
+    return _Names(text, image, own and choose(path, names, own, (), "--id-column"))
 
 
 def choose(

@@ -207,7 +207,10 @@ class JoinedSet:
         """Captions of the images that are wanted, words joined, empty ones set aside."""
         wanted = read_ids(self.ids_file) if self.ids_file is not None else None
         outside = 0
-        for caption in read_captions(self.caption_file, self.options.columns, rejects):
+        read = read_captions(
+            self.caption_file, self.options.columns, rejects, self.store is not None
+        )
+        for caption in read:
             if wanted is not None and stem(caption.image) not in wanted:
                 outside += 1
             elif not caption.text.strip():
@@ -233,7 +236,7 @@ class JoinedSet:
         for line, _, image, text in self._captions(rejects):
             number = store.find(image)
             if number is None:
-                rejects.add(line, "no such image", f"{image}\t{text}")
+                rejects.add(line, "no such image", f"{image}\t{text}", image)
                 continue
             n, taken[number] = int(taken[number]), taken[number] + 1
             if n == 0 or self.options.captions == "all":

@@ -80,7 +80,7 @@ def test_muge_text_to_image(tmp_path, middle):
     assert report.counts["reasons"] == {"no such image": 1}
     assert report.counts["images_without_caption"] == 1
     kept = (tmp_path / "ECommerce-T2I.out.tsv.rejects.tsv").read_text()
-    assert kept == "3\tno such image\tid-z\\t没有图\n"
+    assert kept == "3\tno such image: id-z\tid-z\\t没有图\n"
 
 
 def test_muge_test_captions_become_prompts(tmp_path):
@@ -90,6 +90,14 @@ def test_muge_test_captions_become_prompts(tmp_path):
         converted(tmp_path / "T2I", SetOptions(split="test"))
     rows, _ = converted(tmp_path / "T2I", SetOptions(split="test", with_images=False))
     assert rows == [("id-1", "红色短裤"), ("id-2", "绿色上衣")]
+    for line in ('{"query_id": 352962, "query_text": "厚底鞋"}',
+                 '{"text_id": 352962, "text": "厚底鞋", "image_ids": []}'):  # fmt: skip
+        queries = write(tmp_path / "MR" / "MR_test_queries.jsonl", line)
+        rows, _ = converted(queries.parent, SetOptions(split="test", with_images=False),
+                            overwrite=True)  # fmt: skip
+        assert rows == [("352962", "厚底鞋")]
+    table = write(tmp_path / "t.csv", "id,caption", "7,长裤")
+    assert converted(table, SetOptions(with_images=False))[0] == [("7", "长裤")]
     keyed = write(tmp_path / "k.txt", "a.jpg#zhc#0 一", "a.jpg#zhc#1 二", "b.jpg#zhc#0 三")
     rows, _ = converted(keyed, SetOptions(captions="first", with_images=False))
     assert rows == [("a.jpg", "一"), ("b.jpg", "三")]
