@@ -162,6 +162,11 @@ class TrainConfig:
                     f"{name}={getattr(self, name)!r} is unknown; use {' or '.join(known)}."
                 )
         check_policy("entity_policy", self.entity_policy)
+        if self.fusion == "easynlp" and self.entity_policy != "first":
+            raise ConfigError(
+                f"entity_policy={self.entity_policy!r} does not go with fusion easynlp: "
+                "the released code takes the first."
+            )
         for name in (
             *("epochs", "max_steps", "batch_size", "validations", "text_len", "max_entities"),
             *("micro_batch_size", "keep_checkpoints", "preview_every"),

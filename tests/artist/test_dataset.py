@@ -6,9 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from artist.config import TrainConfig
 from artist.dataset import Batches, read_rows, rows_from_table
 from artist.gpt import GPTConfig
-from data.errors import SchemaError
+from data.errors import ConfigError, SchemaError
 from data.schema import CODES, LATTICE
 
 CONFIG = GPTConfig(n_layer=1, n_head=1, n_embd=8, text_len=4, image_len=2, entity_dim=3)
@@ -146,3 +147,15 @@ def test_the_cap_keeps_what_the_policy_prefers_among_what_the_model_reads():
             table(row("a", 10, entities)), text_len=4, pad_id=0, max_entities=2, policy=policy
         )
         assert found.entity_ids.tolist() == ids, policy
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"entity_policy": "longst"}, 'did you mean "longest"'),
+        ({"entity_policy": "longest", "fusion": "easynlp"}, "the released code takes the first"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused(options, said):
+    with pytest.raises(ConfigError, match=said):
+        TrainConfig(**options)
