@@ -66,6 +66,18 @@ class Team:
         if self.size > 1:
             self.sum(torch.zeros(1, device=self.device)).item()
 
+    def agree(self, error: ToolkitError | None) -> None:
+        """Go on if no process has an error; else who has one raises it, the others leave quietly.
+
+        Without this the others would wait for one that has gone, and end in a traceback.
+        """
+        failed = torch.tensor([error is not None], dtype=torch.float32, device=self.device)
+        anyone = bool(self.sum(failed).item())
+        if error is not None:
+            raise error
+        if anyone:
+            raise SystemExit(2)
+
     def in_turn(self, work: Callable[[], T]) -> T:
         """What `work` returns: done by the leader first, then by the first of each machine, by all.
 
@@ -74,9 +86,24 @@ class Team:
         """
         turn = 0 if self.leads else 1 if self.local_rank == 0 else 2
         for now in range(3 if self.size > 1 else 1):
-            if now == turn:
+            error = None
+            try:
+                if now == turn:
+                    result = work()
+            except ToolkitError as found:
+                error = found
+            self.agree(error)
+        return result
+
+    def lead(self, work: Callable[[], T]) -> T | None:
+        """What `work` returns to the leader, who alone does it; None to the others."""
+        result, error = None, None
+        try:
+            if self.leads:
                 result = work()
-            self.wait()
+        except ToolkitError as found:
+            error = found
+        self.agree(error)
         return result
 
     def part(self, count: int) -> slice:

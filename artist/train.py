@@ -117,8 +117,8 @@ def finetune(
         given = (table, valid)
         table, valid = team.in_turn(lambda: tuple(with_codes(p, vqgan, device) for p in given))
         codec = load_vqgan(vqgan)
-        run = None
-        if team.leads:
+
+        def open_run() -> Run:
             inputs = {
                 "table": fingerprint(table),
                 "valid": fingerprint(valid),
@@ -127,9 +127,11 @@ def finetune(
                 **({"init": fingerprint(init)} if init else {}),
             }
             settings = {"train": config.learning, "device": team.device.type}
-            run = stack.enter_context(
+            return stack.enter_context(
                 Run.open(out, kind="model", settings=settings, inputs=inputs, overwrite=overwrite)
             )
+
+        run = team.lead(open_run)
         finished, work = team.share(
             (run.finished and run.finished.counts, run.work) if run else (None, out)
         )
@@ -288,6 +290,8 @@ class Trainer:
                     saved = time.monotonic()
                 if stopped:
                     self.team.wait()  # else torchrun would end the one that saves
+                    if not self.team.leads:
+                        raise SystemExit(130)
                     raise Interrupted(
                         f"stopped at step {self.step} of {self.total_steps}; the checkpoint is in "
                         f"{self.folder}. Repeat the command to go on."

@@ -309,10 +309,10 @@ class Run:
         """What differs from the run that is asked for, in words; empty when nothing does."""
         if kind != self.kind:
             return f"it is a {kind}, not a {self.kind}"
-        for name in sorted(settings.keys() | self.settings.keys()):
-            old, new = settings.get(name), self.settings.get(name)
-            if old != new:
-                return f"{name} was {old!r}, now {new!r}"
+        changes = _changes(settings, self.settings)
+        if changes:
+            more = f"; {len(changes) - 3} more changed" if len(changes) > 3 else ""
+            return "; ".join(changes[:3]) + more
         for name in sorted(inputs.keys() | self.inputs.keys()):
             if inputs.get(name) != self.inputs.get(name):
                 return f"its input {name} was another"
@@ -384,6 +384,18 @@ class Run:
                 f"{self.work} cannot be written: {_DISK[error.errno]}. Nothing that was finished "
                 "is lost; make room, and repeat the command."
             ) from error
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two settings, name by name, in words."""
+    found = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _changes(before, after)
+        elif before != after:
+            found.append(f"{name} was {before!r}, now {after!r}")
+    return found
 
 
 def _files(folder: Path) -> list[Path]:

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,7 +17,8 @@ from safetensors.torch import load_file
 from artist.config import TrainConfig
 from artist.distributed import Team
 from artist.feed import Feed
-from artist.train import METRICS, finetune
+from artist.gpt import GPT, Entities
+from artist.train import METRICS, StepLoss, finetune
 from data.errors import ConfigError
 from tests.artist.test_train import batches_of
 from tests.artist.world import QUICK, World, make_world
@@ -117,13 +119,46 @@ def test_a_team_that_is_stopped_saves_once_and_goes_on_with_another_number(world
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     said, errors = process.communicate(timeout=120)
-    assert said.count("Repeat the command to go on") == 2, errors
+    assert said.count("Repeat the command to go on") == 1, errors
     assert not out.exists()
     assert len(list(checkpoints.glob("step-*.pt"))) == 1
     report = alone(world, out, CONFIG)
     assert report.steps == 12
     alone(world, tmp_path / "whole", CONFIG)
     assert_same_training(out, tmp_path / "whole")
+
+
+def test_what_a_user_can_mend_is_one_line_of_the_first_process(world, tmp_path):
+    words = ["artist", "finetune", world.train, "--valid", tmp_path / "none.parquet",
+             "--kg", world.kg, "--vqgan", world.vqgan, "--out", tmp_path / "model"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         str(ROOT / "cli.py"), *map(str, words)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.count("none.parquet does not exist") == 1
+    assert "[rank" not in done.stderr  # no traceback of a process that waits for one that has gone
+
+
+def test_a_batch_without_entities_still_gives_the_fusion_a_gradient(world):
+    """DDP waits for one from every weight."""
+    batches = batches_of(world)
+    batch = batches.get(np.arange(4))
+    bare = batch._replace(
+        entities=Entities(
+            torch.zeros(4, 0, 100), torch.zeros(4, 0, 6, dtype=torch.bool), torch.zeros(100)
+        )
+    )
+    gpt = GPT(replace(batches.config, text_vocab_size=100))
+    step_loss = StepLoss(gpt, 0.0)
+    step_loss(bare).backward()
+    assert all(p.grad is not None for p in gpt.parameters())
+    assert not gpt.fusion.project.weight.grad.any()
+    with torch.no_grad():
+        plain = gpt.code_losses(gpt.text_ids(batch.bert_ids), batch.codes).mean()
+        assert torch.equal(step_loss(bare), plain)
 
 
 def test_a_step_has_the_same_rows_whatever_the_number_of_processes(world):
