@@ -30,8 +30,8 @@ class CleanReport:
         c = self.counts
         return (
             f"{self.out}: {c['triples']:,} triples, {c['entities']:,} entities, "
-            f"{c['relations']:,} relations\nrows: {c['rows_read']:,} read, {c['rows_rejected']:,} "
-            f"rejected; {c.get('literals_dropped', 0):,} literals and "
+            f"{c['relations']:,} relations\n{c['format']}, rows: {c['rows_read']:,} read, "
+            f"{c['rows_rejected']:,} rejected; {c.get('literals_dropped', 0):,} literals and "
             f"{c['duplicates_dropped']:,} duplicates dropped"
         )
 

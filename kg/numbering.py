@@ -18,7 +18,6 @@ Hashes = NDArray[np.uint64]
 
 _FIRST_CAPACITY = 1 << 16  # slots of the hash table at the start; a power of two
 _FULL = 0.7  # the share of slots in use at which it doubles
-_AHEAD = 16  # rows whose slots are fetched together, so that their cache misses overlap
 _FEW = 24  # so few things are sorted by insertion
 _COMPACT = 1 << 22  # other spellings gathered before those that repeat are dropped
 _U = np.uint64
@@ -116,34 +115,27 @@ def _intern(
     found = np.empty(hashes.shape, np.int32)
     others = np.empty((2 * len(hashes), 2), np.uint64)
     num_others = 0
-    seen = _U(0)
-    for block in range(0, len(hashes), _AHEAD):
-        stop = min(block + _AHEAD, len(hashes))
-        for i in range(block, stop):  # the loads do not wait for each other
-            seen |= table[np.int64(hashes[i, 0]) & mask] | table[np.int64(hashes[i, 2]) & mask]
-        for i in range(block, stop):
-            for c in range(3):
-                value = max(hashes[i, c], _U(1))
-                slot = np.int64(value) & mask
-                while table[slot] != value and table[slot] != 0:
-                    slot = (slot + 1) & mask
-                if table[slot] == 0:
-                    table[slot] = value
-                    numbers[slot] = count
-                    first[count] = place[i] * 4 + c
-                    count += 1
-                number = numbers[slot]
-                found[i, c] = number
-                if c != 1:
-                    spelled = max(stood[i, c >> 1], _U(1))
-                    if spelling[number] == 0:
-                        spelling[number] = spelled
-                    elif spelling[number] != spelled:
-                        others[num_others, 0] = number
-                        others[num_others, 1] = spelled
-                        num_others += 1
-    if seen == 1:  # never; without it the loads above would be left out
-        num_others = min(num_others, len(others))
+    for i in range(len(hashes)):
+        for c in range(3):
+            value = max(hashes[i, c], _U(1))
+            slot = np.int64(value) & mask
+            while table[slot] != value and table[slot] != 0:
+                slot = (slot + 1) & mask
+            if table[slot] == 0:
+                table[slot] = value
+                numbers[slot] = count
+                first[count] = place[i] * 4 + c
+                count += 1
+            number = numbers[slot]
+            found[i, c] = number
+            if c != 1:
+                spelled = max(stood[i, c >> 1], _U(1))
+                if spelling[number] == 0:
+                    spelling[number] = spelled
+                elif spelling[number] != spelled:
+                    others[num_others, 0] = number
+                    others[num_others, 1] = spelled
+                    num_others += 1
     return found, count, others[:num_others].copy()
 
 

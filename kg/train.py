@@ -80,7 +80,7 @@ class KGReport:
         said = [
             f"{self.out}: {c['entities']} entities, {c['relations']} relations, "
             f"{c['triples']} triples" + (" (was complete already)" if self.finished_before else ""),
-            f"rows: {c['rows_read']} read, {c['rows_rejected']} rejected, "
+            f"{c.get('format', '?')}, rows: {c['rows_read']} read, {c['rows_rejected']} rejected, "
             f"{c.get('literals_dropped', 0)} literals and {c['duplicates_dropped']} duplicates "
             "dropped",
             f"trained in {c['train_seconds']} s; epoch {self.metrics['best_epoch']} was best",

@@ -442,12 +442,21 @@ def _read_dumps(paths: Sequence[Path], rejects: Rejects, threads: int) -> _Read:
             f"{', '.join(map(str, paths))}: no row holds head, relation and tail{said}. Expected "
             f"`head<TAB>relation<TAB>tail`, or CSV with the header `{_CSV_HEADER}`."
         )
+    kinds = {(part.path, part.separator) for part in read.parts}
     read.counts = {
+        "format": " + ".join(sorted({_format(*kind) for kind in kinds})),
         "rows_read": good + rejects.count,
         "rows_rejected": rejects.count,
         **{f"rejected: {reason}": n for reason, n in sorted(rejects.reasons.items())},
     }
     return read
+
+
+def _format(path: Path, separator: int) -> str:
+    """What a dump turned out to be, in words."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return ("CSV" if separator == COMMA else "TSV") + (" in gzip" if packed else "")
 
 
 def _in_order(
@@ -623,7 +632,11 @@ def _read_openke(folder: Path) -> Triples:
         path = folder / f"{split}2id.txt"
         raw[split] = _read_ids(path) if path.is_file() else np.empty((0, 3), np.int64)
     order = _column_order(folder / "train2id.txt", raw["train"], sizes)
-    counts: dict[str, int | str] = {"rows_read": sum(map(len, raw.values())), "rows_rejected": 0}
+    counts: dict[str, int | str] = {
+        "format": "OpenKE",
+        "rows_read": sum(map(len, raw.values())),
+        "rows_rejected": 0,
+    }
     splits = {}
     for split, rows in raw.items():
         path = folder / f"{split}2id.txt"

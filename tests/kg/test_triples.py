@@ -142,6 +142,8 @@ def test_ids_do_not_depend_on_the_order_of_lines_or_on_chunks(tmp_path, monkeypa
     assert one.entities.equals(other.entities)
     assert one.relations.equals(other.relations)
     np.testing.assert_array_equal(one.train, other.train)
+    assert one.counts["format"] == "TSV"
+    assert other.counts["format"] == "TSV + TSV in gzip"
 
 
 @settings(max_examples=40, deadline=None)
