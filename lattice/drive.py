@@ -183,7 +183,7 @@ def _all_there(plan: Plan, manifest: Manifest) -> bool:
     """Whether the finished folder holds a shard of each file, and none has changed."""
     tasks = shard_tasks(plan.files, plan.out)
     refuse_strangers(plan.out, tasks)
-    found = [task.finished(plan.overwrite) for task in tasks]
+    found = [task.finished(plan.overwrite, verify=False) for task in tasks]  # `Run` has
     return all(found) and manifest.counts.get("shards") == len(tasks)
 
 
