@@ -126,15 +126,16 @@ def image_table(found: ImageMetrics, ceiling: ImageMetrics | None) -> Comparison
     def row(name: str, one: ImageMetrics) -> list[str]:
         mark = _DAGGER if one.small else ""
         kid = _spread(one.kid, 2, 1000) if one.kid is not None else "–"
-        return [name, str(one.n), f"{one.fid:.2f}{mark}", kid, _spread(one.inception_score, 2)]
+        score = f"{_spread(one.inception_score, 2)}{mark}"
+        return [name, str(one.n), f"{one.fid:.2f}{mark}", kid, score]
 
     rows = [row("pictures", found)]
     if ceiling is not None:
         rows.append(row("true pictures through the VQGAN (ceiling)", ceiling))
     ours, theirs = found.settings, found.settings_reference
     small = (
-        f" {_DAGGER} Fewer than {SMALL} pictures: FID falls as their number grows; compare only "
-        "with figures from the same number."
+        f" {_DAGGER} Fewer than {SMALL} pictures: FID falls and IS rises as their number "
+        "grows; compare only with figures from the same number."
         if found.small
         else ""
     )

@@ -17,7 +17,6 @@ from artist.config import EvaluateConfig, SamplingConfig
 from artist.encode import encode_table
 from artist.evaluate import evaluate
 from artist.evaluation import Evaluation
-from artist.inception import Inception
 from artist.likelihood import CAPTION, GIVEN, NONE, OTHER_KG, SHUFFLED
 from artist.reconstruction import measure_reconstruction
 from artist.train import finetune
@@ -27,9 +26,10 @@ from data.errors import ArtefactError, ConfigError, InputError, SchemaError, Too
 from data.images import decode_image, encode_png, square
 from data.schema import CODES, IMAGE, table_writer
 from tests.artist.test_clip_score import save_clip
+from tests.artist.test_inception import random_inception
 from tests.artist.world import NAMES, QUICK, World, make_world
 
-CONFIG = EvaluateConfig(examples=1, shuffles=2, kid_subsets=3)
+CONFIG = EvaluateConfig(examples=1, shuffles=2, kid_subsets=3, is_splits=2)
 SAMPLING = SamplingConfig(top_k=4)
 
 
@@ -74,8 +74,7 @@ def table(world: World) -> Path:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
-    torch.manual_seed(0)
-    torch.save(Inception().state_dict(), path)
+    torch.save(random_inception().state_dict(), path)
     return path
 
 
@@ -189,6 +188,8 @@ def test_everything_at_once_makes_a_folder_that_says_everything(
     assert results.images is not None
     assert (results.images.n, results.images.n_reference) == (8, 4)
     assert results.images.small
+    assert results.images.fid > 0.01
+    assert results.images.inception_score.mean > 1
     assert results.images_ceiling is not None
     assert results.images_ceiling.n == 4
     assert results.match is not None
