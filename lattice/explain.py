@@ -172,11 +172,8 @@ def _fate(
     config: LexiconConfig,
 ) -> str:
     """Why an entity does not count at a place; empty if it does."""
-    length = end - start
-    if length < config.min_length:
+    if end - start < config.min_length:
         return f"shorter than --min-length {config.min_length}"
-    if length > config.max_length:
-        return f"longer than {config.max_length} characters"
     for reason, found in stages.items():
         if Place(start, end, entity_id) not in found:
             whole = start in edges and end in edges
@@ -203,8 +200,8 @@ def _claims(
     mentions: Iterable[Sequence[str]],
 ) -> dict[str, tuple[Claim, ...]]:
     """Who claims each surface that stands in the text, by the rules of `lattice.lexicon`."""
-    longest = config.max_length
-    spans = ((a, b) for a in range(len(text)) for b in range(a + 1, a + longest + 1))
+    starts = range(len(text))
+    spans = ((a, b) for a in starts for b in range(a + 1, a + config.max_length + 1))
     wanted = {text[a:b] for a, b in spans if b <= len(text)}
     named: dict[str, list[Claim]] = defaultdict(list)
     folded: dict[str, list[Claim]] = defaultdict(list)

@@ -390,7 +390,7 @@ def large(tmp_path_factory):
 def interrupt(process: subprocess.Popen, partial: Path, signal_: int) -> tuple[int, str]:
     """Send a signal in the middle of the table; exit code and stderr."""
     until = time.monotonic() + 120
-    while not (partial.exists() and partial.stat().st_size > 500_000):
+    while not (partial.exists() and partial.stat().st_size > 2_000_000):
         assert process.poll() is None, ended(process)
         assert time.monotonic() < until
         time.sleep(0.005)
