@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.errors import InputError, did_you_mean
-from data.tsv import Rejects, bounded_lines, open_bytes, read_rows
+from data.tsv import Rejects, bounded_lines, open_bytes, read_rows, read_start
 
 # Names that sets use, the likeliest first.
 TEXT_COLUMNS = ("text", "caption", "captions", "query_text", "texts", "raw", "sentence", "title")
@@ -95,9 +95,8 @@ def _is_header(names: list[str], columns: Columns, with_images: bool) -> bool:
 
 def first_line(path: Path) -> str:
     """The first line of a text file, at most 64 KiB of it."""
-    with open_bytes(path) as file:
-        raw = file.readline(1 << 16)
-    return raw.decode("utf-8-sig", "replace").rstrip("\r\n")
+    raw = read_start(path, 1 << 16).partition(b"\n")[0]
+    return raw.decode("utf-8-sig", "replace").rstrip("\r")
 
 
 def _keyed(path: Path, rejects: Rejects) -> Iterator[Caption]:
@@ -126,7 +125,7 @@ def _json_lines(
         row = "\t".join(fields)
         try:
             found = json.loads(row)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if line == 1 and row.strip() in "[{":
                 raise InputError(
                     f"{path} is one JSON document; JSON lines, one object a line, are expected "

@@ -37,7 +37,7 @@ from data.captions import (
 from data.errors import ConfigError, InputError
 from data.image_stores import MAX_BYTES, FolderStore, ImageStore, TsvStore
 from data.images import decode_base64
-from data.tsv import Rejects, open_bytes, read_rows
+from data.tsv import Rejects, read_rows, read_start
 
 FORMATS = ("tsv", "muge", "chinese-clip", "flickr8k-cn", "flickr30k-cn", "coco-cn", "folder",
            "parquet")  # fmt: skip
@@ -633,8 +633,7 @@ def _one(files: list[Path], what: str, option: str) -> Path:
 
 
 def _is_parquet(path: Path) -> bool:
-    with open_bytes(path) as file:
-        return file.read(4) == b"PAR1"
+    return read_start(path, 4) == b"PAR1"
 
 
 def _listing(folder: Path) -> str:

@@ -89,6 +89,19 @@ def open_bytes(path: Path) -> BinaryIO:
     return file
 
 
+def read_start(path: Path, size: int) -> bytes:
+    """The first bytes of a file, unpacked if it is gzip.
+
+    Raises:
+        InputError: It cannot be read, or is a damaged gzip.
+    """
+    with open_bytes(path) as file:
+        try:
+            return file.read(size)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(f"{path} is a damaged gzip file: {error}. Fetch it again.") from None
+
+
 def one_line(text: str) -> str:
     """A text that can be a field: tabs and line ends become spaces."""
     return text.translate(_BREAKS)
@@ -98,12 +111,18 @@ def bounded_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
     """The lines of a file, none of which may fill the memory.
 
     Raises:
-        InputError: A line is longer than 1 GiB; `path` names the file.
+        InputError: A line is longer than 1 GiB, or the file is a damaged gzip; `path` names it.
     """
-    for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE), b""), 1):
-        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
-            raise InputError(f"{path}, line {number}: longer than {LONGEST_LINE:,} bytes.")
-        yield line
+    number = 0
+    try:
+        for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE), b""), 1):
+            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+                raise InputError(f"{path}, line {number}: longer than {LONGEST_LINE:,} bytes.")
+            yield line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{path} is a damaged gzip file after line {number}: {error}. Fetch it again."
+        ) from None
 
 
 def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterator[Row]:
@@ -119,37 +138,32 @@ def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterato
     want = " or ".join(str(n) for n in sorted(columns))
     line = good = undecodable = 0
     with open_bytes(path) as file:
-        try:
-            for line, raw in enumerate(bounded_lines(file, path), 1):
-                if line == 1:
-                    _check_line_ends(path, raw)
-                    raw = raw.removeprefix(_BOM)
-                raw = raw.removesuffix(b"\n").removesuffix(b"\r")
-                try:
-                    text = raw.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    undecodable += 1
-                    if not good and undecodable == _ALL_BAD:
-                        raise InputError(
-                            f"{path} is not UTF-8 (line {line}: {error.reason} at byte "
-                            f"{error.start}). If it is GBK: iconv -f GB18030 -t UTF-8 {path}."
-                        ) from None
-                    rejects.add(line, "not UTF-8", raw.decode("utf-8", "replace"))
-                    continue
-                fields = text.split("\t")
-                if not text.strip():
-                    rejects.add(line, "blank line", text)
-                elif "\0" in text:
-                    rejects.add(line, "NUL character", text)
-                elif len(fields) not in columns:
-                    rejects.add(line, "wrong column count", text, f"{len(fields)}, expected {want}")
-                else:
-                    good += 1
-                    yield Row(line, fields)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(
-                f"{path} is a damaged gzip file after line {line}: {error}. Fetch it again."
-            ) from None
+        for line, raw in enumerate(bounded_lines(file, path), 1):
+            if line == 1:
+                _check_line_ends(path, raw)
+                raw = raw.removeprefix(_BOM)
+            raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+            try:
+                text = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                undecodable += 1
+                if not good and undecodable == _ALL_BAD:
+                    raise InputError(
+                        f"{path} is not UTF-8 (line {line}: {error.reason} at byte "
+                        f"{error.start}). If it is GBK: iconv -f GB18030 -t UTF-8 {path}."
+                    ) from None
+                rejects.add(line, "not UTF-8", raw.decode("utf-8", "replace"))
+                continue
+            fields = text.split("\t")
+            if not text.strip():
+                rejects.add(line, "blank line", text)
+            elif "\0" in text:
+                rejects.add(line, "NUL character", text)
+            elif len(fields) not in columns:
+                rejects.add(line, "wrong column count", text, f"{len(fields)}, expected {want}")
+            else:
+                good += 1
+                yield Row(line, fields)
     if line == 0:
         raise InputError(f"{path} is empty.")
     if not good and undecodable == line:

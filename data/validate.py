@@ -24,7 +24,7 @@ from data.images import decode_base64, decode_image, read_header
 from data.near import difference_hash, is_flat, nearest_earlier
 from data.schema import IMAGE, LATTICE, open_shards
 from data.tokenizer import Tokenizer
-from data.tsv import Rejects, open_bytes, read_rows
+from data.tsv import Rejects, read_rows, read_start
 
 _TASK, _TEXT_TASK = 32, 1024  # rows that a thread looks at together, with and without images
 _PARQUET_ROWS = 64
@@ -231,8 +231,7 @@ def _rows(path: Path, faults: Faults) -> Iterator[Row]:
 
 
 def _is_parquet(path: Path) -> bool:
-    with open_bytes(path) as file:
-        return file.read(4) == b"PAR1"
+    return read_start(path, 4) == b"PAR1"
 
 
 def _decoder(encoded: str) -> Callable[[], bytes]:

@@ -1,6 +1,7 @@
 """Sets in their own formats become the toolkit's TSV: each caption with its image, or counted."""
 
 import base64
+import contextlib
 import csv
 import io
 import json
@@ -372,6 +373,36 @@ def test_columns_can_be_named(tmp_path):
     wrong = SetOptions(text_column="中文字", image_column="图")
     with pytest.raises(InputError, match='did you mean "中文"'):
         converted(tmp_path / "t.csv", wrong, images=folder, overwrite=True)
+
+
+pieces = st.sampled_from([
+    b"file_name,text\n", b"image_id\ttext\n", b"a.png", b"a.png#zhc#0 ", b"#0\t", b",", b"\t",
+    b"\n", b"\r", b'"', b'{"file_name": "a.png", "text": ', b"}", b"[", b"[" * 5000, b"\xff",
+    "甲".encode(), b"\0", b"\xef\xbb\xbf", b"\x1f\x8b\x08", b"null", b"1e999",
+])  # fmt: skip
+
+
+@given(
+    content=st.lists(st.one_of(pieces, st.binary(max_size=6)), max_size=12).map(b"".join),
+    name=st.sampled_from(["c.txt", "c.csv", "c.tsv", "c.jsonl"]),
+    with_images=st.booleans(),
+)
+def test_any_bytes_as_captions_end_in_rows_or_one_clear_line(
+    tmp_path_factory, content, name, with_images
+):
+    folder = pictures(tmp_path_factory.mktemp("any"), {"i/a.png": "a"})
+    (folder / name).write_bytes(content)
+    options = SetOptions(with_images=with_images)
+    out = folder / "out"
+    with contextlib.suppress(ToolkitError):
+        convert(folder / name, out, options=options, images=folder / "i")
+        rows = out.read_text("utf-8").split("\n")
+        assert rows.pop() == ""
+        assert rows
+        assert {row.count("\t") for row in rows} == {2 if with_images else 1}
+    left = {path.name for path in folder.iterdir()} - {name, "i"}
+    assert left <= {"out", "out.manifest.json", "out.rejects.tsv"}
+    assert not left or "out" in left
 
 
 words = st.lists(st.text("甲乙a1。", min_size=1, max_size=4), min_size=1, max_size=6)
