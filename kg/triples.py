@@ -340,10 +340,13 @@ def _scan(chunk: _Chunk) -> _Scanned:
         data, chunk.data.count(b"\n"), chunk.separator, chunk.skip, *normal_forms()
     )
     rejected = list(chunk.rejected)
-    for row, column, first, end in hard.tolist():
-        name = normalise(chunk.data[first:end].decode()).encode()
-        hashes[row, column] = _hash(name)
-        empty[row] |= (not name) << column
+    if len(hard):
+        texts = [chunk.data[first:end].decode() for _, _, first, end in hard.tolist()]
+        names = [normalise(text).encode() for text in texts]
+        row, column = hard[:, 0], hard[:, 1]
+        hashes[row, column] = hash_spans(*_under_each_other(names))
+        blank = np.array([not name for name in names], np.uint8) << column.astype(np.uint8)
+        np.bitwise_or.at(empty, row, blank)
     for i, first, end, reason, fields in bad.tolist():
         text = chunk.data[first:end].decode("utf-8", "replace")
         detail = ""
@@ -359,23 +362,18 @@ def _scan(chunk: _Chunk) -> _Scanned:
         stood = np.concatenate([stood, _hash_all(raw)])
         begin = np.concatenate([begin, [place for _, place, _ in chunk.records]])
         line = np.concatenate([line, [number - chunk.line for number, _, _ in chunk.records]])
-        blank = [sum((not f) << c for c, f in enumerate(fields)) for fields in added]
-        empty = np.concatenate([empty, np.array(blank, np.uint8)])
+        bits = [sum((not f) << c for c, f in enumerate(fields)) for fields in added]
+        empty = np.concatenate([empty, np.array(bits, np.uint8)])
     if empty.any():
-        for row in np.flatnonzero(empty).tolist():
-            reason = "empty " + ("head", "relation", "tail")[_lowest_bit(int(empty[row]))]
-            first = int(begin[row])
+        for i in np.flatnonzero(empty).tolist():
+            reason = "empty " + ("head", "relation", "tail")[_lowest_bit(int(empty[i]))]
+            first = int(begin[i])
             end = chunk.data.index(b"\n", first)
             text = chunk.data[first:end].removesuffix(b"\r").decode()
-            rejected.append((chunk.line + int(line[row]), reason, text, ""))
+            rejected.append((chunk.line + int(line[i]), reason, text, ""))
         full = empty == 0
         hashes, stood, begin = hashes[full], stood[full], begin[full]
     return _Scanned(hashes, stood, begin + chunk.base, sorted(rejected))
-
-
-def _hash(name: bytes) -> int:
-    # The compiled loops want a byte behind the end to look at.
-    return int(hash_spans(*_under_each_other([name]))[0])
 
 
 def _hash_all(rows: list[list[bytes]]) -> Hashes:
@@ -388,6 +386,7 @@ def _under_each_other(names: list[bytes]) -> tuple[Bytes, Ints, Ints]:
     """The names in one buffer, and where each begins and ends."""
     end = np.cumsum([len(name) for name in names], dtype=np.int64)
     begin = np.concatenate([[0], end[:-1]])
+    # The newline is there because numpy refuses an empty buffer.
     return np.frombuffer(b"".join(names) + b"\n", np.uint8), begin, end
 
 
