@@ -108,10 +108,13 @@ def pick_device(name: str) -> torch.device:
         ConfigError: There is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("--device cuda: no GPU is visible here. Use --device cpu, or auto.")
-    return torch.device(name)
+    # With its number, as tensors name it: devices are compared.
+    return (
+        torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else torch.device(name)
+    )
 
 
 def default_batch_size(num_triples: int) -> int:

@@ -317,9 +317,8 @@ class _Space:
         return rows.copy_(table.detach()[ids.to(table.device)])
 
 
-_BLOCK = (
-    1 << 16
-)  # distances at once and thread on a CPU: those and what is made of them fit a cache
+# Distances at once, by thread of a CPU: they and what is made of them fit its cache.
+_BLOCK = 1 << 16
 
 
 class _BatchLoss(torch.autograd.Function):
@@ -363,14 +362,9 @@ class _BatchLoss(torch.autograd.Function):
             at = slice(begin, min(begin + block, chunks))
             rows = slice(at.start * size // chunks, at.stop * size // chunks)
             distance = pairwise_distance(query[at], point[at], p_norm)  # (g, S, N)
-            false = batch.false[
-                slice(
-                    *torch.searchsorted(
-                        batch.false, batch.false.new_tensor([at.start, at.stop]) * per_chunk
-                    )
-                )
-            ]
-            distance.view(-1)[false - at.start * per_chunk] = torch.inf
+            places = batch.false.new_tensor([at.start, at.stop]) * per_chunk
+            first, last = torch.searchsorted(batch.false, places).tolist()
+            distance.view(-1)[batch.false[first:last] - at.start * per_chunk] = torch.inf
             value, slope, slopes = loss_and_slopes(loss, positive[rows], distance.flatten(0, 1))
             share = (at.stop - at.start) / chunks
             total += value * share
