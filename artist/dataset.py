@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -178,10 +178,11 @@ def _code_table(table: pa.Table, name: str, source: str) -> NDArray[np.uint16]:
     N = table.num_rows
     if name not in table.column_names or not N:
         return np.zeros((N, 0), dtype=np.uint16)
-    flat, at = _lists(table, name)
-    if len(set(np.diff(at).tolist())) != 1:
+    flat, at = _flat(table, name)  # as they are: eight bytes a code would be most of the memory
+    if np.ptp(np.diff(at)):
         raise SchemaError(f"{source}: rows hold different numbers of codes.")
-    return flat.reshape(N, -1).astype(np.uint16)
+    codes: NDArray[np.uint16] = flat.reshape(N, -1)
+    return codes
 
 
 def open_lattice(path: Path) -> Shards:
@@ -306,13 +307,19 @@ class Batches:
 
 def _lists(table: pa.Table, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """A list column's values, end to end, and where each row begins (N + 1 positions)."""
+    values, offsets = _flat(table, name)
+    return values.astype(np.int64), offsets
+
+
+def _flat(table: pa.Table, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """`_lists`, the values in their own type and not copied."""
     chunks = table[name].chunks
     if not chunks:
         return np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
     column = pa.concat_arrays(chunks) if len(chunks) > 1 else chunks[0]
     offsets = column.offsets.to_numpy().astype(np.int64)
     values = column.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
-    return values.astype(np.int64), offsets - offsets[0]
+    return values, offsets - offsets[0]
 
 
 def _places(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

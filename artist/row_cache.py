@@ -31,7 +31,7 @@ from data.schema import CODES, MORE_CODES, Shards, table_metadata
 
 log = logging.getLogger(__name__)
 
-IN_MEMORY = 200_000  # rows; a table of up to so many is read whole, some 150 MB
+IN_MEMORY = 100_000  # rows; a table of up to so many is read whole, half a GB at its peak
 _RECORDS, _ENTITIES, _STRINGS = "records.bin", "entities.bin", "strings.arrow"
 _CHUNK = 2048  # rows that are converted at once
 _ENTITY = np.dtype([("id", "<i4"), ("start", "<i4"), ("end", "<i4")])

@@ -3,7 +3,7 @@
 Tables with codes (256 a row) are made in a temporary folder. Each way of reading them runs in a
 process of its own, through the training's own `Feed`, in random order:
 
-held      the whole table in memory: the way of tables up to 200,000 rows, and the baseline
+held      the whole table in memory: the way of tables up to 100,000 rows, and the baseline
 mapped    written out once as records beside the table, then mapped
 parquet   each row's row group read from the Parquet file: why it is written out
 
