@@ -270,7 +270,7 @@ class Trainer:
             advice_on_memory(
                 self.config,
                 self.team.size,
-                f"The last checkpoint is in {self.folder}; the command goes on from there.",
+                f"Repeated so, the command goes on from the last checkpoint in {self.folder}.",
             ),
         ):
             self.journal.start(self.step)
