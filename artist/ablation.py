@@ -92,9 +92,10 @@ class AblationReport:
 
     def markdown(self) -> str:
         """Two tables for a paper."""
-        over = "captions and seeds" if len(self.seeds) > 1 else "captions (one seed only)"
+        over = "captions and seeds" if len(self.seeds) > 1 else "captions only"
+        seeds = ", ".join(map(str, self.seeds))
         lines = [
-            f"Held-out pictures, {len(self.seeds)} seeds; ± is a 95 % interval over {over}.",
+            f"Held-out pictures, seeds {seeds}; ± is a 95 % interval over {over}.",
             "",
             "| trained with | nats per code |",
             "| --- | --- |",

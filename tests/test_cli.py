@@ -339,6 +339,9 @@ def test_nearest_and_show_print_what_they_found(runs, command):
     code, said, _ = command("kg", "nearest", "西兰花", "--kg", runs / "kg", "--count", 3)
     assert code == 0
     assert len(said.strip().splitlines()) >= 3
+    code, said, _ = command("kg", "nearest", "西兰花", "老虎", "--kg", runs / "kg", "--count", 1)
+    assert code == 0
+    assert said.index("nearest to 西兰花") < said.index("nearest to 老虎")
     code, said, _ = command("lattice", "show", "一只老虎和大象", "--kg", runs / "kg")
     assert code == 0
     assert "老虎" in said

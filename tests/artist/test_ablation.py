@@ -55,7 +55,7 @@ def test_what_was_found_is_written_as_json_and_as_a_table(world, tmp_path):
     assert content["costs"][0]["what"] == "lattice"
     assert content["costs"][0]["cost"]["mean"] == report.comparisons[0].cost.mean
     table = (tmp_path / "ablation.md").read_text(encoding="utf-8")
-    assert "one seed only" in table
+    assert "seeds 3; ± is a 95 % interval over captions only" in table
     assert table.count("| lattice |") == 1 + sum(c.what == "lattice" for c in report.comparisons)
 
 
