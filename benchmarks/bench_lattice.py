@@ -272,8 +272,9 @@ def in_child(work: Callable[..., dict], *args: object) -> dict:
 
 def _run_child(results: multiprocessing.Queue, work: Callable[..., dict], args: tuple) -> None:
     found = work(*args)
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    results.put({**found, "peak_gb": round(usage.ru_maxrss / 1e6, 2)})
+    status = Path("/proc/self/status").read_text("utf-8")  # ru_maxrss begins with the parent's
+    peak = int(status.partition("VmHWM:")[2].split()[0])
+    results.put({**found, "peak_gb": round(peak / 1e6, 2)})
 
 
 def compile_names(folder: Path) -> dict:
@@ -403,7 +404,7 @@ def write_images(path: Path, count: int, rng: np.random.Generator) -> float:
     """Captions with JPEG pictures; the mean length of their base64."""
     pictures = []
     for _ in range(64):
-        small = rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        small = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
         picture = Image.fromarray(small).resize((240, 240), Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=92)
@@ -416,11 +417,14 @@ def write_images(path: Path, count: int, rng: np.random.Generator) -> float:
 
 def build_images(folder: Path, corpus: str, check_images: str) -> dict:
     options = {"names": folder / "entity2id.txt", "tokenizer": folder / "tokenizer"}
-    build_lattice(folder / "few.tsv", folder / "few.parquet", **options, overwrite=True)
+    for _ in range(2):  # the second time it costs what loading the names costs
+        began = process_time()
+        build_lattice(folder / "few.tsv", folder / "few.parquet", **options, overwrite=True)
+    loading = process_time() - began
     began = process_time()
     out = folder / f"{corpus}.parquet"
     build_lattice(folder / corpus, out, **options, check_images=check_images, overwrite=True)
-    return {"seconds": process_time() - began}
+    return {"seconds": process_time() - began - loading}
 
 
 def read_images(path: Path, look: Callable[[bytes], object]) -> float:

@@ -150,7 +150,8 @@ class PartMaker:
             if not table.num_rows:
                 continue
             if self.tsv:
-                part.lines += "".join(tsv_lines(table, encoded)).encode("utf-8")
+                images = None if encoded is None else [str(image, "utf-8") for image in encoded]
+                part.lines += "".join(tsv_lines(table, images)).encode("utf-8")
             else:
                 part.rows.append(table)
             entities = np.diff(table.column("lex_ids").offsets.to_numpy())
@@ -216,7 +217,7 @@ def num_duplicates(hashes: NDArray[np.uint64]) -> int:
 
 def _drop_tokenless(
     table: pa.RecordBatch, batch: Batch, rejects: Rejects
-) -> tuple[pa.RecordBatch, list[str] | None]:
+) -> tuple[pa.RecordBatch, list[memoryview] | None]:
     """Without the captions that hold nothing the tokenizer keeps (control characters, say)."""
     kept = table.column("seq_len").to_numpy() > 0
     if kept.all():
