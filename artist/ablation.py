@@ -296,7 +296,7 @@ def _measure(
         rows,
         read_vectors(kg),
         dtype=choose_dtype(config.precision, on),
-        seed=seed,
+        seed=stream(seed, "controls"),  # no shuffling is shared by two seeds
         seen=np.unique(seen.entity_ids),
     )
     known = np.diff(rows.first_entity) > 0
