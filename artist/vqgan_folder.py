@@ -60,9 +60,12 @@ def load_vqgan(path: Path, *, resolution: int = 256) -> VQGAN:
 def vqgan_fingerprint(model: VQGAN) -> str:
     """A name for what a VQGAN computes: equal for equal sizes and weights, wherever they lie.
 
-    So codes belong to a VQGAN and to its copy in a model folder alike.
+    So codes belong to a VQGAN and to its copy in a model folder alike. Settings at their default
+    are left out: one that is new in a later version does not rename the models of an earlier one.
     """
-    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+    plain = VQGANConfig().to_dict()
+    special = {k: v for k, v in model.config.to_dict().items() if v != plain[k]}
+    digest = hashlib.sha256(json.dumps(special, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().data)

@@ -569,9 +569,12 @@ def _read_pixels(table: Path, target: Path, size: int, rejects: Rejects) -> NDAr
 
 
 def _image_bytes(table: Path, rejects: Rejects) -> Iterator[tuple[int, bytes]]:
-    """Row number and encoded image, of a lattice table or of a TSV `idx, text, imgbase64`."""
-    if _is_parquet(table):
-        source = schema.open_table(table, schema.LATTICE, [schema.IMAGE])
+    """Row number and encoded image, of a lattice table or of a TSV `idx, text, imgbase64`.
+
+    The table may be a folder of shards.
+    """
+    if table.is_dir() or _is_parquet(table):
+        source = schema.open_shards(table, schema.LATTICE, [schema.IMAGE])
         if schema.IMAGE.name not in source.schema_arrow.names:
             raise InputError(
                 f"{table} has no images. Build it with `cli.py lattice build` from a TSV whose "

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from artist.vqgan_folder import load_vqgan
 from artist.vqgan_losses import reconstruction_loss
 from artist.vqgan_start import k_means
 from artist.vqgan_train import SHEET, VQGANTrainConfig, VQGANTrainer, train_vqgan
+from data import schema
 from data.artefact import read_manifest
 from data.errors import ConfigError, InputError
 from data.images import check_image
@@ -218,6 +220,25 @@ def test_tables_without_usable_images_are_errors(tmp_path: Path) -> None:
         train_vqgan(none, tmp_path / "other", config=SMALL, device="cpu")
     with pytest.raises(InputError, match="does not exist"):
         train_vqgan(tmp_path / "nothing.tsv", tmp_path / "third", config=SMALL, device="cpu")
+
+
+def test_images_may_come_from_a_folder_of_shards(tmp_path: Path) -> None:
+    fields = schema.LATTICE.append(schema.IMAGE)
+    lines = write_tsv(tmp_path / "t.tsv", blobs(20)).read_text(encoding="utf-8").splitlines()
+    whole = [line.split("\t") for line in lines]
+    (tmp_path / "shards").mkdir()
+    for part in range(2):
+        rows = [
+            {name: [] for name in ("input_ids", "lex_ids", "pos_s", "pos_e")}
+            | {"idx": idx, "text": text, "seq_len": 0}
+            | {"image": {"bytes": base64.b64decode(image), "path": None}}
+            for idx, text, image in whole[10 * part : 10 * part + 10]
+        ]
+        with schema.table_writer(tmp_path / "shards" / f"{part}.parquet", fields) as writer:
+            writer.write_table(pa.Table.from_pylist(rows, schema=fields))
+    one = train_vqgan(tmp_path / "t.tsv", tmp_path / "one", config=SMALL, device="cpu")
+    other = train_vqgan(tmp_path / "shards", tmp_path / "other", config=SMALL, device="cpu")
+    assert (one.images, one.psnr) == (other.images, other.psnr)
 
 
 def test_edges_cost_more_when_blurred() -> None:
