@@ -51,6 +51,15 @@ def folder(dump, tmp_path_factory):
     return out
 
 
+def test_a_training_is_not_stopped_by_a_handful_of_triples(folder):
+    counts = verify(folder).counts
+    assert counts["triples_for_stopping"] == 0
+    assert counts["triples_held_out"] == 24
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["best_epoch"] == SMALL.epochs
+    assert metrics["num_triples"] == 24
+
+
 def test_the_folder_is_whole_and_in_the_agreed_formats(folder):
     manifest = verify(folder)
     assert set(manifest.files) == {
