@@ -46,6 +46,7 @@ def write(tmp_path):
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Run the real command in this process: exit code, stdout, stderr."""
+    monkeypatch.setenv("COLUMNS", "100")  # drawings depend on the terminal's width
 
     def run(*arguments) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["cli.py", *map(str, arguments)])
