@@ -856,6 +856,11 @@ def vqgan_train(
     steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = 2000,
     batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(help="At the top of its schedule.")] = 1e-3,
+    vgg: Annotated[
+        Path | None,
+        typer.Option(help="torchvision's vgg16-397923af.pth: adds a perceptual loss."),
+    ] = None,
+    perceptual: Annotated[float, typer.Option(help="Weight of that loss.")] = 0.5,
     adversarial: Annotated[
         float, typer.Option(help="Weight of the patch discriminator; 0 means off.", min=0)
     ] = 0.0,
@@ -878,12 +883,13 @@ def vqgan_train(
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        perceptual=perceptual,
         adversarial=adversarial,
         flip=not no_flip,
         seed=seed,
     )
     report = train_vqgan(
-        table, out, config=config, valid=valid, device=device.value, overwrite=overwrite
+        table, out, config=config, valid=valid, vgg=vgg, device=device.value, overwrite=overwrite
     )
     typer.echo(report)
 

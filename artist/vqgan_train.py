@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from artist.device import choose_device, choose_dtype
 from artist.muon import Muon
+from artist.perceptual import LEAST_RESOLUTION, VGGFeatures, load_vgg
 from artist.picture_metrics import psnr, ssim
 from artist.vqgan import (
     VQGAN,
@@ -84,6 +85,7 @@ class VQGANTrainConfig:
         plain_share: Of the `base` preset: share of the steps before the codebook comes in.
         adversarial: Weight of the patch discriminator's loss; 0 means off.
         adversarial_start: Share of the steps after which it comes in.
+        perceptual: Weight of the perceptual loss, where VGG16's weights are given.
         commitment: How strongly latents are drawn to their codes.
         flip: Whether half of the images are mirrored while training.
         valid_share: Share of the images held out (at most 256) where no others are given.
@@ -103,6 +105,7 @@ class VQGANTrainConfig:
     plain_share: float = 0.12
     adversarial: float = 0.0
     adversarial_start: float = 0.7
+    perceptual: float = 0.5
     commitment: float = 0.25
     flip: bool = True
     valid_share: float = 0.05
@@ -193,6 +196,7 @@ def train_vqgan(
     *,
     config: VQGANTrainConfig,
     valid: Path | None = None,
+    vgg: Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
 ) -> VQGANReport:
@@ -203,20 +207,25 @@ def train_vqgan(
         out: The VQGAN folder.
         config: What to train, and how.
         valid: The same for images to measure by; without it some of `table` are held out.
+        vgg: VGG16's weights, for a perceptual loss; None: without it.
         device: `auto`, `cpu` or `cuda`.
         overwrite: Replace another run's output.
 
     Raises:
-        InputError: There are no usable images.
+        InputError: There are no usable images, or `vgg` is none.
         ArtefactError: An output is in the way.
         Interrupted: SIGINT or SIGTERM; the checkpoint is saved.
     """
     on = choose_device(device)
-    inputs = {"table": fingerprint(table), **({"valid": fingerprint(valid)} if valid else {})}
+    inputs = {"table": fingerprint(table)}
+    inputs |= {name: fingerprint(p) for name, p in (("valid", valid), ("vgg", vgg)) if p}
+    if vgg is not None and config.resolution < LEAST_RESOLUTION:
+        raise ConfigError(f"VGG16 needs pictures of {LEAST_RESOLUTION} pixels at least.")
     settings = {**asdict(config), "device": on.type}
     with Run.open(out, kind="vqgan", settings=settings, inputs=inputs, overwrite=overwrite) as run:
         if run.finished:
             return VQGANReport(out=out, **run.finished.counts, unchanged=True)
+        eye = load_vgg(vgg) if vgg is not None else None
         rejects = Rejects()
         pixels = _read_pixels(table, run.work / _PIXELS, config.resolution, rejects)
         train_rows = np.arange(len(pixels))
@@ -229,7 +238,9 @@ def train_vqgan(
             order = np.random.default_rng(stream(config.seed, "held out")).permutation(train_rows)
             count = max(1, min(_MOST_HELD_OUT, round(config.valid_share * len(pixels))))
             held_out, train_rows = pixels[np.sort(order[:count])], np.sort(order[count:])
-        trainer = VQGANTrainer(pixels, train_rows, held_out, config, device=on, folder=run.work)
+        trainer = VQGANTrainer(
+            pixels, train_rows, held_out, config, device=on, folder=run.work, eye=eye
+        )
         counts = trainer.run() | {"rejected": dict(rejects.reasons)}
         save_vqgan(run.work, trainer.model)
         (run.work / SHEET).write_bytes(encode_png(trainer.sheet()))
@@ -249,6 +260,7 @@ class VQGANTrainer:
         config: How.
         device: Where.
         folder: Where checkpoints and metrics go.
+        eye: Sees how different pictures look; None: pixels and edges alone count.
     """
 
     def __init__(
@@ -260,6 +272,7 @@ class VQGANTrainer:
         *,
         device: torch.device,
         folder: Path,
+        eye: VGGFeatures | None = None,
     ) -> None:
         self.pixels, self.train_rows, self.held_out = pixels, train_rows, held_out
         self.config, self.device, self.folder = config, device, folder
@@ -267,7 +280,8 @@ class VQGANTrainer:
         torch.manual_seed(stream(config.seed, "weights"))
         self.model = VQGAN(config.model_config())
         self.judge = PatchDiscriminator()
-        for module in (self.model, self.judge):
+        self.eye = eye
+        for module in (self.model, self.judge, *([eye] if eye is not None else [])):
             channels_last(module.to(device))
         self.muon, self.adam = _optimizers(self.model, config.learning_rate)
         self.judge_adam = torch.optim.AdamW(
@@ -347,6 +361,8 @@ class VQGANTrainer:
                 pictures = model.decode(latents)
             pictures = pictures.float()
             loss = reconstruction_loss(pictures, images)
+            if self.eye is not None:
+                loss = loss + config.perceptual * self.eye.distance(pictures, images)
             judging = config.adversarial > 0 and self.step >= self.judge_from
             fooling = -self.judge(pictures).float().mean() if judging else loss.new_zeros(())
         if quantising:
