@@ -36,6 +36,7 @@ def costs_plot(found: Likelihood) -> str:
             range(len(groups)), [f"{GROUPS[g]} ({found.groups[g].captions})" for g in groups]
         )
         axes.invert_yaxis()
+        axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel("cost, nats per code (right of 0: knowledge helped)")
         figure.legend(loc="outside upper left", ncols=3, fontsize=9)
         axes.set_ylim(len(groups) - 0.5, -0.5)
