@@ -1,10 +1,13 @@
 """What tests share: where golden vectors and real data lie, if they are beside the repository."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+import cli
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
 
@@ -32,3 +35,24 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data sets are not beside the repository")
     return folder
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process, as a shell would: its code, its output, its errors."""
+    monkeypatch.setenv("COLUMNS", "100")  # drawings depend on the terminal's width
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["cli.py", *map(str, words)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run

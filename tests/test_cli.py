@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-import cli
 from artist.model_folder import load_model
 from artist.predict import Artist
 from artist.vqgan import from_uint8
@@ -28,24 +27,6 @@ from tests.conftest import ROOT
 NAMES = {"西兰花": "蔬菜", "胡萝卜": "蔬菜", "大白菜": "蔬菜", "老虎": "动物", "大象": "动物",
          "长颈鹿": "动物", "火车": "交通", "飞机": "交通", "自行车": "交通"}  # fmt: skip
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command in this process, as the shell would: its code, its output, its errors."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cli.py", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 def png(colour: tuple[int, int, int]) -> str:

@@ -3,29 +3,11 @@
 import base64
 import io
 import json
-import sys
 
 import pytest
 from PIL import Image
 
-import cli
 from data.tsv import Rejects, read_rows
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run a command in this process: its code, its output, its errors."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cli.py", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-import cli
 from data.tokenizer import Tokenizer, character_vocabulary
 
 settings.register_profile("shared machine", deadline=None)
@@ -41,21 +40,3 @@ def write(tmp_path):
         return path
 
     return write_file
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run the real command in this process: exit code, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "100")  # drawings depend on the terminal's width
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["cli.py", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as done:
-            code = int(done.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run

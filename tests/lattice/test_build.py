@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import cli
 from data.artefact import read_manifest
 from data.kg_folder import write_names
 from data.schema import IMAGE, LATTICE, open_table, table_metadata
@@ -24,23 +23,6 @@ NAMES = ["北京", "故宫", "北京故宫", "iPhone", "手机", "手机壳", "�
 def names(tmp_path):
     write_names(tmp_path / "entity2id.txt", NAMES)
     return tmp_path / "entity2id.txt"
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run the real command in this process: exit code, stdout, stderr."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["cli.py", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as done:
-            code = int(done.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 @pytest.fixture
