@@ -90,12 +90,8 @@ def export_muge(
                     row = source.read(places[idx].size).decode("utf-8").rstrip("\r\n")
                     picture = _picture(row, pick, f"{table}, idx {idx}")
                     file.write(f"{idx}\t".encode() + base64.b64encode(picture) + b"\n")
-        except BaseException as error:
-            run.work.unlink(missing_ok=True)
-            run.beside(".run").unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise ArtefactError(f"{out} cannot be written: {error.strerror}.") from None
-            raise
+        except OSError as error:
+            raise ArtefactError(f"{out} cannot be written: {error.strerror}.") from None
         counts = {"rows": len(wanted), "left_out": len(places) - len(wanted)}
         run.finish(counts)
     return MugeReport(out=out, rows=counts["rows"], left_out=counts["left_out"])

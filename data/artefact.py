@@ -208,6 +208,8 @@ class Run:
         self.finished: Manifest | None = None
         self.resumed = False
         self._lock: IO[str] | None = None
+        self._companions: set[Path] = set()  # partial files that were given out
+        self._finishing = False
 
     @classmethod
     def open(
@@ -323,10 +325,13 @@ class Run:
 
         It is renamed to `<out><suffix>` by `finish` if it exists then.
         """
-        return self.out.with_name(self.out.name + suffix + ".partial")
+        path = self.out.with_name(self.out.name + suffix + ".partial")
+        self._companions.add(path)
+        return path
 
     def finish(self, counts: Mapping[str, Any], companions: tuple[str, ...] = ()) -> Manifest:
         """Hash, describe and rename the output; afterwards it exists under its final name."""
+        self._finishing = True
         if self.folder:
             self._run_note().unlink(missing_ok=True)
             files = {str(p.relative_to(self.work)): sha256(p) for p in _files(self.work)}
@@ -378,6 +383,12 @@ class Run:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        # A single file cannot be resumed, and half of one would only be in the way. Once `finish`
+        # renames things, the note is what tells the next run that it was not done.
+        mine = self._lock is not None and not self._finishing
+        if error is not None and mine and not self.folder:
+            for path in (self.work, self._run_note(), *self._companions):
+                path.unlink(missing_ok=True)
         self.close()
         if isinstance(error, OSError) and error.errno in _DISK:
             raise ArtefactError(

@@ -142,12 +142,8 @@ def _write(found: ImageTextSet, run: Run, options: ImageOptions, workers: int) -
     try:
         with run.work.open("wb") as file:
             counts = _stream(found, file, options, rejects, workers)
-    except BaseException as error:
-        for path in (run.work, run.beside(".rejects.tsv"), run.beside(".run")):
-            path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise ArtefactError(f"{run.out} cannot be written: {error.strerror}.") from None
-        raise
+    except OSError as error:
+        raise ArtefactError(f"{run.out} cannot be written: {error.strerror}.") from None
     manifest = run.finish(counts, companions=(".rejects.tsv",))
     if not rejects.count:  # what a replaced run had set aside
         run.out.with_name(run.out.name + ".rejects.tsv").unlink(missing_ok=True)

@@ -114,11 +114,7 @@ def make_table(plan: Plan) -> tuple[Manifest, bool]:
             counts = _write_table(plan, corpus, run.work, rejects)
             _save_tokenizer(plan)
         except OSError as error:
-            _discard(run)
             raise _unwritable(plan.out, error) from None
-        except BaseException:
-            _discard(run)
-            raise
         manifest = run.finish(counts, companions=(".rejects.tsv",))
         if not rejects.count:  # what a replaced run had rejected
             plan.out.with_name(plan.out.name + ".rejects.tsv").unlink(missing_ok=True)
@@ -268,12 +264,6 @@ def _save_tokenizer(plan: Plan) -> None:
     folder = tokenizer_folder(plan.out)
     folder.mkdir(parents=True, exist_ok=True)
     plan.tokenizer.save(folder)
-
-
-def _discard(run: Run) -> None:
-    """Forget a table that failed; a single file cannot be resumed, and would only be in the way."""
-    for path in (run.work, run.beside(".rejects.tsv"), run.beside(".run")):
-        path.unlink(missing_ok=True)
 
 
 def _unwritable(out: Path, error: OSError) -> ArtefactError:

@@ -227,11 +227,7 @@ def import_table(
             folder.mkdir(exist_ok=True)
             loaded.save(folder)
         except OSError as error:
-            _discard(run)
             raise ArtefactError(f"{out} cannot be written: {error.strerror or error}.") from None
-        except BaseException:
-            _discard(run)
-            raise
         counts = {
             "rows_in": reader.counts["rows"] + rejects.count,
             "rows": reader.counts["rows"],
@@ -244,11 +240,6 @@ def import_table(
         if not rejects.count:
             out.with_name(out.name + ".rejects.tsv").unlink(missing_ok=True)
         return _import_report(out, manifest)
-
-
-def _discard(run: Run) -> None:
-    for path in (run.work, run.beside(".rejects.tsv"), run.beside(".run")):
-        path.unlink(missing_ok=True)
 
 
 def _import_report(out: Path, manifest: Manifest, unchanged: bool = False) -> ExchangeReport:

@@ -233,3 +233,29 @@ def test_a_place_below_a_file_is_one_clear_error(tmp_path):
 def test_the_manifest_of_a_folder_lies_inside_it(tmp_path):
     make(tmp_path / "out")
     assert manifest_path(tmp_path / "out") == tmp_path / "out" / "manifest.json"
+
+
+def fail_amid(out: Path, content: str, *, finish: bool = False) -> None:
+    with open_run(out, folder=False) as run:
+        run.work.write_text(content)
+        run.beside(".rejects.tsv").write_text("line 1")
+        if finish:
+            run.finish({}, companions=(".rejects.tsv",))
+        raise InputError("nothing can be used")
+
+
+def test_a_single_file_that_fails_leaves_nothing_behind(tmp_path):
+    with pytest.raises(InputError):
+        fail_amid(tmp_path / "out.tsv", "half")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_file_survives_what_fails_afterwards(tmp_path):
+    out = tmp_path / "out.tsv"
+    with pytest.raises(InputError):
+        fail_amid(out, "whole", finish=True)
+    assert verify(out).kind == "thing"
+    with pytest.raises(InputError):  # the run is found finished: partial files are another's
+        fail_amid(out, "another process is at work here")
+    assert verify(out).kind == "thing"
+    assert out.with_name("out.tsv.partial").exists()
