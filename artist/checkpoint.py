@@ -5,8 +5,11 @@ Nothing is loaded loosely: a tensor that is missing, left over or of another sha
 """
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from data.errors import InputError
@@ -52,6 +55,26 @@ def to_easynlp(state: Mapping[str, Tensor], block_size: int) -> dict[str, Tensor
         else:
             theirs[name.replace("fusion.project.", "ent_emb.")] = tensor
     return theirs
+
+
+def read_tensors(path: Path, failure: str, advice: str) -> Any:
+    """What a `.safetensors` file or torch's own holds, on the CPU; no code in it is run.
+
+    Args:
+        path: The file.
+        failure: What the message says of it, such as `cannot be read as weights`.
+        advice: What to try then.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise many kinds here
+        reason = str(error).partition("\n")[0][:200]
+        raise InputError(f"{path} {failure}: {type(error).__name__}: {reason}. {advice}") from None
 
 
 def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:

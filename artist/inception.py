@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from artist.checkpoint import read_tensors
 from data.artefact import sha256
 from data.errors import InputError
 
@@ -250,14 +250,7 @@ def load_inception(path: Path) -> Loaded:
             f"{path} does not exist. FID, KID and IS need the weights that pytorch-fid publishes "
             f"as pt_inception-2015-12-05-{PUBLISHED}.pth; fetch that file and give its path."
         )
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise many kinds here
-        reason = str(error).partition("\n")[0][:200]
-        raise InputError(f"{path} cannot be read as weights: {reason}") from None
+    state = read_tensors(path, "cannot be read as weights", "Fetch pytorch-fid's file again.")
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(f"{path} does not hold tensors by name.")
     network = Inception()

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from artist.checkpoint import load_strict
+from artist.checkpoint import load_strict, read_tensors
 from data.errors import InputError
 
 _WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -68,18 +67,11 @@ def load_vgg(path: Path) -> VGGFeatures:
     Raises:
         InputError: It cannot be read, or its tensors are not VGG16's.
     """
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        tensors = {k: v.float() for k, v in state.items() if not k.startswith(_OTHER_PARTS)}
-    except Exception as error:  # torch and safetensors raise many kinds here
-        reason = str(error).partition("\n")[0][:200]
-        raise InputError(
-            f"{path} cannot be read as VGG16's weights: {type(error).__name__}: {reason}. Give "
-            "torchvision's vgg16-397923af.pth."
-        ) from None
+    advice = "Give torchvision's vgg16-397923af.pth."
+    state = read_tensors(path, "cannot be read as VGG16's weights", advice)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path} does not hold tensors by name. {advice}")
+    tensors = {k: v.float() for k, v in state.items() if not k.startswith(_OTHER_PARTS)}
     model = VGGFeatures()
     load_strict(model, tensors, str(path))
     return model.eval()

@@ -9,14 +9,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from artist.checkpoint import load_strict
+from artist.checkpoint import load_strict, read_tensors
 from artist.vqgan import VQGAN, VQGANConfig
 from data.artefact import write_json
 from data.errors import InputError
@@ -94,17 +92,11 @@ def _read_folder(folder: Path) -> tuple[VQGANConfig, dict[str, Tensor]]:
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The tensors of a taming checkpoint by their own names."""
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise many kinds here
-        reason = str(error).partition("\n")[0][:200]
-        raise InputError(
-            f"{path} cannot be loaded as a checkpoint: {type(error).__name__}: {reason}. If it "
-            "holds more than tensors, save its `state_dict` alone."
-        ) from None
+    content = read_tensors(
+        path,
+        "cannot be loaded as a checkpoint",
+        "If it holds more than tensors, save its `state_dict` alone.",
+    )
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
