@@ -7,6 +7,7 @@ Python values always by gloo. This module knows nothing of models.
 
 import logging
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,11 @@ from data.errors import ConfigError, ToolkitError
 
 # The others wait this long for the first process, which may have to encode the images first.
 _PATIENCE = timedelta(hours=4)
+# What gloo's errors say of a process that no longer answers.
+_GONE = ("Connection closed by peer", "Connection reset by peer", "gloo/transport")
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -139,20 +144,80 @@ def join(device: str = "auto") -> Iterator[Team]:
     backend = "cpu:gloo,cuda:nccl" if on.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=_PATIENCE)
     try:
-        yield Team(on, rank, size, local_rank)
+        with noticing_loss():
+            yield Team(on, rank, size, local_rank)
     finally:
         dist.destroy_process_group()
 
 
+@contextmanager
+def noticing_loss() -> Iterator[None]:
+    """Say in one line that another process has gone, which torch tells in a long traceback.
+
+    It is said at once, since torchrun ends the processes that are left within a second.
+
+    Raises:
+        SystemExit: It has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not isinstance(error, dist.DistError) and not any(sign in text for sign in _GONE):
+            raise
+        log.error(
+            "error: process %s lost another process of this training (%s). That one's message, or "
+            "torchrun's, says why; the same command goes on from the last checkpoint.",
+            os.environ.get("RANK", "0"),
+            text.splitlines()[0].rpartition("] ")[2].partition(". ")[0],
+        )
+        raise SystemExit(1) from None
+
+
 def check_shared(team: Team, folder: Path) -> None:
-    """Refuse a folder that some process cannot see.
+    """Refuse a folder of which the processes see different ones. It is made if it is not there.
 
     Raises:
         ToolkitError: It lies on a disk of its own machine.
     """
-    blind = team.sum(torch.tensor([float(not folder.is_dir())], device=team.device))
-    if blind.item():
-        raise ToolkitError(
-            f"{int(blind.item())} of {team.size} processes cannot see {folder}: with several "
-            "machines --out must lie on a disk that all of them share."
+    # A name that nobody has asked for before: neither another machine's folder of an earlier run
+    # nor what a network disk remembers can be mistaken for it.
+    mark = team.share(folder / f"{secrets.token_hex(8)}.partial")
+
+    def leave_mark() -> None:
+        folder.mkdir(exist_ok=True)
+        mark.touch()
+
+    team.lead(leave_mark)
+    blind = torch.zeros(team.size, device=team.device)
+    blind[team.rank] = not mark.exists()
+    numbers = ", ".join(str(n) for n in team.sum(blind).nonzero().flatten().tolist())
+    error = ToolkitError(
+        f"{folder.parent} is not the same folder for all processes (not for number {numbers}): "
+        "with several machines --out must lie on a disk that all of them share."
+    )
+    if team.leads:
+        mark.unlink(missing_ok=True)
+    team.agree(error if numbers and team.leads else None)
+
+
+def check_inputs(team: Team, inputs: dict[str, str]) -> None:
+    """Refuse a machine whose copy of an input is another than the first machine's.
+
+    Args:
+        team: Who trains.
+        inputs: Name -> fingerprint here; empty where another process of this machine tells.
+
+    Raises:
+        ToolkitError: Some input differs.
+    """
+    theirs = team.share(inputs)
+    other = [name for name, found in inputs.items() if found != theirs[name]]
+    team.agree(
+        ToolkitError(
+            f"{' and '.join(other)} on this machine (process {team.rank}) differs from the first "
+            "machine's. Encode images once, by `cli.py artist encode`, and copy the files."
         )
+        if other
+        else None
+    )

@@ -51,7 +51,7 @@ class Snapshots:
         for step in reversed(self._steps("step")):
             path = self._path("step", step)
             try:
-                state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+                state = self.read(step, device)
             except Exception as error:  # a damaged file raises whatever its bytes lead to
                 log.warning("%s cannot be read (%s); trying the one before.", path, error)
                 path.unlink()
@@ -61,6 +61,12 @@ class Snapshots:
                     self._path("best", later).unlink()
             return state
         return None
+
+    def read(self, step: int, device: torch.device) -> dict[str, Any]:
+        """The checkpoint of a step, which is there and whole."""
+        path = self._path("step", step)
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return state
 
     def load_best(self, step: int, device: torch.device) -> dict[str, Tensor]:
         """The best weights, which are those of `step`."""

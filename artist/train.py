@@ -25,7 +25,7 @@ from artist.compiled import Compiled
 from artist.config import TrainConfig
 from artist.dataset import Batch, Batches
 from artist.device import choose_dtype
-from artist.distributed import Team, check_shared, join
+from artist.distributed import Team, check_inputs, check_shared, join, noticing_loss
 from artist.encode import with_codes
 from artist.feed import Feed
 from artist.gpt import GPT, Entities
@@ -36,7 +36,7 @@ from artist.memory import advice_on_memory
 from artist.model_folder import save_model, save_seen
 from artist.optimize import Average, Watch, make_optimizers, rate_at
 from artist.preview import Preview
-from artist.snapshots import Snapshots
+from artist.snapshots import FOLDER, Snapshots
 from artist.vqgan_folder import load_vqgan, vqgan_fingerprint
 from data.artefact import Run, fingerprint
 from data.errors import Interrupted
@@ -117,8 +117,8 @@ def finetune(
         given = (table, valid)
         table, valid = team.in_turn(lambda: tuple(with_codes(p, vqgan, device) for p in given))
         codec = load_vqgan(vqgan)
-
-        def open_run() -> Run:
+        inputs = {}
+        if team.local_rank == 0:
             inputs = {
                 "table": fingerprint(table),
                 "valid": fingerprint(valid),
@@ -126,6 +126,9 @@ def finetune(
                 "vqgan": vqgan_fingerprint(codec),
                 **({"init": fingerprint(init)} if init else {}),
             }
+        check_inputs(team, inputs)
+
+        def open_run() -> Run:
             settings = {"train": config.learning, "device": team.device.type}
             return stack.enter_context(
                 Run.open(out, kind="model", settings=settings, inputs=inputs, overwrite=overwrite)
@@ -137,7 +140,7 @@ def finetune(
         )
         if finished:
             return FinetuneReport(out=out, **finished, unchanged=True)
-        check_shared(team, work)
+        check_shared(team, work / FOLDER)
         tables = (table, valid)
         materials = team.in_turn(  # large tables are written out for mapping, once
             lambda: load_materials(*tables, kg=kg, codec=codec, config=config, init=init)
@@ -272,7 +275,9 @@ class Trainer:
                 self.team.size,
                 f"Repeated so, the command goes on from the last checkpoint in {self.folder}.",
             ),
+            noticing_loss(),
         ):
+            self._arrange(step_loss)
             self.journal.start(self.step)
             while self.step < self.total_steps and not self._out_of_patience():
                 stopped = self._train_step(step_loss)
@@ -367,6 +372,18 @@ class Trainer:
             module = DistributedDataParallel(module, device_ids=on, gradient_as_bucket_view=True)
         return module
 
+    def _arrange(self, step_loss: nn.Module) -> None:
+        """Let DDP put the gradients into the order in which it sends them after its first step.
+
+        The last bit of a sum over three or more processes depends on that order. So the first step
+        of a resumed run would differ from the same step of one that was not interrupted.
+        """
+        if isinstance(step_loss, DistributedDataParallel):
+            with torch.autocast(self.device.type, self.dtype, enabled=self.reduced):
+                loss = step_loss(self.feed.get(self.step)[0].to(self.device))
+            loss.backward()
+            self.gpt.zero_grad(set_to_none=True)
+
     def _validate(self, seconds: float) -> None:
         """Measure the averaged weights on the validation rows; keep them if they are the best."""
         self.last_loss = float(np.mean(self.journal.losses))
@@ -438,11 +455,10 @@ class Trainer:
     def _resume(self) -> None:
         """Go back to the last checkpoint, if there is one."""
         state = self.snapshots.load(self.device) if self.team.leads else None
-        if self.team.size > 1:
-            self.team.wait()  # until damaged files are gone
-            state = state or self.snapshots.load(self.device)
-        if state is None:
+        step = self.team.share(state["step"] if state else None)
+        if step is None:
             return
+        state = state or self.snapshots.read(step, self.device)  # of which the leader removes none
         load_strict(self.gpt, state["model"], str(self.folder))
         self.average.weights = state["ema"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
