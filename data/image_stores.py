@@ -16,7 +16,7 @@ from data.artefact import sha256
 from data.captions import is_image_name, stem
 from data.errors import InputError
 from data.images import decode_base64
-from data.tsv import bounded_lines
+from data.tsv import bounded_lines, is_gzip
 
 MAX_BYTES = 256 << 20  # of one encoded image
 
@@ -130,7 +130,7 @@ class TsvStore:
             self._file = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-        if os.pread(self._file, 2, 0) == b"\x1f\x8b":
+        if is_gzip(path):
             raise InputError(f"{path} is gzip, which cannot be read at random; gunzip it first.")
         place = 0
         with path.open("rb") as file:

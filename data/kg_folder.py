@@ -5,7 +5,6 @@ A KG folder holds `entity2id.txt` (OpenKE: first line the count, then `name<TAB>
 `entity2vec.pt` is read as well.
 """
 
-import gzip
 import mmap
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from data.artefact import fingerprint, manifest_path, read_manifest
 from data.errors import InputError
 from data.names import Names, lines_of
-from data.tsv import open_bytes
+from data.tsv import is_gzip, open_bytes
 
 VECTORS = "entity_vectors.safetensors"
 VECTORS_KEY = "entity_vectors"
@@ -48,7 +47,7 @@ def open_names(path: Path) -> Names:
             wrong.
     """
     with open_bytes(path) as file:
-        if not isinstance(file, gzip.GzipFile) and path.stat().st_size:
+        if not is_gzip(path) and path.stat().st_size:
             found = Names.parse(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             if found is not None:
                 return found

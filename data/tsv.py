@@ -4,17 +4,25 @@ A row ends at `\\n` (or `\\r\\n`) and a field at `\\t`; every other character be
 Rows that cannot be used are handed to `Rejects`, which counts them by reason and keeps them.
 """
 
+import contextlib
 import gzip
+import io
+import os
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from data.errors import InputError
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 _BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
+_UNPACKED = 1 << 17  # bytes of a gzip file unpacked at once
 LONGEST_LINE = 1 << 30  # bytes
 Rejected = tuple[int, str, str, str]  # line, reason, row, detail
 _BREAKS = str.maketrans(dict.fromkeys("\t\n\r", " "))
@@ -68,7 +76,8 @@ def open_bytes(path: Path) -> BinaryIO:
     """A file's bytes, unpacked if it is gzip (told by its first bytes, not by its name).
 
     Raises:
-        InputError: It does not exist, is a folder or UTF-16, or cannot be read.
+        InputError: It does not exist, is a folder or UTF-16, or cannot be read; and while it is
+            read: it is a damaged gzip.
     """
     try:
         file = path.open("rb")
@@ -82,11 +91,64 @@ def open_bytes(path: Path) -> BinaryIO:
     if first in (b"\xff\xfe", b"\xfe\xff"):
         file.close()
         raise InputError(f"{path} is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}.")
-    if first == b"\x1f\x8b":
+    if first == _GZIP:
         file.close()
-        return cast(BinaryIO, gzip.open(path))
+        return io.BufferedReader(_Unpacked(path), _UNPACKED)
     file.seek(0)
     return file
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file is gzip, told by its first bytes."""
+    with path.open("rb") as file:
+        return file.read(2) == _GZIP
+
+
+class _Unpacked(io.RawIOBase):
+    """What a gzip file holds. Damage is an `InputError` that says after which line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = gzip.GzipFile(path)
+        self._lines: int | None = 0  # read so far; unknown after a seek
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """Fill at most the buffer; 0 at the end."""
+        view = memoryview(buffer)
+        with self._intact():
+            data = self._file.read1(min(len(view), _UNPACKED))
+        view[: len(data)] = data
+        if self._lines is not None:
+            self._lines += data.count(b"\n")
+        return len(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._lines = None
+        with self._intact():
+            return self._file.seek(offset, whence)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    @contextlib.contextmanager
+    def _intact(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            after = f" after line {self._lines}" if self._lines else ""
+            raise InputError(
+                f"{self._path} is a damaged gzip file{after}: {error}. Fetch it again."
+            ) from None
 
 
 def read_start(path: Path, size: int) -> bytes:
@@ -96,10 +158,7 @@ def read_start(path: Path, size: int) -> bytes:
         InputError: It cannot be read, or is a damaged gzip.
     """
     with open_bytes(path) as file:
-        try:
-            return file.read(size)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"{path} is a damaged gzip file: {error}. Fetch it again.") from None
+        return file.read(size)
 
 
 def one_line(text: str) -> str:
@@ -111,18 +170,12 @@ def bounded_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
     """The lines of a file, none of which may fill the memory.
 
     Raises:
-        InputError: A line is longer than 1 GiB, or the file is a damaged gzip; `path` names it.
+        InputError: A line of the file, which `path` names, is longer than 1 GiB.
     """
-    number = 0
-    try:
-        for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE), b""), 1):
-            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
-                raise InputError(f"{path}, line {number}: longer than {LONGEST_LINE:,} bytes.")
-            yield line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{path} is a damaged gzip file after line {number}: {error}. Fetch it again."
-        ) from None
+    for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE), b""), 1):
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            raise InputError(f"{path}, line {number}: longer than {LONGEST_LINE:,} bytes.")
+        yield line
 
 
 def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterator[Row]:

@@ -10,10 +10,8 @@ Knows the file formats and the rules of a graph; knows nothing of vectors.
 """
 
 import csv
-import gzip
 import logging
 import os
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +27,7 @@ from tqdm import tqdm
 
 from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, read_names
-from data.tsv import Rejected, Rejects, open_bytes
+from data.tsv import Rejected, Rejects, is_gzip, open_bytes
 from kg.numbering import Strings, distinct, drop_literals, gather, group, order_names, renumber
 from kg.scan import (
     BLANK,
@@ -168,33 +166,28 @@ def _read_chunks(path: Path, base: int) -> Iterator[_Chunk]:
     rest = b""
     separator = 0  # not known yet
     with open_bytes(path) as file:
-        try:
-            while block := file.read(_BLOCK):
-                rest += block
+        while block := file.read(_BLOCK):
+            rest += block
+            cut = rest.rfind(b"\n") + 1
+            if not separator and cut:
+                start = 3 if rest.startswith(_BOM) else 0
+                separator, header = _detect(rest[start:cut])
+                rest, base, number = (
+                    rest[start + header :],
+                    base + start + header,
+                    number + (header > 0),
+                )
                 cut = rest.rfind(b"\n") + 1
-                if not separator and cut:
-                    start = 3 if rest.startswith(_BOM) else 0
-                    separator, header = _detect(rest[start:cut])
-                    rest, base, number = (
-                        rest[start + header :],
-                        base + start + header,
-                        number + (header > 0),
-                    )
-                    cut = rest.rfind(b"\n") + 1
-                if not cut and len(rest) > _LONGEST_ROW:
-                    raise InputError(
-                        f"{path}:{number}: a row of more than {_LONGEST_ROW >> 20} MB. Is this a "
-                        "text file of triples?"
-                    )
-                if cut:
-                    chunk, used = _take(rest[:cut], base, number, separator, final=False)
-                    yield chunk
-                    number += rest.count(b"\n", 0, used)
-                    rest, base = rest[used:], base + used
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(
-                f"{path} is a damaged gzip file after line {number}: {error}. Fetch it again."
-            ) from None
+            if not cut and len(rest) > _LONGEST_ROW:
+                raise InputError(
+                    f"{path}:{number}: a row of more than {_LONGEST_ROW >> 20} MB. Is this a "
+                    "text file of triples?"
+                )
+            if cut:
+                chunk, used = _take(rest[:cut], base, number, separator, final=False)
+                yield chunk
+                number += rest.count(b"\n", 0, used)
+                rest, base = rest[used:], base + used
     if not separator and not rest:
         raise InputError(f"{path} is empty.")
     if not separator and rest.startswith(_BOM):  # one line that does not end
@@ -453,9 +446,7 @@ def _read_dumps(paths: Sequence[Path], rejects: Rejects, threads: int) -> _Read:
 
 def _format(path: Path, separator: int) -> str:
     """What a dump turned out to be, in words."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return ("CSV" if separator == COMMA else "TSV") + (" in gzip" if packed else "")
+    return ("CSV" if separator == COMMA else "TSV") + (" in gzip" if is_gzip(path) else "")
 
 
 def _in_order(

@@ -75,6 +75,7 @@ def test_files_written_in_another_way_are_read_too(tmp_path, content):
         (b"2\na\t0\nb\t0\n", "given twice"),
         (b"2\na\t0\nb\n", "expected `name<TAB>id`"),
         (b"2\na\t0\n\xff\t1\n", ":3: not UTF-8"),
+        (gzip.compress(b"2\na\t0\nb\t1\n", mtime=0)[:-9], "damaged gzip file"),
     ],
 )
 def test_a_damaged_file_is_refused_with_its_line(tmp_path, content, said):

@@ -1,13 +1,14 @@
 """Rows are read as they are: nothing quoted, guessed, merged or lost in silence."""
 
 import gzip
+import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.tsv import Rejects, read_rows
+from data.tsv import Rejects, open_bytes, read_rows
 
 fields = st.lists(
     st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r\0")), min_size=2, max_size=2
@@ -66,8 +67,39 @@ def test_a_truncated_gzip_is_an_error_that_says_where(tmp_path):
     path = tmp_path / "a.tsv.gz"
     whole = gzip.compress("".join(f"{n}\t甲{n * 7919}\n" for n in range(20_000)).encode())
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="damaged gzip file after line"):
+    with pytest.raises(InputError, match=r"damaged gzip file after line [1-9]") as caught:
         read(path)
+    line = int(str(caught.value).split("after line ")[1].split(":")[0])
+    rows = zlib.decompressobj(31).decompress(whole[: len(whole) // 2]).count(b"\n")
+    assert rows // 2 < line <= rows
+
+
+def test_damage_is_told_whichever_way_a_file_is_read(tmp_path):
+    path = tmp_path / "a.tsv.gz"
+    whole = gzip.compress("".join(f"{n}\t甲{n * 7919}\n" for n in range(20_000)).encode())
+    path.write_bytes(whole[:-9])
+    readers = [lambda f: f.read(), lambda f: f.readlines(), list, lambda f: f.seek(10**6)]
+    for reader in readers:
+        with open_bytes(path) as file, pytest.raises(InputError, match="damaged gzip file"):
+            reader(file)
+    path.write_bytes(whole[:100] + b"\xff" * 100 + whole[200:])
+    with open_bytes(path) as file, pytest.raises(InputError, match="damaged gzip file"):
+        file.read()
+
+
+def test_a_gzip_file_can_be_read_at_a_place_as_a_plain_one(tmp_path):
+    content = "".join(f"{n}\t甲{n * 7919}\n" for n in range(20_000)).encode()
+    (tmp_path / "plain").write_bytes(content)
+    (tmp_path / "packed").write_bytes(gzip.compress(content[:9]) + gzip.compress(content[9:]))
+    for place, size in [(0, 5), (300_000, 70_000), (12, 9), (300_000, 200_000), (10**7, 1)]:
+        found = []
+        for name in ("plain", "packed"):
+            with open_bytes(tmp_path / name) as file:
+                file.read(100)
+                file.seek(place)
+                found.append((file.read(size), file.readline()))
+        assert found[0] == found[1]
+        assert found[0][0] == content[place : place + size]
 
 
 def test_a_file_in_gbk_says_how_to_convert_it(tmp_path):

@@ -243,6 +243,7 @@ def test_openke_folder_keeps_its_ids_and_its_splits(tmp_path, caplog):
         ("1\n0 1 7\n", "neither the third nor the second"),
         ("1\n0 x 0\n", "train2id.txt"),
         ("0 1 0\n2 1 0\n", "expected the number"),
+        (gzip.compress(b"2\n0 1 0\n2 1 0\n", mtime=0)[:-9], "damaged gzip"),
     ],
 )
 def test_a_damaged_openke_folder_is_refused(tmp_path, train, said):
