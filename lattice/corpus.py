@@ -120,39 +120,24 @@ def read_chunks(path: Path, columns: int) -> Iterator[Chunk]:
         InputError: The file is missing, a damaged gzip, or has an endless row.
     """
     size = _IMAGE_CHUNK if columns == 3 else _TEXT_CHUNK
-    line, rest = 1, b""
+    line = 1
+    rest: list[bytes] = []  # of a row that has not ended; joined once, whatever its length
     with open_bytes(path) as file:
-        first = True
-        while True:
-            read = _read(file.read, size, path, line)
-            if first:
-                read, first = read.removeprefix(_BOM), False
-            if not read:
-                break
+        read = file.read(size).removeprefix(_BOM)
+        while read:
             end = read.rfind(b"\n") + 1
-            if not end:
-                rest += read
-                if len(rest) > LONGEST_LINE:
-                    raise InputError(f"{path}:{line}: this row is longer than 1 GiB.")
-                continue
-            chunk, rest = rest + read[:end], read[end:]
-            number = chunk.count(b"\n")
-            yield Chunk(line, chunk.replace(b"\r\n", b"\n") if b"\r" in chunk else chunk)
-            line += number
-    if rest:
-        yield Chunk(line, rest.removesuffix(b"\r") + b"\n")
-
-
-def _read(read: Callable[[int], bytes], size: int, path: Path, line: int) -> bytes:
-    import gzip
-    import zlib
-
-    try:
-        return read(size)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{path} is a damaged gzip file after line {line}: {error}. Fetch it again."
-        ) from None
+            if end:
+                chunk = b"".join((*rest, read[:end]))
+                yield Chunk(line, chunk.replace(b"\r\n", b"\n") if b"\r" in chunk else chunk)
+                line += chunk.count(b"\n")
+                rest.clear()
+            rest.append(read[end:])
+            if sum(map(len, rest)) > LONGEST_LINE:
+                raise InputError(f"{path}:{line}: this row is longer than 1 GiB.")
+            read = file.read(size)
+    last = b"".join(rest)
+    if last:
+        yield Chunk(line, last.removesuffix(b"\r") + b"\n")
 
 
 def _cut(chunk: bytes, first_line: int, columns: int, rejects: Rejects) -> _Columns:

@@ -1,6 +1,7 @@
 """Columnar reading gives the rows and the rejects of `data.tsv.read_rows`, chunk by chunk."""
 
 import gzip
+import io
 
 import pytest
 from hypothesis import given
@@ -59,3 +60,36 @@ def test_a_row_longer_than_any_buffer_is_an_error(write, monkeypatch):
     monkeypatch.setattr(corpus, "LONGEST_LINE", 1 << 14)
     with pytest.raises(InputError, match=r"corpus.tsv:2: this row is longer than"):
         columnar(write("corpus.tsv", "1\ta\n2\t" + "x" * (1 << 15)), Rejects())
+
+
+class Counted(bytes):
+    """Bytes that count how many are copied when `+` joins them."""
+
+    copied = 0
+
+    def __add__(self, other):
+        Counted.copied += len(self) + len(other)
+        return Counted(bytes(self) + bytes(other))
+
+    def __radd__(self, other):
+        return Counted(other) + self
+
+    def __getitem__(self, part):
+        return Counted(super().__getitem__(part))
+
+
+def test_a_long_row_is_not_copied_with_every_block(write, monkeypatch):
+    blocks, size = 500, 1 << 10
+    content = b"1\ta\n2\t" + b"x" * (blocks * size) + b"\n3\tb\n"
+    path = write("corpus.tsv", content)
+
+    class File(io.BytesIO):
+        def read(self, size=-1):
+            return Counted(super().read(size))
+
+    monkeypatch.setattr(corpus, "_TEXT_CHUNK", size)
+    monkeypatch.setattr(corpus, "open_bytes", lambda path: File(content))
+    Counted.copied = 0
+    rows = columnar(path, Rejects())
+    assert [(line, len(text)) for line, _, text in rows] == [(1, 1), (2, blocks * size), (3, 1)]
+    assert Counted.copied <= 2 * len(content)
