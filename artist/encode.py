@@ -1,7 +1,8 @@
 """Images to VQGAN codes, once: a lattice table with a `codes` column.
 
 Pictures are decoded by threads while the model works on those before, so all cores are busy; only a
-few batches are in memory at a time, however long the table is.
+few batches are in memory at a time, however long the table is. Sets with several captions an image
+hold it once for each, one after the other: it is encoded once.
 """
 
 import logging
@@ -41,7 +42,8 @@ _Pictures = list[NDArray[np.uint8]]  # versions of one image
 RESIZES = ("antialias", "easynlp")
 _REJECTS = ".rejects.tsv"
 _ROW_GROUP = 512  # rows, at least, that are read together later on
-_AHEAD = 2  # batches whose images are decoded while the model works
+_AHEAD = 2  # reads whose images are decoded while the model works
+_READ = 4  # batches of rows that are read at once, and searched for equal images
 _SIDES = frozenset("左右")  # captions with these say which side; mirrored, the picture contradicts
 
 
@@ -183,17 +185,20 @@ def encode_table(
             schema.table_writer(run.work, target) as writer,
             tqdm(total=source.num_rows, unit="image", disable=None) as bar,
         ):
-            batches = source.iter_batches(batch_size)
+            batches = source.iter_batches(_READ * batch_size)
             prepare = partial(_pixels, size=model.config.resolution, resize=resize)
-            for rows, images in _decoded(batches, partial(prepare, versions=versions), rejects):
+            prepare = partial(prepare, versions=versions)
+            # Further versions depend on the row.
+            decoded = _decoded(batches, prepare, rejects, once=versions.count == 1)
+            for rows, images, which in decoded:
                 if images:
                     pixels = [version for image in images for version in image]
                     parts = (pixels[n : n + batch_size] for n in range(0, len(pixels), batch_size))
                     codes = torch.cat([_encode(model, part, on) for part in parts])
                     used[codes.long().flatten()] = True
-                    codes = codes.view(len(images), versions.count, -1)
+                    codes = codes.view(len(images), versions.count, -1)[which]
                     waiting.append(_with_codes(rows, codes, target))
-                    encoded += len(images)
+                    encoded += rows.num_rows
                 if sum(batch.num_rows for batch in waiting) >= _ROW_GROUP:
                     writer.write_table(pa.Table.from_batches(waiting, target))
                     waiting = []
@@ -216,11 +221,17 @@ def encode_table(
 
 
 def _decoded(
-    batches: Iterator[pa.RecordBatch], prepare: Callable[..., _Pictures], rejects: Rejects
-) -> Iterator[tuple[pa.RecordBatch, list[_Pictures]]]:
-    """Rows with a usable image, and what `prepare` makes of (bytes, row number, caption) of each.
+    batches: Iterator[pa.RecordBatch],
+    prepare: Callable[..., _Pictures],
+    rejects: Rejects,
+    *,
+    once: bool,
+) -> Iterator[tuple[pa.RecordBatch, list[_Pictures], list[int]]]:
+    """Rows with a usable image, what `prepare` makes of (bytes, row number, caption), and whose.
 
-    Images are decoded in threads (Pillow lets go of the interpreter) and a few batches ahead.
+    The list says for each row which of the pictures are its own; with `once`, rows of one batch
+    with equal images share them. Images are decoded in threads (Pillow lets go of the interpreter)
+    and a few batches ahead.
     """
     begun = row_number = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -233,22 +244,34 @@ def _decoded(
                 if batch is not None:
                     contents = batch.column(schema.IMAGE.name).field("bytes").to_pylist()
                     numbers, texts = range(begun, begun + batch.num_rows), batch["text"].to_pylist()
-                    rows = zip(contents, numbers, texts, strict=True)
-                    ahead.append((batch, [pool.submit(prepare, *row) for row in rows]))
+                    shared: dict[Any, Future[_Pictures]] = {}
+                    of_rows = []
+                    for row in zip(contents, numbers, texts, strict=True):
+                        image = row[0] if once else row[1]
+                        if image not in shared:
+                            shared[image] = pool.submit(prepare, *row)
+                        of_rows.append(shared[image])
+                    ahead.append((batch, of_rows))
                     begun += batch.num_rows
             if not ahead:
                 return
             batch, futures = ahead.popleft()
-            kept, pixels = [], []
+            kept, which, pictures = [], [], list[_Pictures]()
+            place: dict[Future[_Pictures], int] = {}
             for i, future in enumerate(futures):
                 row_number += 1
                 try:
-                    pixels.append(future.result())
-                    kept.append(i)
+                    made = future.result()
                 except InputError as error:
                     reason, _, detail = str(error).replace(" (", ": ", 1).partition(": ")
                     rejects.add(row_number, reason, batch["idx"][i].as_py(), detail)
-            yield batch.take(pa.array(kept, pa.int32())), pixels
+                    continue
+                if future not in place:
+                    place[future] = len(pictures)
+                    pictures.append(made)
+                kept.append(i)
+                which.append(place[future])
+            yield batch.take(pa.array(kept, pa.int32())), pictures, which
 
 
 def _pixels(

@@ -108,18 +108,26 @@ class Entities(NamedTuple):
 class KVCache:
     """Keys and values of all layers for up to S positions; filled from the left.
 
-    Each layer holds two tensors `(B, H, S, C/H)`.
+    Each layer holds two tensors `(B, H, S, C/H)`. By default S is one less than a sequence has: the
+    last code is predicted from the position before it, so it is never an input.
     """
 
     def __init__(
-        self, config: GPTConfig, batch: int, *, device: torch.device, dtype: torch.dtype
+        self,
+        config: GPTConfig,
+        batch: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        positions: int | None = None,
     ) -> None:
-        # The last code is predicted from the position before it, so it is never an input.
-        shape = (batch, config.n_head, config.block_size - 1, config.n_embd // config.n_head)
+        size = positions or config.block_size - 1
+        shape = (batch, config.n_head, size, config.n_embd // config.n_head)
+        # Zeros: what is masked takes part with weight 0, and 0 times NaN would be NaN.
         self.layers = [
             (
-                torch.empty(shape, device=device, dtype=dtype),
-                torch.empty(shape, device=device, dtype=dtype),
+                torch.zeros(shape, device=device, dtype=dtype),
+                torch.zeros(shape, device=device, dtype=dtype),
             )
             for _ in range(config.n_layer)
         ]
@@ -157,6 +165,21 @@ class Attention(nn.Module):
         out: Tensor = self.drop(self.proj(y.transpose(1, 2).reshape(B, S, C)))
         return out
 
+    def step(
+        self, x: Tensor, cache: tuple[Tensor, Tensor], position: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Attend from one position over the cache as far as the mask reaches: (B, C) -> (B, C)."""
+        B, C = x.shape
+        q, k, v = self.qkv(x).view(B, 3, self.n_head, 1, C // self.n_head).unbind(1)
+        keys, values = cache
+        keys.index_copy_(2, position, k.to(keys.dtype))
+        values.index_copy_(2, position, v.to(values.dtype))
+        seen = mask.shape[-1]
+        k, v = keys[:, :, :seen].to(q.dtype), values[:, :, :seen].to(q.dtype)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
+        out: Tensor = self.proj(y.reshape(B, C))
+        return out
+
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor, pdrop: float) -> Tensor:
     """Causal attention (B, H, S, C/H) by two matrix products.
@@ -191,6 +214,14 @@ class Block(nn.Module):
     ) -> Tensor:
         """(B, S, C) -> (B, S, C)."""
         x = x + self.attn(self.ln1(x), cache, past)
+        out: Tensor = x + self.mlp(self.ln2(x))
+        return out
+
+    def step(
+        self, x: Tensor, cache: tuple[Tensor, Tensor], position: Tensor, mask: Tensor
+    ) -> Tensor:
+        """One position, (B, C) -> (B, C); see `GPT.step`."""
+        x = x + self.attn.step(self.ln1(x), cache, position, mask)
         out: Tensor = x + self.mlp(self.ln2(x))
         return out
 
@@ -325,6 +356,29 @@ class GPT(nn.Module):
     ) -> Tensor:
         """Logits of the next code at positions `first` and later: (B, S) -> (B, S - first, V)."""
         x = self.hidden(ids, entities, cache)[:, first:]
+        logits: Tensor = self.head(self.ln_f(x))
+        return logits
+
+    def step(self, codes: Tensor, position: Tensor, cache: KVCache, seen: int) -> Tensor:
+        """Logits of the code after those at `position`: codes (B,) -> (B, V). For inference.
+
+        It computes what `forward` computes with a filled cache, but the position is a tensor, so
+        that shapes and launches are the same at every position, and a CUDA graph of them can be
+        replayed.
+
+        Args:
+            codes: The last code of each row.
+            position: `(1,)`, where it stands, counted with the text; below `seen`.
+            cache: Holds all positions before; this one is written. Its `length` stays.
+            seen: Look at so many positions of the cache; those after `position` are masked.
+        """
+        x = self.tok_emb(codes) + self.pos_emb[0].index_select(0, position)  # (B, C)
+        later = torch.arange(seen, device=position.device) > position
+        mask = torch.zeros(1, 1, 1, seen, device=x.device).masked_fill(later, -torch.inf)
+        mask = mask.to(cache.layers[0][0].dtype)
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            assert isinstance(block, Block)
+            x = block.step(x, layer, position, mask)
         logits: Tensor = self.head(self.ln_f(x))
         return logits
 

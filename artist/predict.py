@@ -29,6 +29,7 @@ from artist.likelihood import check_table
 from artist.model_folder import Model, load_model, read_config
 from artist.rerank import rank, write_scores
 from artist.sample import sample
+from artist.static_sample import StaticSampler
 from artist.vqgan import from_uint8, to_uint8
 from data.artefact import Run, atomic, fingerprint
 from data.errors import ConfigError, InputError, SchemaError
@@ -282,13 +283,15 @@ class Artist:
     Args:
         model: From `load_model`, on its device.
         vectors: `(num_entities, D)` of the KG it was trained with.
-        precision: `auto`, `bf16` or `fp32`.
+        precision: `auto`, `bf16` or `fp32`; of the GPT and of the VQGAN's decoder.
     """
 
     def __init__(self, model: Model, vectors: NDArray[np.float32], precision: str = "auto") -> None:
         self.model, self.vectors = model, vectors
         self.device = next(model.gpt.parameters()).device
         self.dtype = choose_dtype(precision, self.device)
+        self.codec = model.vqgan.decoding_in(self.dtype)
+        self._static: StaticSampler | None = None  # of the last setting, on a GPU
 
     def rows(self, table: pa.Table) -> Rows:
         """Rows of a lattice table, cut to this model's text length."""
@@ -317,20 +320,41 @@ class Artist:
         """
         gpt = self.model.gpt
         batch = Batches(rows, self.vectors, gpt.config).get(np.asarray(chosen)).to(self.device)
-        codes = sample(
-            gpt,
-            gpt.text_ids(batch.bert_ids),
-            batch.entities if use_entities else None,
-            seeds,
-            sampling,
-            empty_ids=gpt.text_ids(self.model.empty_ids.to(self.device)),
-            given=given,
-            dtype=self.dtype,
-        )
+        text_ids = gpt.text_ids(batch.bert_ids)
+        entities = batch.entities if use_entities else None
+        if self.device.type == "cuda":
+            codes = self._sampler(len(text_ids), sampling).draw(
+                text_ids, entities, seeds, given=given
+            )
+        else:
+            codes = sample(
+                gpt,
+                text_ids,
+                entities,
+                seeds,
+                sampling,
+                empty_ids=self._empty_ids(),
+                given=given,
+                dtype=self.dtype,
+            )
         with torch.inference_mode():
-            images = self.model.vqgan.decode_codes(codes)  # (B, 3, H, W)
+            images = self.codec.decode_codes(codes)  # (B, 3, H, W)
         pixels: NDArray[np.uint8] = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
         return pixels
+
+    def _sampler(self, rows: int, sampling: SamplingConfig) -> StaticSampler:
+        """The last one, if it is of this setting and large enough; else a new one."""
+        last = self._static
+        if last is None or last.config != sampling or last.rows < rows:
+            self._static = None  # its memory first
+            self._static = StaticSampler(
+                self.model.gpt, rows, sampling, empty_ids=self._empty_ids(), dtype=self.dtype
+            )
+        assert self._static is not None
+        return self._static
+
+    def _empty_ids(self) -> torch.Tensor:
+        return self.model.gpt.text_ids(self.model.empty_ids.to(self.device))
 
     @torch.inference_mode()
     def top_codes(self, images: Sequence[NDArray[np.uint8]], share: float) -> torch.Tensor:

@@ -92,7 +92,7 @@ def sample(
     B, device = len(text_ids), text_ids.device
     guided = config.cfg_scale != 1.0
     if guided:
-        text_ids, entities = _with_empty(text_ids, entities, empty_ids)
+        text_ids, entities = with_empty(text_ids, entities, empty_ids)
     random = uniforms(seeds, model.config.image_len, device)
     cache = KVCache(model.config, len(text_ids), device=device, dtype=dtype)
     codes = torch.empty(B, model.config.image_len, dtype=torch.long, device=device)
@@ -109,7 +109,7 @@ def sample(
         for n in range(first, model.config.image_len):
             logits = model(fresh, entities, cache=cache, first=fresh.shape[1] - 1)[:, -1]
             if guided:
-                logits = _guide(logits, guidance(config, n, model.config.image_len))
+                logits = guide(logits, guidance(config, n, model.config.image_len))
             codes[:, n] = pick(logits, random[:, n], config)
             fresh = codes[:, n : n + 1].repeat(2 if guided else 1, 1)
     return codes
@@ -131,23 +131,23 @@ def sample_plain(
     codes = text_ids.new_empty(len(text_ids), 0) if given is None else given
     guided = config.cfg_scale != 1.0
     if guided:
-        text_ids, entities = _with_empty(text_ids, entities, empty_ids)
+        text_ids, entities = with_empty(text_ids, entities, empty_ids)
     for n in range(codes.shape[1], model.config.image_len):
         past = codes.repeat(2, 1) if guided else codes
         logits = model(torch.cat([text_ids, past], 1), entities)[:, -1]
         if guided:
-            logits = _guide(logits, guidance(config, n, model.config.image_len))
+            logits = guide(logits, guidance(config, n, model.config.image_len))
         codes = torch.cat([codes, pick(logits, random[:, n], config)[:, None]], 1)
     return codes
 
 
-def _guide(logits: Tensor, scale: float) -> Tensor:
+def guide(logits: Tensor, scale: float) -> Tensor:
     """Logits with and without the caption, (2 B, V) -> (B, V)."""
     known, empty = logits.float().chunk(2)
     return empty + scale * (known - empty)
 
 
-def _with_empty(
+def with_empty(
     text_ids: Tensor, entities: Entities | None, empty_ids: Tensor | None
 ) -> tuple[Tensor, Entities | None]:
     """The batch followed by as many empty captions, which no entity covers."""

@@ -12,6 +12,7 @@ Shapes: B images, H x W pixels, h x w grid of codes (h = H / f), D codebook_embe
 N codebook_size.
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -411,7 +412,9 @@ class VQGAN(nn.Module):
 
     def encode_codes(self, images: Tensor) -> Tensor:
         """The codes (B, h*w) of images (B, 3, H, W) in [-1, 1]."""
-        return self.quantise(self.encode(images))
+        # GPUs round float32 convolutions to TF32 unless told otherwise, which changes codes too.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return self.quantise(self.encode(images))
 
     def lookup(self, codes: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """The code vectors (B, D, h, w) of codes (B, h*w); a square where no `grid` is given."""
@@ -441,6 +444,14 @@ class VQGAN(nn.Module):
         for part in (self.post_quant_conv, self.decoder):
             channels_last(part.to(dtype))
         return self
+
+    def decoding_in(self, dtype: torch.dtype) -> Self:
+        """As `decode_in`, leaving this model as it is; encoder and codebook are shared with it."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        for name in ("post_quant_conv", "decoder"):
+            other._modules[name] = copy.deepcopy(self._modules[name])
+        return other.decode_in(dtype)
 
     def forward(self, images: Tensor) -> VQGANOutput:
         """Through the codebook and back; gradients skip the codebook."""

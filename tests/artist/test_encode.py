@@ -87,6 +87,36 @@ def test_rows_keep_everything_and_gain_their_own_codes(tmp_path: Path, vqgan: Pa
         assert model.encode_codes(from_uint8(pixels)[None])[0].tolist() == codes
 
 
+def test_an_image_with_several_captions_is_encoded_once(
+    tmp_path: Path, vqgan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images: list[bytes | None] = [png(i // 3) for i in range(9)]
+    images[4:4] = [None, b"nonsense", b"nonsense"]
+    table = write_table(tmp_path / "in.parquet", images, row_group_size=12)
+    encoded = 0
+    encode = VQGAN.encode
+
+    def counting(model: VQGAN, pixels: torch.Tensor) -> torch.Tensor:
+        nonlocal encoded
+        encoded += len(pixels)
+        return encode(model, pixels)
+
+    monkeypatch.setattr(VQGAN, "encode", counting)
+    report = encode_table(table, tmp_path / "out.parquet", vqgan=vqgan, batch_size=3)
+    assert (report.encoded, encoded) == (9, 3)
+    assert report.rejected == {"no image": 1, "not an image": 2}
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    once = encode_table(
+        write_table(tmp_path / "once.parquet", [png(i) for i in range(3)]),
+        tmp_path / "once.out.parquet",
+        vqgan=vqgan,
+    )
+    codes = pq.read_table(once.out)["codes"].to_pylist()
+    kept = [n for n in range(12) if n not in (4, 5, 6)]
+    assert [row["idx"] for row in rows] == [f"row{n}" for n in kept]
+    assert [row["codes"] for row in rows] == [codes[n // 3] for n in range(9)]
+
+
 def test_images_stay_where_asked(tmp_path: Path, vqgan: Path) -> None:
     table = write_table(tmp_path / "in.parquet", [png(0), png(1, size=40)])
     encode_table(table, tmp_path / "out.parquet", vqgan=vqgan, keep_images=True)

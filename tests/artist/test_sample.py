@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from artist.config import CFG_SCHEDULES, SamplingConfig
 from artist.gpt import GPT
 from artist.sample import guidance, keep_top_k, keep_top_p, pick, sample, sample_plain
+from artist.static_sample import StaticSampler
 from data.errors import ConfigError
 from tests.artist.test_gpt import L, T, entities_of, ids_of, model_of
 
@@ -43,6 +44,9 @@ def test_the_cached_sampler_draws_what_the_plain_one_draws(
     assert fast.shape == (2, L)
     assert torch.equal(fast, slow)
     assert torch.equal(fast[:, :kept], given)
+    static = StaticSampler(model, 3, config, empty_ids=EMPTY)
+    for _ in range(2):  # what is left of the first drawing must not reach the second
+        assert torch.equal(static.draw(text, entities, [5, 6], given=given), slow)
 
 
 def test_a_completed_image_goes_on_as_the_whole_one_did():
