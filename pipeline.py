@@ -80,6 +80,7 @@ class ArtistPipeline:
         mentions: str | Path | None = None,
         device: str = "auto",
         precision: str = "auto",
+        compile: bool = False,
     ) -> "ArtistPipeline":
         """Load a model folder.
 
@@ -90,6 +91,7 @@ class ArtistPipeline:
             mentions: The mention file that the captions were matched with, if any.
             device: `auto`, `cpu` or `cuda`.
             precision: `auto`, `bf16` or `fp32`.
+            compile: Compile the steps at the first call, which pays for many pictures.
 
         Raises:
             ToolkitError: A folder is missing, damaged, or belongs to another model.
@@ -100,7 +102,7 @@ class ArtistPipeline:
         assert folder is not None
         read_config(folder)  # a path that is no model is said first
         loaded = load_model(folder, choose_device(device))
-        artist = Artist(loaded, entity_vectors(loaded, graph), precision=precision)
+        artist = Artist(loaded, entity_vectors(loaded, graph), precision=precision, compile=compile)
         return cls(artist, prompt_matcher(folder, graph, names=vocabulary, mentions=pairs))
 
     @overload

@@ -1,6 +1,7 @@
-"""`torch.compile` that needs no compiler: where it fails, the module runs as it is."""
+"""`torch.compile` that needs no compiler: where it fails, everything runs as it is."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,27 +11,38 @@ log = logging.getLogger(__name__)
 
 
 class Compiled(nn.Module):
-    """A module, compiled at its first call.
-
-    If that fails (no C++ compiler, no Triton, something that the compiler does not know), a warning
-    says why, and the module runs uncompiled from then on.
-    """
+    """A module, compiled at its first call; see `compiled`."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
-        self._call: Any = torch.compile(module)
+        self._call = compiled(module)
 
     def forward(self, *values: Any) -> Any:
         """What the module returns."""
+        return self._call(*values)
+
+
+def compiled(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, compiled at its first call.
+
+    If that fails (no C++ compiler, no Triton, something that the compiler does not know), a warning
+    says why, and it runs uncompiled from then on.
+    """
+    fast: Callable[..., Any] | None = torch.compile(call)
+
+    def run(*values: Any) -> Any:
+        nonlocal fast
+        if fast is None:
+            return call(*values)
         from torch._dynamo.exc import TorchDynamoException
 
         try:
-            return self._call(*values)
+            return fast(*values)
         except TorchDynamoException as error:
-            if self._call is self.module:
-                raise
             reason = str(error).strip().splitlines()[0]
             log.warning("--compile does not work here (%s); going on without.", reason)
-            self._call = self.module
-            return self.module(*values)
+            fast = None
+            return call(*values)
+
+    return run

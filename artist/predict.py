@@ -138,6 +138,7 @@ def predict(
     device: str = "auto",
     precision: str = "auto",
     image_format: str = "png",
+    compile: bool = False,
     overwrite: bool = False,
 ) -> PredictReport:
     """Draw pictures for matched prompts.
@@ -159,6 +160,7 @@ def predict(
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `bf16` or `fp32`.
         image_format: Of the files, and in the TSV: `png`, or `webp`, a tenth as large.
+        compile: See `Artist`.
         overwrite: Replace another run's output.
 
     Raises:
@@ -184,6 +186,7 @@ def predict(
         "seed": seed,
         "precision": str(choose_dtype(precision, on)),
         "image_format": image_format,
+        **({"compile": True} if compile else {}),
     }
     said = json.dumps([prompts["idx"].to_pylist(), prompts["text"].to_pylist()])
     inputs = {
@@ -203,7 +206,7 @@ def predict(
         if run.finished:
             return PredictReport(out=out, **run.finished.counts, unchanged=True)
         loaded = load_model(model, on)
-        artist = Artist(loaded, entity_vectors(loaded, kg), precision=precision)
+        artist = Artist(loaded, entity_vectors(loaded, kg), precision=precision, compile=compile)
         rows = artist.rows(prompts)
         check_table(rows, loaded.tokenizer.fingerprint, loaded.kg_fingerprint, kg, "the prompts")
         start = _Start(artist, images, keep_top) if images else None
@@ -284,14 +287,23 @@ class Artist:
         model: From `load_model`, on its device.
         vectors: `(num_entities, D)` of the KG it was trained with.
         precision: `auto`, `bf16` or `fp32`; of the GPT and of the VQGAN's decoder.
+        compile: Compile the steps, which pays for many pictures. Rounding differs then, so a
+            picture may differ from one drawn without.
     """
 
-    def __init__(self, model: Model, vectors: NDArray[np.float32], precision: str = "auto") -> None:
-        self.model, self.vectors = model, vectors
+    def __init__(
+        self,
+        model: Model,
+        vectors: NDArray[np.float32],
+        precision: str = "auto",
+        *,
+        compile: bool = False,
+    ) -> None:
+        self.model, self.vectors, self.compile = model, vectors, compile
         self.device = next(model.gpt.parameters()).device
         self.dtype = choose_dtype(precision, self.device)
         self.codec = model.vqgan.decoding_in(self.dtype)
-        self._static: StaticSampler | None = None  # of the last setting, on a GPU
+        self._static: StaticSampler | None = None  # of the last setting
 
     def rows(self, table: pa.Table) -> Rows:
         """Rows of a lattice table, cut to this model's text length."""
@@ -322,7 +334,7 @@ class Artist:
         batch = Batches(rows, self.vectors, gpt.config).get(np.asarray(chosen)).to(self.device)
         text_ids = gpt.text_ids(batch.bert_ids)
         entities = batch.entities if use_entities else None
-        if self.device.type == "cuda":
+        if self.compile or self.device.type == "cuda":
             codes = self._sampler(len(text_ids), sampling).draw(
                 text_ids, entities, seeds, given=given
             )
@@ -348,7 +360,12 @@ class Artist:
         if last is None or last.config != sampling or last.rows < rows:
             self._static = None  # its memory first
             self._static = StaticSampler(
-                self.model.gpt, rows, sampling, empty_ids=self._empty_ids(), dtype=self.dtype
+                self.model.gpt,
+                rows,
+                sampling,
+                empty_ids=self._empty_ids(),
+                dtype=self.dtype,
+                compile=self.compile,
             )
         assert self._static is not None
         return self._static

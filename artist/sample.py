@@ -141,7 +141,7 @@ def sample_plain(
     return codes
 
 
-def guide(logits: Tensor, scale: float) -> Tensor:
+def guide(logits: Tensor, scale: float | Tensor) -> Tensor:
     """Logits with and without the caption, (2 B, V) -> (B, V)."""
     known, empty = logits.float().chunk(2)
     return empty + scale * (known - empty)

@@ -9,8 +9,8 @@ One graph serves `BLOCK` positions: it reads the cache up to the end of its bloc
 not there yet, since reading all of it at every step would nearly double the memory traffic of large
 batches.
 
-On other devices the same steps run one by one. There `artist.sample.sample` is faster, and the
-codes are the same, as they are those of the plain sampler.
+On other devices the same steps run one by one. There `artist.sample.sample` is faster, unless they
+are compiled. Either way the codes are those of the plain sampler.
 """
 
 import copy
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from artist.compiled import compiled
 from artist.config import SamplingConfig
 from artist.gpt import GPT, Entities, KVCache
 from artist.sample import guidance, guide, pick, uniforms, with_empty
@@ -39,6 +40,8 @@ class StaticSampler:
         config: How codes are chosen.
         empty_ids: `(T,)`, the empty caption; needed for guidance.
         dtype: Precision of matrix products and cache.
+        compile: Run the steps through `torch.compile`, which joins small kernels: a minute or so
+            at the beginning.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class StaticSampler:
         *,
         empty_ids: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
+        compile: bool = False,
     ) -> None:
         self.config, self.rows, self.empty_ids, self.dtype = config, rows, empty_ids, dtype
         self.model = _with_weights_in(model, dtype)
@@ -70,6 +74,7 @@ class StaticSampler:
         self.codes = torch.zeros(rows, sizes.image_len, dtype=torch.long, device=self.device)
         self.fresh = torch.zeros(len(self.cache.layers[0][0]), dtype=torch.long, device=self.device)
         self.position = torch.zeros(1, dtype=torch.long, device=self.device)
+        self._step = compiled(self._plain_step) if compile else self._plain_step
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         if self.device.type == "cuda":
             self._record()
@@ -124,7 +129,7 @@ class StaticSampler:
         self.position.fill_(ids.shape[1] - 1)
         self._choose(logits)
 
-    def _step(self, seen: int) -> None:
+    def _plain_step(self, seen: int) -> None:
         """Draw the next code of all rows."""
         self._choose(self.model.step(self.fresh, self.position, self.cache, seen))
 
@@ -158,7 +163,7 @@ class StaticSampler:
         graphs: dict[int, torch.cuda.CUDAGraph] = {}
         try:
             with self._precision():
-                stream = torch.cuda.Stream(self.device)
+                stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
                 stream.wait_stream(torch.cuda.current_stream(self.device))
                 with torch.cuda.stream(stream):
                     for seen in blocks:  # libraries choose and allocate at their first calls

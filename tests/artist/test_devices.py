@@ -1,5 +1,8 @@
-"""The tensor code on other devices: without a GPU, that it could run there; with one, that it
-computes what the CPU computes."""
+"""The tensor code on other devices.
+
+Without a GPU: that it could run there. With one (`-m gpu`): that it computes what the CPU computes.
+Those comparisons run on the CPU too, against itself, so that they are known to work.
+"""
 
 from dataclasses import replace
 
@@ -7,16 +10,16 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from artist.config import FUSIONS, SIZES, SamplingConfig, TrainConfig
+from artist.config import FUSIONS, SamplingConfig, TrainConfig
 from artist.dataset import Batch
-from artist.gpt import GPT, GPTConfig
+from artist.gpt import GPT, Entities
 from artist.optimize import make_optimizers
-from artist.sample import sample
+from artist.sample import sample, sample_plain
 from artist.static_sample import StaticSampler
 from artist.train import StepLoss
 from artist.vqgan import VQGAN, to_uint8
 from tests.accelerator import accelerator, moved
-from tests.artist.test_gpt import L, TINY, T, entities_of, ids_of, model_of
+from tests.artist.test_gpt import TINY, L, T, entities_of, ids_of
 from tests.artist.world import VQ
 
 SPANS = [[(0, 2), (1, 4)], []]
@@ -67,3 +70,101 @@ def test_codes_and_pictures_stay_on_their_device():
         codes = codec.encode_codes(torch.rand(2, 3, 8, 8).to(device))
         assert codes.device == device
         assert to_uint8(codec.decode_codes(codes)).device == device
+
+
+CPU = torch.device("cpu")
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+MIDDLING = replace(TINY, image_vocab_size=50, image_len=60, n_layer=2, n_head=4, n_embd=32)
+
+
+def middling(fusion: str, device: torch.device) -> GPT:
+    torch.manual_seed(0)
+    return GPT(replace(MIDDLING, fusion=fusion)).eval().to(device)
+
+
+def captions(device: torch.device) -> tuple[torch.Tensor, Entities]:
+    return ids_of(2)[:, :T].to(device) + 41, entities_of(SPANS).to(device)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_losses_and_gradients_are_the_cpu_s(name, fusion):
+    found = []
+    for device in (CPU, torch.device(name)):
+        gpt = middling(fusion, device)
+        text, entities = captions(device)
+        codes = torch.arange(120, device=device).view(2, 60) % 50
+        losses = gpt.code_losses(text, codes, entities)
+        losses.mean().backward()
+        found.append((losses.detach().cpu(), [p.grad.cpu() for p in gpt.parameters()]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("config", [SamplingConfig(top_k=5), GUIDED])
+def test_codes_drawn_are_the_cpu_s(name, fusion, config):
+    """60 codes behind 6 tokens: the static sampler's positions lie in three blocks."""
+    plain = sample_plain(
+        middling(fusion, CPU), *captions(CPU), [1, 2], config, empty_ids=torch.full((T,), 50)
+    )
+    device = torch.device(name)
+    text, entities = captions(device)
+    empty = torch.full((T,), 50, device=device)
+    static = StaticSampler(middling(fusion, device), 3, config, empty_ids=empty)
+    assert bool(static.graphs) == (name == "cuda")
+    for _ in range(2):
+        assert torch.equal(static.draw(text, entities, [1, 2]).cpu(), plain)
+    again = static.draw(text, entities, [1, 2], given=plain[:, :30].to(device))
+    assert torch.equal(again.cpu(), plain)
+    dynamic = sample(middling(fusion, device), text, entities, [1, 2], config, empty_ids=empty)
+    assert torch.equal(dynamic.cpu(), plain)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_in_bfloat16_both_ways_of_drawing_begin_alike(name):
+    """Later a code may fall to the other side of a rounding, and another picture follow."""
+    device = torch.device(name)
+    gpt, config = middling("lattice", device), SamplingConfig(top_k=1)
+    text, entities = captions(device)
+    static = StaticSampler(gpt, 2, config, dtype=torch.bfloat16).draw(text, entities, [1, 2])
+    dynamic = sample(gpt, text, entities, [1, 2], config, dtype=torch.bfloat16)
+    assert (static[:, 0] == dynamic[:, 0]).all()
+    assert next(gpt.parameters()).dtype == torch.float32  # the sampler's copy alone is cast
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_codes_and_pictures_of_images_are_the_cpu_s(name):
+    found = []
+    for device in (CPU, torch.device(name)):
+        torch.manual_seed(0)
+        codec = VQGAN(VQ).eval()
+        torch.nn.init.normal_(codec.quantize.embedding.weight)
+        images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+        codec = codec.to(device).decoding_in(torch.float32)
+        with torch.no_grad():
+            codes = codec.encode_codes(images.to(device))
+            found.append((codes.cpu(), codec.decode_codes(codes).cpu()))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-3, atol=1e-3)
+
+
+def test_a_decoder_in_another_precision_leaves_the_model_as_it_was():
+    codec = VQGAN(VQ).eval()
+    before = {name: t.clone() for name, t in codec.state_dict().items()}
+    low = codec.decoding_in(torch.bfloat16)
+    assert low.decoder.conv_in.weight.dtype == torch.bfloat16
+    assert low.encoder is codec.encoder
+    after = codec.state_dict()
+    assert all(torch.equal(after[n], t) and after[n].dtype == t.dtype for n, t in before.items())
+    codes = torch.arange(16)[None] % 8
+    with torch.no_grad():
+        difference = low.decode_codes(codes) - codec.decode_codes(codes)
+    assert difference.abs().max() < 0.1
+
+
+def test_a_static_sampler_refuses_more_rows_than_it_is_made_for():
+    static = StaticSampler(middling("none", CPU), 1, SamplingConfig())
+    text, _ = captions(CPU)
+    with pytest.raises(ValueError, match="2 rows for a sampler of 1"):
+        static.draw(text, None, [1, 2])

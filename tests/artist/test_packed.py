@@ -20,13 +20,14 @@ def test_this_build_of_torch_can_pack(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 2, 4])
 @pytest.mark.parametrize("shape", [(1, 40), (4, 40), (3, 7, 40), (2, 200, 40)])
 @torch.no_grad()
-def test_packed_layers_compute_what_plain_ones_compute(layers, dtype, shape):
+def test_packed_layers_compute_what_plain_ones_compute(layers, dtype, shape, rows):
     x = torch.randn(shape)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         plain = layers(x)
-        with packed(layers, 4, dtype):
+        with packed(layers, rows, dtype):
             found = layers(x)
     assert found.dtype == dtype == plain.dtype
     torch.testing.assert_close(
@@ -37,7 +38,7 @@ def test_packed_layers_compute_what_plain_ones_compute(layers, dtype, shape):
 @torch.no_grad()
 def test_afterwards_the_layers_are_as_they_were(layers):
     x = torch.randn(2, 40)
-    with pytest.raises(RuntimeError, match="stopped"), packed(layers, 2, torch.float32):
+    with pytest.raises(RuntimeError, match="stopped"), packed(layers, 4, torch.float32):
         raise RuntimeError("stopped")
     layers[0].weight.zero_()
     layers[0].bias.zero_()
