@@ -319,6 +319,9 @@ def artist_predict(
         str, typer.Option(help="Of the files and in the TSV: png, or webp, smaller.")
     ] = "png",
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="A minute of compiling, then faster steps.")
+    ] = False,
     seed: Seed = 0,
     device: Device = DeviceName.auto,
     overwrite: Overwrite = False,
@@ -355,6 +358,7 @@ def artist_predict(
         device=device.value,
         precision=precision,
         image_format=image_format,
+        compile=compile,
         overwrite=overwrite,
     )
     typer.echo(report)

@@ -119,6 +119,21 @@ def test_a_picture_depends_on_its_row_and_seed_and_not_on_the_others(runs, comma
     assert (other / "predictions.tsv").read_text().splitlines() != [second]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_compiled_steps_draw_the_same_pictures(runs, command, tmp_path):
+    common = ["artist", "predict", runs / "test.tsv", "--model", runs / "model", "--kg",
+              runs / "kg", "--precision", "fp32", "--num-images", 3, "--batch-size", 4]  # fmt: skip
+    assert command(*common, "--out", tmp_path / "plain")[0] == 0
+    code, _, error = command(*common, "--compile", "--out", tmp_path / "compiled")
+    assert code == 0
+    assert "does not work" not in error
+    plain, compiled = (
+        (tmp_path / name / "predictions.tsv").read_text() for name in ("plain", "compiled")
+    )
+    assert compiled == plain
+
+
 def test_the_upper_half_of_given_images_is_kept_and_the_rest_is_drawn(runs, command, tmp_path):
     rows = [f"a\t一只老虎\t{png((200, 0, 0))}", f"b\t没有实体\t{png((0, 0, 200))}"]
     (tmp_path / "images.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
