@@ -1,0 +1,66 @@
+"""Run by `test_devices.py` in a process of its own: torch counts devices before its first step."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException
+
+from artist.config import FUSIONS, TrainConfig
+from artist.dataset import Batch
+from artist.gpt import GPT
+from artist.optimize import make_optimizers
+from artist.sample import sample
+from artist.static_sample import StaticSampler
+from artist.train import StepLoss
+from artist.vqgan import VQGAN, to_uint8
+from tests.accelerator import accelerator, moved
+from tests.artist.test_devices import GUIDED, SPANS
+from tests.artist.test_gpt import TINY, L, T, entities_of, ids_of
+from tests.artist.world import VQ
+
+
+def test_the_accelerator_refuses_what_a_gpu_refuses_and_what_makes_one_wait():
+    with accelerator() as device:
+        there, here = torch.ones(2).to(device), torch.ones(2)
+        assert (there + 1).device == device
+        with pytest.raises(RuntimeError, match="same device"):
+            _ = there + here
+        with pytest.raises(DataDependentOutputException):
+            there.sum().item()
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_training_step_stays_on_its_device_and_waits_for_nothing(fusion):
+    with accelerator() as device:
+        gpt = moved(GPT(replace(TINY, fusion=fusion)), device)
+        ids = ids_of(2)
+        batch = Batch(ids[:, :T] - 9, ids[:, T:], entities_of(SPANS)).to(device)
+        loss = StepLoss(gpt, label_smoothing=0.1)(batch)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
+        for optimizer in make_optimizers(gpt, TrainConfig(size="nano", optimizer="muon")):
+            optimizer.step()
+        assert loss.device == norm.device == device
+        assert all(p.grad is not None for p in gpt.parameters())
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_drawing_stays_on_its_device_and_waits_for_nothing(fusion):
+    with accelerator() as device:
+        gpt = moved(GPT(replace(TINY, fusion=fusion)), device).eval()
+        text, empty = ids_of(2)[:, :T].to(device), torch.full((T,), 9).to(device)
+        entities = entities_of(SPANS).to(device)
+        drawn = sample(gpt, text, entities, [1, 2], GUIDED, empty_ids=empty)
+        static = StaticSampler(gpt, 3, GUIDED, empty_ids=empty)
+        again = static.draw(text, entities, [1, 2])
+        assert drawn.device == again.device == device
+        assert drawn.shape == again.shape == (2, L)
+
+
+def test_codes_and_pictures_stay_on_their_device():
+    with accelerator() as device:
+        codec = moved(VQGAN(VQ), device).eval()
+        codes = codec.encode_codes(torch.rand(2, 3, 8, 8).to(device))
+        assert codes.device == device
+        assert to_uint8(codec.decode_codes(codes)).device == device
