@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.artefact import Run, fingerprint, write_json
@@ -30,12 +28,12 @@ from data.seeds import stream
 from data.tsv import Rejects
 from kg.config import CHECKPOINTS, KGConfig
 from kg.relations import describe_relations
-from kg.scan import normalise
-from kg.triples import Triples, read_triples
+from kg.triples import Triples, normal_names, read_triples
 from kg.vectors import (
     HELD_OUT_FILE,
     METRICS,
     TRIPLES_FILE,
+    ids_in,
     load_vectors,
     read_named_triples,
     read_triples_table,
@@ -272,11 +270,9 @@ def find_known(old: Path, work: Path, config: KGConfig) -> "Known":
         ("entity", entity, ENTITY_NAMES),
         ("relation", relation, RELATION_NAMES),
     ):
-        before = pa.array(map(normalise, open_names(old / file)), pa.large_string())
-        now = open_names(work / file).to_arrow().cast(pa.large_string())
-        place = pc.index_in(now, before).fill_null(-1).to_numpy()
+        place = ids_in(old / file, normal_names(open_names(work / file)))
         new_ids[name] = np.flatnonzero(place >= 0)
-        old_ids[name] = place[new_ids[name]].astype(np.int64)
+        old_ids[name] = place[new_ids[name]]
         vectors[name] = table.numpy()
     if not len(new_ids["entity"]):
         raise InputError(f"{old} knows no entity of this graph; leave --from out.")

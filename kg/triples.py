@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, read_names
+from data.names import Names
 from data.tsv import Rejected, Rejects, is_gzip, open_bytes
 from kg.numbering import Strings, distinct, drop_literals, gather, group, order_names, renumber
 from kg.scan import (
@@ -523,12 +524,25 @@ def _inverse(chosen: Ints, size: int) -> Ids:
 def _rank(names: Bytes, span: Ints, counts: Ids) -> tuple[pa.LargeStringArray, Ints]:
     """The names by falling count, then by name; and their order."""
     order = order_names(names, span, counts)
+    return _gathered(names, span, order), order
+
+
+def _gathered(names: Bytes, span: Ints, order: Ints) -> pa.LargeStringArray:
     data, offsets = gather(names, span, order)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.large_string(), len(order), buffers), order
+    return pa.Array.from_buffers(pa.large_string(), len(order), buffers)
 
 
 # ---- Second pass: names
+
+
+def normal_names(names: Names) -> pa.LargeStringArray:
+    """Names of an id file as a dump's are read: each as `kg.scan.normalise` gives it."""
+    normal = []
+    for lines, begin in names.blocks():
+        cut = _cut(lines.tobytes(), TAB, begin, np.zeros_like(begin))
+        normal.append(_gathered(*cut, np.arange(len(begin))))
+    return pa.concat_arrays(normal)
 
 
 def _names_at(parts: Iterable[_Part], places: Ints) -> tuple[Bytes, Ints]:

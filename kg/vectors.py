@@ -34,7 +34,7 @@ from data.names import Names
 from data.schema import TRIPLES, open_table, table_writer
 from kg.scan import normalise
 from kg.tensors import save_tensors
-from kg.triples import read_triples
+from kg.triples import normal_names, read_triples
 
 RELATION_VECTORS = "relation_vectors.safetensors"
 RELATION_VECTORS_KEY = "relation_vectors"
@@ -71,6 +71,17 @@ def read_triples_table(path: Path) -> Ids:
     return triples
 
 
+def ids_in(path: Path, names: pa.LargeStringArray) -> NDArray[np.int64]:
+    """The ids of names in an id file, -1 where it lacks one.
+
+    Args:
+        path: The file; its names are compared in their normal form, however it holds them.
+        names: Normalised. Of several that are equal in the file, the first counts.
+    """
+    found = pc.index_in(names, normal_names(open_names(path))).fill_null(-1)
+    return np.asarray(found, np.int64)
+
+
 def read_named_triples(folder: Path, dump: Path) -> Ids:
     """The triples of a dump in the ids of a KG folder; those with unknown names are left out.
 
@@ -80,12 +91,8 @@ def read_named_triples(folder: Path, dump: Path) -> Ids:
         InputError: The dump cannot be read, or the folder has no relation names.
     """
     graph = read_triples([dump], min_tail_count=1)
-    ids = []
-    for names, file in ((graph.entities, ENTITY_NAMES), (graph.relations, RELATION_NAMES)):
-        known = pc.utf8_normalize(open_names(folder / file).to_arrow(), "NFKC")
-        found = pc.index_in(names, pc.utf8_trim_whitespace(known))
-        ids.append(found.fill_null(-1).to_numpy())
-    entity, relation = ids
+    entity = ids_in(folder / ENTITY_NAMES, graph.entities)
+    relation = ids_in(folder / RELATION_NAMES, graph.relations)
     head, kind, tail = graph.train.T
     mapped = np.stack([entity[head], relation[kind], entity[tail]], axis=1).astype(np.int32)
     good: Ids = mapped[(mapped >= 0).all(axis=1)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from data.errors import ArtefactError, ConfigError, InputError, Interrupted
 from data.kg_folder import read_names, read_vectors, write_names
 from data.schema import TRIPLES, open_table
 from kg.config import KGConfig
-from kg.train import eval_kg, hold_out, train_kg
+from kg.train import eval_kg, find_known, hold_out, train_kg
 from kg.vectors import nearest, nearest_ids
 
 SMALL = KGConfig(dim=16, epochs=30, batch_size=256, valid_fraction=0.1)
@@ -230,6 +231,16 @@ def test_a_new_dump_keeps_the_vectors_of_known_names(dump, folder, tmp_path):
     assert sum(name.endswith("菜") for name in near) >= 3
     with pytest.raises(InputError, match="--dim 16"):
         train_kg(newer, tmp_path / "b", config=KGConfig(dim=8), device="cpu", start=folder)
+
+
+def test_known_names_are_found_however_either_folder_spells_them(folder, tmp_path):
+    odd = shutil.copytree(folder, tmp_path / "odd")
+    names = read_names(folder / "entity2id.txt")
+    write_names(odd / "entity2id.txt", [f"\u3000{name}" for name in reversed(names)])
+    for old, work in ((folder, odd), (odd, folder)):
+        known = find_known(old, work, SMALL)
+        assert known.new_ids["entity"].tolist() == list(range(len(names)))
+        assert known.old_ids["entity"].tolist() == list(reversed(range(len(names))))
 
 
 def test_a_stopped_run_is_finished_on_demand(dump, tmp_path, monkeypatch):

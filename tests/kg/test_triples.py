@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import data.names
 import kg.triples
 from benchmarks.bench_kg_read import make_dump
 from data.errors import InputError
+from data.names import Names
 from data.tsv import Rejects
-from kg.triples import Triples, read_triples
+from kg.scan import normalise
+from kg.triples import Triples, normal_names, read_triples
 from tests.conftest import ROOT
 
 Named = set[tuple[str, str, str]]
@@ -274,6 +277,19 @@ def test_a_folder_that_is_none_of_openkes_is_refused(tmp_path):
         read_triples([tmp_path])
     with pytest.raises(InputError, match="give it alone"):
         read_triples([tmp_path, write(tmp_path / "d.tsv", "a\tb\tc\n")])
+
+
+@given(
+    names=st.lists(
+        st.text(st.characters(codec="utf-8", min_codepoint=12)) | st.text("ａ① é́　가b"),
+        min_size=1,
+        max_size=9,
+    )
+)
+def test_an_id_files_names_are_normalised_as_a_dumps_are(names):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data.names, "_BLOCK", 4)
+        assert normal_names(Names.of(names)).to_pylist() == [normalise(name) for name in names]
 
 
 def test_a_row_that_does_not_end_is_refused(tmp_path, monkeypatch):
