@@ -4,6 +4,7 @@ EasyNLP keeps three attention projections where we have one fused; all other ten
 Nothing is loaded loosely: a tensor that is missing, left over or of another shape is an error.
 """
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ def to_easynlp(state: Mapping[str, Tensor], block_size: int) -> dict[str, Tensor
 def read_tensors(path: Path, failure: str, advice: str) -> Any:
     """What a `.safetensors` file or torch's own holds, on the CPU; no code in it is run.
 
+    Tensors are mapped where the format allows: those that nobody uses are not read.
+
     Args:
         path: The file.
         failure: What the message says of it, such as `cannot be read as weights`.
@@ -71,19 +74,27 @@ def read_tensors(path: Path, failure: str, advice: str) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch and safetensors raise many kinds here
         reason = str(error).partition("\n")[0][:200]
         raise InputError(f"{path} {failure}: {type(error).__name__}: {reason}. {advice}") from None
 
 
-def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load a state dict, naming what does not fit.
+def read_state(path: Path, failure: str, advice: str) -> dict[str, Tensor]:
+    """The same, of a file that holds nothing but tensors by name, in float32.
 
     Raises:
-        InputError: Tensors are missing, unexpected or of another shape.
+        InputError: It cannot be read, or holds something else.
     """
-    own = module.state_dict()
+    state = read_tensors(path, failure, advice)
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path} does not hold tensors by name. {advice}")
+    return {name: tensor.float() for name, tensor in state.items()}
+
+
+def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """How tensors differ from a module's own in names and shapes, three at most; empty if not."""
     missing = sorted(own.keys() - state.keys())
     unexpected = sorted(state.keys() - own.keys())
     reshaped = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
@@ -92,7 +103,16 @@ def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: st
         *(f"unexpected {k}" for k in unexpected),
         *(f"{k} is {tuple(state[k].shape)}, expected {tuple(own[k].shape)}" for k in reshaped),
     ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise InputError(f"{source} does not fit the model: {'; '.join(problems[:3])}{more}.")
+    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more
+
+
+def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict, naming what does not fit.
+
+    Raises:
+        InputError: Tensors are missing, unexpected or of another shape.
+    """
+    if wrong := misfit(module.state_dict(), state):
+        raise InputError(f"{source} does not fit the model: {wrong}.")
     module.load_state_dict(dict(state))

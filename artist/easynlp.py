@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from artist.checkpoint import from_easynlp, load_strict, to_easynlp
+from artist.checkpoint import from_easynlp, load_strict, read_state, to_easynlp
 from artist.config import EASYNLP_ENTITIES
 from artist.gpt import GPT, GPTConfig
 from artist.model_folder import Model, load_model, save_model
@@ -217,11 +217,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     """The GPT's tensors of a `pytorch_model.bin`, without their prefix."""
     if not path.is_file():
         raise InputError(f"{path} does not exist.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises many kinds here
-        reason = str(error).partition("\n")[0][:200]
-        raise InputError(f"{path} cannot be loaded: {type(error).__name__}: {reason}") from None
+    content = read_state(path, "cannot be loaded", "Fetch it again.")
     unknown = [name for name in content if not name.startswith((_GPT, _VQGAN))]
     if unknown:
         raise InputError(
@@ -229,7 +225,5 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f"{', '.join(unknown[:3])}."
         )
     return {
-        name.removeprefix(_GPT): tensor.float()
-        for name, tensor in content.items()
-        if name.startswith(_GPT)
+        name.removeprefix(_GPT): tensor for name, tensor in content.items() if name.startswith(_GPT)
     }

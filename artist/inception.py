@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from artist.checkpoint import read_tensors
+from artist.checkpoint import misfit, read_state
 from data.artefact import sha256
 from data.errors import InputError
 
@@ -250,27 +250,14 @@ def load_inception(path: Path) -> Loaded:
             f"{path} does not exist. FID, KID and IS need the weights that pytorch-fid publishes "
             f"as pt_inception-2015-12-05-{PUBLISHED}.pth; fetch that file and give its path."
         )
-    state = read_tensors(path, "cannot be read as weights", "Fetch pytorch-fid's file again.")
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path} does not hold tensors by name.")
+    state = read_state(path, "cannot be read as weights", "Fetch pytorch-fid's file again.")
+    state = {k: v for k, v in state.items() if not k.endswith(_COUNTER)}
     network = Inception()
     own = {k: v for k, v in network.state_dict().items() if not k.endswith(_COUNTER)}
-    state = {k: v.float() for k, v in state.items() if not k.endswith(_COUNTER)}
-    differences = [
-        *(f"{name} is missing" for name in own if name not in state),
-        *(f"{name} does not belong" for name in state if name not in own),
-        *(
-            f"{name} is {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-            for name in own
-            if name in state and state[name].shape != own[name].shape
-        ),
-    ]
-    if differences:
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+    if wrong := misfit(own, state):
         raise InputError(
-            f"{path} is not the Inception network of FID ({', '.join(differences[:3])}{more}). "
-            f"Figures from another network compare with nobody's; use "
-            f"pt_inception-2015-12-05-{PUBLISHED}.pth."
+            f"{path} is not the Inception network of FID: {wrong}. Figures from another network "
+            f"compare with nobody's; use pt_inception-2015-12-05-{PUBLISHED}.pth."
         )
     network.load_state_dict(state, strict=False)
     network.eval().requires_grad_(False)

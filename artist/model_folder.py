@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from artist.checkpoint import load_strict
+from artist.checkpoint import load_strict, read_state
 from artist.gpt import GPT, GPTConfig
 from artist.vqgan import VQGAN
 from artist.vqgan_folder import load_vqgan, save_vqgan
@@ -106,10 +106,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Model:
     """
     config = read_config(folder)
     gpt = GPT(gpt_config(config["gpt"]))
-    try:
-        state = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder / WEIGHTS} cannot be read: {error}.") from None
+    state = read_state(folder / WEIGHTS, "cannot be read", "Copy or train the model again.")
     load_strict(gpt, state, str(folder / WEIGHTS))
     tokenizer = Tokenizer.load(folder)
     if tokenizer.fingerprint != config["tokenizer_fingerprint"]:

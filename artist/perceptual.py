@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from artist.checkpoint import load_strict, read_tensors
-from data.errors import InputError
+from artist.checkpoint import load_strict, read_state
 
 _WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for pixels 0..1
@@ -68,10 +67,8 @@ def load_vgg(path: Path) -> VGGFeatures:
         InputError: It cannot be read, or its tensors are not VGG16's.
     """
     advice = "Give torchvision's vgg16-397923af.pth."
-    state = read_tensors(path, "cannot be read as VGG16's weights", advice)
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path} does not hold tensors by name. {advice}")
-    tensors = {k: v.float() for k, v in state.items() if not k.startswith(_OTHER_PARTS)}
+    state = read_state(path, "cannot be read as VGG16's weights", advice)
+    tensors = {k: v for k, v in state.items() if not k.startswith(_OTHER_PARTS)}
     model = VGGFeatures()
     load_strict(model, tensors, str(path))
     return model.eval()

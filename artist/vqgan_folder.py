@@ -10,11 +10,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from artist.checkpoint import load_strict, read_tensors
+from artist.checkpoint import load_strict, read_state, read_tensors
 from artist.vqgan import VQGAN, VQGANConfig
 from data.artefact import write_json
 from data.errors import InputError
@@ -83,10 +82,7 @@ def _read_folder(folder: Path) -> tuple[VQGANConfig, dict[str, Tensor]]:
             raise InputError(f"{folder / CONFIG} does not describe a VQGAN.")
     except (ValueError, OSError) as error:
         raise InputError(f"{folder / CONFIG} cannot be read: {error}.") from None
-    try:
-        state = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{folder / WEIGHTS} cannot be read: {error}.") from None
+    state = read_state(folder / WEIGHTS, "cannot be read", "Copy or train the VQGAN again.")
     return VQGANConfig.from_dict(values), state
 
 

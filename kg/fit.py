@@ -104,13 +104,18 @@ class Known:
 def pick_device(name: str) -> torch.device:
     """The device for `auto`, `cpu` or `cuda`.
 
+    `artist.device` has its like: no stage imports another, and what they share knows no torch.
+
     Raises:
         ConfigError: There is no such device here.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: no GPU is visible here. Use --device cpu, or auto.")
+        raise ConfigError(
+            f"--device {name}: torch {torch.__version__} sees no GPU. Use --device cpu, or install "
+            "a CUDA build of torch."
+        )
     # With its number, as tensors name it: devices are compared.
     return (
         torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else torch.device(name)

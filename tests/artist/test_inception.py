@@ -164,9 +164,10 @@ def test_another_network_is_refused_with_what_is_missing(network, tmp_path):
     with pytest.raises(InputError) as error:
         load_inception(path)
     said = str(error.value)
-    assert "Mixed_7c.branch_pool.conv.weight is missing" in said
-    assert "AuxLogits.fc.weight does not belong" in said
-    assert "fc.weight is (1000, 2048) instead of (1008, 2048)" in said
+    assert "missing Mixed_7c.branch_pool.conv.weight" in said
+    assert "unexpected AuxLogits.fc.weight" in said
+    assert "fc.weight is (1000, 2048), expected (1008, 2048)" in said
+    assert "use pt_inception-2015-12-05-6726825d.pth" in said
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", None])

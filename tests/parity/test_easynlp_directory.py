@@ -82,6 +82,15 @@ def test_an_imported_knowl_model_draws_the_codes_of_the_released_one(golden, tmp
     assert torch.equal(codes, vectors["greedy_ids"])
 
 
+def test_weights_in_torchs_older_format_are_the_same(golden, tmp_path):
+    tensors = make_directory(golden, tmp_path / "theirs", "painter_tiny")
+    torch.save(tensors, tmp_path / "theirs" / WEIGHTS, _use_new_zipfile_serialization=False)
+    import_easynlp(tmp_path / "theirs", tmp_path / "ours", resolution=PIXELS)
+    export_easynlp(tmp_path / "ours", tmp_path / "back")
+    back = torch.load(tmp_path / "back" / WEIGHTS, weights_only=True)
+    assert all(torch.equal(back[k], tensors[k]) for k in tensors)
+
+
 @pytest.mark.parametrize("name", ["painter_tiny", "knowl_tiny"])
 def test_a_directory_comes_back_as_it_was(golden, tmp_path, name):
     theirs = make_directory(golden, tmp_path / "theirs", name)
@@ -118,6 +127,9 @@ def test_wrong_directories_say_what_is_wrong(golden, tmp_path):
         torch.save(changed, tmp_path / "changed" / WEIGHTS)
         with pytest.raises(InputError, match=said):
             import_easynlp(tmp_path / "changed", out, resolution=PIXELS, overwrite=True)
+    torch.save([torch.zeros(1)], theirs / WEIGHTS)
+    with pytest.raises(InputError, match="does not hold tensors by name"):
+        import_easynlp(theirs, out, resolution=PIXELS, overwrite=True)
     (theirs / WEIGHTS).write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="cannot be loaded"):
         import_easynlp(theirs, out, resolution=PIXELS, overwrite=True)
