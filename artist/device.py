@@ -78,6 +78,8 @@ def describe_machine() -> str:
         ("resvg_py", "demo"),
         ("rjieba", "--segment"),
         ("tensorboard", "--tensorboard"),
+        ("distributed", "--cluster"),
+        ("h5py", "kg import, of PyTorch-BigGraph"),
     ):
         found = "installed" if find_spec(package) else "not installed"
         lines.append(f"{package:16} {found} ({use})")

@@ -349,6 +349,7 @@ def _train(
         }
         write_json(work / METRICS, metrics)
     if learn:
+        logger.info("measured; now again on all triples, those held out too")
         (work / _AFTER).mkdir(exist_ok=True)
         trained = train(
             np.concatenate(splits.all),
