@@ -1,8 +1,12 @@
 """Loops over bytes and ids, compiled to machine code by numba."""
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any, TypeVar, cast
 
+import numpy as np
 from numba import njit
 
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -16,3 +20,25 @@ def jit(function: _F) -> _F:
     compiled must stay within its arrays.
     """
     return cast(_F, njit(cache=True, nogil=True)(function))
+
+
+def in_threads(kernel: Callable[..., None], count: int, num_threads: int, *arguments: Any) -> None:
+    """Run kernel(begin, end, ...) over 0..count, a part in each of so many threads.
+
+    Not numba's own threads: those burn their core while they wait for torch.
+    """
+    num_threads = min(num_threads, count)
+    if num_threads <= 1:
+        kernel(0, count, *arguments)
+        return
+    edges = np.linspace(0, count, num_threads + 1).astype(int).tolist()
+    parts = [
+        _pool(num_threads).submit(kernel, begin, end, *arguments) for begin, end in pairwise(edges)
+    ]
+    for part in parts:
+        part.result()
+
+
+@cache
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_threads, "kernel")

@@ -7,9 +7,6 @@ Legend: G chunks, S triples a chunk, N negatives a chunk, D dim, M looked-up row
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,30 +14,15 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
+from data.jit import in_threads
+
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
 
-@cache
-def _pool(num_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(num_threads, "kg-kernel")
-
-
 def in_torchs_threads(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
-    """Run kernel(begin, end, ...) over 0..count, a part in each of torch's threads.
-
-    Not numba's own threads: those burn their core while they wait for torch.
-    """
-    num_threads = min(torch.get_num_threads(), count)
-    if num_threads <= 1:
-        kernel(0, count, *arguments)
-        return
-    edges = np.linspace(0, count, num_threads + 1).astype(int).tolist()
-    parts = [
-        _pool(num_threads).submit(kernel, begin, end, *arguments) for begin, end in pairwise(edges)
-    ]
-    for part in parts:
-        part.result()
+    """Run kernel(begin, end, ...) over 0..count, a part in each of torch's threads."""
+    in_threads(kernel, count, torch.get_num_threads(), *arguments)
 
 
 # Like `data.jit.jit`, but sums may be taken in any order, so that they are done sixteen at a time.

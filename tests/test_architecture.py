@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "cli": {"commands", "data", "artist", "demo", "proof"},
 }
 MAY_PRINT = {"commands", "cli"}
-TENSORS_ONLY = ("gpt.py", "vqgan.py", "sample.py", "static_sample.py", "packed.py")
+TENSORS_ONLY = ("gpt.py", "vqgan.py", "fused.py", "sample.py", "static_sample.py", "packed.py")
 
 
 def sources(room: str) -> list[Path]:
