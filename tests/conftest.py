@@ -1,6 +1,7 @@
 """What tests share: where golden vectors and real data lie, if they are beside the repository."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from hypothesis import HealthCheck, settings
 import cli
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
+# A script's background job begins with Ctrl-C ignored, and what it starts would ignore it too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure: neither the time of an example nor that of making it is a verdict.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
