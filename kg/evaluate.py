@@ -69,6 +69,14 @@ def make_queries(triples: Ids, known: list[Ids]) -> Queries:
     )
 
 
+def num_in(triples: Ids, graph: Ids) -> int:
+    """How many of some triples a graph holds."""
+    head, relation, tail = triples.astype(np.int64).T
+    relations = 1 + max(int(t[:, 1].max(initial=0)) for t in (triples, graph))
+    pairs = _matches(head * relations + relation, [graph], 0, 2, relations)
+    return sum(len(np.unique(query[answer == tail[query]])) for query, answer in pairs)
+
+
 def _matches(
     keys: Ints, known: list[Ids], given: int, asked: int, relations: int
 ) -> list[tuple[Ints, Ints]]:

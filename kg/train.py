@@ -97,12 +97,15 @@ def describe(metrics: dict[str, Any]) -> str:
     """The metrics in one line."""
     if "both" not in metrics:
         return "not measured: no triples were held out"
+    kind = "given" if "in_graph" in metrics else "held-out"
     since = "; they were learned afterwards" if metrics.get("learned_since") else ""
+    if metrics.get("in_graph"):
+        since = f"; {metrics['in_graph']} of them are in the graph and may have been learned"
     both = metrics["both"]
     pool = metrics["candidates"]
     among = "all entities" if pool == "all" else f"{pool} sampled entities"
     return (
-        f"filtered, among {among}, {metrics['num_triples']} held-out triples: "
+        f"filtered, among {among}, {metrics['num_triples']} {kind} triples: "
         f"MRR {both['mrr']:.3f}, "
         + ", ".join(f"Hits@{k} {both[f'hits@{k}']:.3f}" for k in (1, 3, 10))
         + since
@@ -412,10 +415,11 @@ def eval_kg(
         seed: Of the sample.
 
     Raises:
-        InputError: The folder or the file cannot be used, or nothing was held out.
+        InputError: The folder or the file cannot be used, nothing was held out, or the graph knows
+            none of the given triples' names.
     """
     from data.artefact import read_manifest
-    from kg.evaluate import evaluate, make_queries
+    from kg.evaluate import evaluate, make_queries, num_in
     from kg.fit import pick_device
 
     manifest = read_manifest(kg)
@@ -426,6 +430,8 @@ def eval_kg(
     if not len(asked):
         raise InputError(
             f"{kg} held nothing out (--valid-fraction 0). Give triples to measure with --triples."
+            if triples is None
+            else f"{triples} has no triple whose names {kg} all knows."
         )
     place = pick_device(device)
     queries = make_queries(asked, [*known, asked])
@@ -438,6 +444,8 @@ def eval_kg(
         seed=seed,
         kinds=describe_relations(known[0], len(relation)).kind if by_relation_type else None,
     )
+    if triples is not None:
+        metrics["in_graph"] = num_in(asked, known[0])
     if triples is None and "from" in manifest.inputs:
         logger.warning(
             "%s kept vectors of an older folder, which may have learned these triples; %s holds "

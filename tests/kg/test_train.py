@@ -197,7 +197,33 @@ def test_without_held_out_triples_nothing_is_measured(dump, tmp_path):
     assert "not measured" in str(report)
     with pytest.raises(InputError, match="--triples"):
         eval_kg(tmp_path / "kg", device="cpu")
-    assert eval_kg(tmp_path / "kg", triples=dump, device="cpu").metrics["num_triples"] == 243
+    report = eval_kg(tmp_path / "kg", triples=dump, device="cpu")
+    assert report.metrics["num_triples"] == 243
+    assert "243 given triples" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("rows", "num_triples", "in_graph"),
+    [
+        ("一菜\t类别\t蔬菜\n一菜\t类别\t乐器\n", 2, 1),
+        ("一菜\t颜色\t蔬菜\n", 1, 0),
+        ("一菜\t类别\t蔬菜\n一菜\t颜色\t红\n蔬菜\t上级\t无人知道\n", 2, 2),
+    ],
+)
+def test_given_triples_that_may_have_been_learned_are_told(
+    folder, tmp_path, rows, num_triples, in_graph
+):
+    (tmp_path / "t.tsv").write_text(rows, encoding="utf-8")
+    report = eval_kg(folder, triples=tmp_path / "t.tsv", device="cpu")
+    assert f"{num_triples} given triples" in str(report)
+    assert report.metrics["in_graph"] == in_graph
+    assert (f"{in_graph} of them are in the graph" in str(report)) == bool(in_graph)
+
+
+def test_given_triples_of_unknown_names_are_an_error(folder, tmp_path):
+    (tmp_path / "t.tsv").write_text("无人\t类别\t知道\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"t\.tsv has no triple whose names .* all knows"):
+        eval_kg(folder, triples=tmp_path / "t.tsv", device="cpu")
 
 
 def test_no_entity_or_relation_loses_its_last_triple():
