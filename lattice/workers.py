@@ -155,7 +155,7 @@ class _Worker:
 def _serve(connection: Connection, recipe: Recipe) -> None:
     """The worker's life: tasks come, results go, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who ends us
-    tasks: SimpleQueue[Task] = SimpleQueue()
+    tasks: SimpleQueue[Task | Exception] = SimpleQueue()
 
     def listen() -> None:
         while True:
@@ -163,12 +163,16 @@ def _serve(connection: Connection, recipe: Recipe) -> None:
                 tasks.put(connection.recv())
             except (EOFError, OSError):
                 os._exit(0)  # the parent is gone
+            except Exception as error:  # the task could not be unpickled
+                tasks.put(error)
 
     maker = recipe.open()
     threading.Thread(target=listen, daemon=True).start()
     while True:
         task = tasks.get()
         try:
+            if isinstance(task, Exception):
+                raise task
             answer: tuple[bool, Any] = (False, task.run(maker))
         except Exception as error:
             answer = (True, error)

@@ -11,8 +11,6 @@ from hypothesis import HealthCheck, settings
 import cli
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
-# A script's background job begins with Ctrl-C ignored, and what it starts would ignore it too.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure: neither the time of an example nor that of making it is a verdict.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -20,6 +18,11 @@ settings.load_profile("patient")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+def pytest_configure() -> None:
+    """Let tests be interrupted: a script's background job ignores Ctrl-C, and so its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -206,6 +206,19 @@ def test_a_task_that_kills_every_worker_is_one_clear_error(recipe, tmp_path):
         list(run_tasks(recipe, tasks, 2))
 
 
+class Unreadable(ChunkTask):
+    """Cannot be unpickled."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+def test_a_task_that_a_worker_cannot_read_is_an_error_and_no_standstill(recipe, tmp_path):
+    task = Unreadable(Chunk(1, b"1\ta\n"), tmp_path / "1.arrow")
+    with pytest.raises(ValueError, match="no number"):
+        list(run_tasks(recipe, [task], 1))
+
+
 def test_a_workers_complaint_is_the_commands(world, tmp_path):
     whole = (world / "corpus" / "part-0.tsv.gz").read_bytes()
     (tmp_path / "a.tsv.gz").write_bytes(whole)
