@@ -13,7 +13,8 @@ from artist.optimize import make_optimizers
 from artist.sample import sample
 from artist.static_sample import StaticSampler
 from artist.train import StepLoss
-from artist.vqgan import VQGAN, to_uint8
+from artist.vqgan import VQGAN, codebook_loss, to_uint8
+from artist.vqgan_losses import PatchDiscriminator, discriminator_loss, reconstruction_loss
 from tests.accelerator import accelerator, moved
 from tests.artist.test_devices import GUIDED, SPANS
 from tests.artist.test_gpt import TINY, L, T, entities_of, ids_of
@@ -64,3 +65,14 @@ def test_codes_and_pictures_stay_on_their_device():
         codes = codec.encode_codes(torch.rand(2, 3, 8, 8).to(device))
         assert codes.device == device
         assert to_uint8(codec.decode_codes(codes)).device == device
+
+
+def test_a_step_of_the_vqgan_s_training_stays_on_its_device():
+    with accelerator() as device:
+        codec, judge = moved(VQGAN(VQ), device), moved(PatchDiscriminator(), device)
+        images = torch.rand(2, 3, 8, 8).to(device)
+        out = codec(images)
+        drawn = out.reconstruction
+        loss = reconstruction_loss(drawn, images) + codebook_loss(out.latents, out.quantised)
+        (loss + discriminator_loss(judge(images), judge(drawn))).backward()
+        assert all(p.grad.device == device for p in codec.decoder.parameters())

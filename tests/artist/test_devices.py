@@ -6,7 +6,10 @@ Those comparisons run on the CPU too, against itself, so that they are known to 
 
 import subprocess
 import sys
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -42,7 +45,7 @@ def test_the_tensor_code_stays_on_its_device_and_waits_for_nothing():
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/artist/accelerated.py"]
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert "8 passed" in done.stdout
+    assert "9 passed" in done.stdout
 
 
 @pytest.mark.parametrize("name", DEVICES)
@@ -127,3 +130,63 @@ def test_a_static_sampler_refuses_more_rows_than_it_is_made_for():
     text, _ = captions(CPU)
     with pytest.raises(ValueError, match="2 rows for a sampler of 1"):
         static.draw(text, None, [1, 2])
+
+
+class Recording:
+    """Stands for a CUDA graph where there is no GPU: what is recorded runs again at a replay."""
+
+    def __init__(self):
+        self.step = None
+
+    def pool(self):
+        return None
+
+    def replay(self):
+        self.step()
+
+
+def test_what_is_recorded_serves_its_block_of_positions_and_leaves_no_trace(monkeypatch):
+    """The steps themselves are real; only the GPU's recorder is not."""
+    config = SamplingConfig(top_k=5)
+    gpt, (text, entities) = middling("lattice", CPU), captions(CPU)
+    static = StaticSampler(gpt, 2, config)
+    step, made, recording = static._step, [], None
+
+    @contextmanager
+    def graph(one, pool):
+        nonlocal recording
+        recording = one
+        yield
+        recording = None
+
+    def observed(seen):
+        if recording is not None:
+            made.append(seen)
+            recording.step = partial(step, seen)
+        else:
+            step(seen)
+
+    monkeypatch.setattr(static, "_step", observed)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recording)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "Stream", MagicMock())
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
+    static._record()
+    assert made == [32, 64, 96] == list(static.graphs)
+    monkeypatch.setattr(static, "_step", None)  # from here on only replays
+    drawn = static.draw(text, entities, [1, 2])
+    assert torch.equal(drawn, sample_plain(gpt, text, entities, [1, 2], config))
+
+
+def test_where_nothing_can_be_recorded_a_warning_says_so_and_steps_run_one_by_one(
+    monkeypatch, caplog
+):
+    config = SamplingConfig(top_k=5)
+    gpt, (text, entities) = middling("lattice", CPU), captions(CPU)
+    static = StaticSampler(gpt, 2, config)
+    monkeypatch.setattr(torch.cuda, "Stream", MagicMock(side_effect=RuntimeError("no such thing")))
+    static._record()
+    assert "Drawing without CUDA graphs, slower at small batches: no such thing" in caplog.text
+    drawn = static.draw(text, entities, [1, 2])
+    assert torch.equal(drawn, sample_plain(gpt, text, entities, [1, 2], config))
