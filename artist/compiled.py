@@ -1,7 +1,8 @@
 """`torch.compile` that needs no compiler: where it fails, everything runs as it is."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +22,15 @@ class Compiled(nn.Module):
     def forward(self, *values: Any) -> Any:
         """What the module returns."""
         return self._call(*values)
+
+
+@contextmanager
+def constant_weights() -> Iterator[None]:
+    """What is compiled inside may lay weights out as it likes: they never change again."""
+    from torch._inductor import config
+
+    with config.patch(freezing=True):
+        yield
 
 
 def compiled(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,11 +16,12 @@ are compiled. Either way the codes are those of the plain sampler.
 import copy
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from artist.compiled import compiled
+from artist.compiled import compiled, constant_weights
 from artist.config import SamplingConfig
 from artist.gpt import GPT, Entities, KVCache
 from artist.sample import guidance, guide, pick, uniforms, with_empty
@@ -75,6 +76,9 @@ class StaticSampler:
         self.fresh = torch.zeros(len(self.cache.layers[0][0]), dtype=torch.long, device=self.device)
         self.position = torch.zeros(1, dtype=torch.long, device=self.device)
         self._step = compiled(self._plain_step) if compile else self._plain_step
+        # On CPUs the compiler then lays them out for few rows.
+        constant = compile and self.device.type == "cpu"
+        self._weights = constant_weights if constant else nullcontext
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         if self.device.type == "cuda":
             self._record()
@@ -112,7 +116,7 @@ class StaticSampler:
             )
         self.random.copy_(_filled(uniforms(seeds, self.image_len, self.device), self.rows))
         self.codes[:, :first] = given
-        with self._precision():
+        with self._precision(), self._weights():
             self._prefill(text_ids, entities, given)
             for position in range(self.text_len + first, self.text_len + self.image_len - 1):
                 self._advance(_up_to_block(position + 1))

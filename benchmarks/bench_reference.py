@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from artist.config import SIZES, SamplingConfig
 from artist.gpt import GPT, GPTConfig, parameter_groups
 from artist.sample import sample
+from artist.static_sample import StaticSampler
 from artist.vqgan import VQGAN, VQGANConfig, channels_last, to_uint8
 from data.memory import reuse_freed_memory
 
@@ -175,6 +176,14 @@ def bench_sample(options: argparse.Namespace, config: GPTConfig) -> dict[str, fl
         )
         found[f"ours_{name}_s"] = cpu_seconds(run)
         found[f"ratio_{name}"] = their / found[f"ours_{name}_s"]
+        if options.compile:
+            static = StaticSampler(
+                model, options.batch, SamplingConfig(top_k=100), dtype=dtype, compile=True
+            )
+            static.draw(text, None, seeds)  # compiles
+            run = lambda static=static: static.draw(text, None, seeds)  # noqa: E731
+            found[f"ours_{name}_compiled_s"] = cpu_seconds(run)
+            found[f"ratio_{name}_compiled"] = their / found[f"ours_{name}_compiled_s"]
     return found
 
 
@@ -230,6 +239,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--points", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="sample: compiled steps as well")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
