@@ -25,11 +25,15 @@ class Compiled(nn.Module):
 
 
 @contextmanager
-def constant_weights() -> Iterator[None]:
-    """What is compiled inside may lay weights out as it likes: they never change again."""
-    from torch._inductor import config
+def many_variants(*, constant_weights: bool) -> Iterator[None]:
+    """For calls of `compiled` functions: any number of shapes and settings may be compiled.
 
-    with config.patch(freezing=True):
+    With `constant_weights` the compiler may lay weights out as it likes: they never change again.
+    """
+    from torch._dynamo import config as dynamo
+    from torch._inductor import config as inductor
+
+    with dynamo.patch(recompile_limit=1000), inductor.patch(freezing=constant_weights):
         yield
 
 

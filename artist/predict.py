@@ -302,7 +302,9 @@ class Artist:
         self.model, self.vectors, self.compile = model, vectors, compile
         self.device = next(model.gpt.parameters()).device
         self.dtype = choose_dtype(precision, self.device)
-        self.codec = model.vqgan.decoding_in(self.dtype)
+        # Not float16: some VQGANs' features leave its range.
+        half = self.dtype == torch.bfloat16
+        self.codec = model.vqgan.decoding_in(torch.bfloat16 if half else torch.float32)
         self._static: StaticSampler | None = None  # of the last setting
 
     def rows(self, table: pa.Table) -> Rows:

@@ -16,12 +16,12 @@ are compiled. Either way the codes are those of the plain sampler.
 import copy
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from artist.compiled import compiled, constant_weights
+from artist.compiled import compiled, many_variants
 from artist.config import SamplingConfig
 from artist.gpt import GPT, Entities, KVCache
 from artist.sample import guidance, guide, pick, uniforms, with_empty
@@ -75,10 +75,8 @@ class StaticSampler:
         self.codes = torch.zeros(rows, sizes.image_len, dtype=torch.long, device=self.device)
         self.fresh = torch.zeros(len(self.cache.layers[0][0]), dtype=torch.long, device=self.device)
         self.position = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.compile = compile
         self._step = compiled(self._plain_step) if compile else self._plain_step
-        # On CPUs the compiler then lays them out for few rows.
-        constant = compile and self.device.type == "cpu"
-        self._weights = constant_weights if constant else nullcontext
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         if self.device.type == "cuda":
             self._record()
@@ -116,7 +114,7 @@ class StaticSampler:
             )
         self.random.copy_(_filled(uniforms(seeds, self.image_len, self.device), self.rows))
         self.codes[:, :first] = given
-        with self._precision(), self._weights():
+        with self._precision(), self._compiling():
             self._prefill(text_ids, entities, given)
             for position in range(self.text_len + first, self.text_len + self.image_len - 1):
                 self._advance(_up_to_block(position + 1))
@@ -159,6 +157,11 @@ class StaticSampler:
         reduced = self.dtype != torch.float32
         return torch.autocast(self.device.type, self.dtype, enabled=reduced, cache_enabled=False)
 
+    def _compiling(self) -> AbstractContextManager[None]:
+        # Given constant weights, a CPU's compiler lays them out for few rows.
+        on_cpu = self.device.type == "cpu"
+        return many_variants(constant_weights=on_cpu) if self.compile else nullcontext()
+
     @torch.no_grad()
     def _record(self) -> None:
         """Record a graph for each block of positions; where that fails, steps run one by one."""
@@ -166,7 +169,7 @@ class StaticSampler:
         blocks = range(_up_to_block(self.text_len + 1), _up_to_block(last + 1) + 1, BLOCK)
         graphs: dict[int, torch.cuda.CUDAGraph] = {}
         try:
-            with self._precision():
+            with self._precision(), self._compiling():
                 stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
                 stream.wait_stream(torch.cuda.current_stream(self.device))
                 with torch.cuda.stream(stream):
