@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PYTEST ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-slow lint bench clean help
+.PHONY: demo test test-slow lint bench bench-gpu clean help
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,8 +29,12 @@ lint: $(VENV)/.installed ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed ## the benchmarks that fit a laptop; each prints a ratio to a named baseline
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.installed ## the benchmarks for a CPU; each prints a ratio to a named baseline
+	@for script in $(filter-out %_device.py,$(sort $(wildcard benchmarks/bench_*.py))); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-gpu: $(VENV)/.installed ## the tests and benchmarks for a GPU
+	$(BIN)/python -m pytest -m gpu
+	@for script in benchmarks/bench_*_device.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## remove the environment, the runs and the caches
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

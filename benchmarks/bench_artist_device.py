@@ -19,6 +19,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -240,27 +241,32 @@ def main() -> None:
     name = torch.cuda.get_device_name(bench.device) if on_gpu else "CPU"
     found: dict[str, Any] = {"device": name, "torch": torch.__version__, "size": options.size}
 
-    def note(what: str, values: dict[str, Any]) -> None:
-        found[what] = values
-        print(what, ", ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
+    def note(what: str, measure: Callable[[], dict[str, Any]]) -> None:
+        try:
+            found[what] = measure()
+        except torch.OutOfMemoryError:
+            found[what] = {}
+        said = ", ".join(f"{k} {v:.4g}" for k, v in found[what].items())
+        print(what, said or "out of memory", flush=True)
 
     print(f"{name}, torch {torch.__version__}, {options.size}, {bench.dtype}")
     matrix_rate, memory_rate = bench.matrix_rate(), bench.memory_rate()
-    note("rates", {"tflop_per_second": matrix_rate / 1e12, "gb_per_second": memory_rate / 1e9})
-    note("correctness", bench.correctness())
+    rates = {"tflop_per_second": matrix_rate / 1e12, "gb_per_second": memory_rate / 1e9}
+    note("rates", lambda: rates)
+    note("correctness", bench.correctness)
     if "train" in options.what:
         for rows in options.train_batches:
             for compiled in (False, True)[: 1 + options.compile]:
                 way = "compiled" if compiled else "eager"
-                note(f"train {rows} {way}", bench.train(rows, compiled, matrix_rate))
+                note(f"train {rows} {way}", partial(bench.train, rows, compiled, matrix_rate))
     if "sample" in options.what:
         for rows in options.sample_batches:
-            note(f"sample {rows}", bench.sample(rows, memory_rate))
+            note(f"sample {rows}", partial(bench.sample, rows, memory_rate))
     if "draw" in options.what:
         for rows in options.sample_batches:
             for guided in (False, True):
                 way = "guided" if guided else "plain"
-                note(f"draw {rows} {way}", bench.draw(rows, guided))
+                note(f"draw {rows} {way}", partial(bench.draw, rows, guided))
     if options.profile:
         print(bench.profiled(options.sample_batches[0]))
     print(json.dumps(found))
