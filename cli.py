@@ -18,7 +18,7 @@ from commands.kg import app as kg_app
 from commands.lattice import app as lattice_app
 from commands.options import Device, DeviceName, Overwrite, Seed
 from data.errors import Interrupted, ToolkitError
-from data.memory import reuse_freed_memory
+from data.malloc import reuse_freed_memory
 
 app = typer.Typer(
     name="artist-toolkit",
@@ -45,7 +45,7 @@ def demo(
 
     Interrupted, it goes on where it was.
     """
-    from demo.run import DemoConfig, run_demo
+    from experiments.emoji.run import DemoConfig, run_demo
 
     reuse_freed_memory()
     config = DemoConfig(seed=seed)
@@ -65,7 +65,7 @@ def proof(
     Names of random characters, held out of the captions, are drawn by models trained with the
     graph, without, and with a false one; colour and shape are read from the pixels.
     """
-    from proof.run import run_proof
+    from experiments.proof.run import run_proof
 
     seeds = range(seed, seed + num_seeds)
     typer.echo(run_proof(out, seeds=seeds, device=device.value, overwrite=overwrite))

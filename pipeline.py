@@ -17,22 +17,22 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from artist.config import SamplingConfig
-from artist.dataset import lattice_settings
 from artist.device import choose_device
-from artist.model_folder import load_model, read_config
-from artist.predict import (
+from artist.formats.model_folder import load_model, read_config
+from artist.generation.config import SamplingConfig
+from artist.generation.predict import (
     Artist,
     entity_vectors,
     matching_settings,
     picture_seed,
     read_prompts,
 )
+from artist.tables.lattice_rows import lattice_settings
 from data.errors import ConfigError
 from data.images import square
 from data.schema import LATTICE, open_shards, table_metadata
 from data.tokenizer import tokenizer_folder
-from lattice.build import LatticeConfig, TextMatcher
+from lattice.building.build import LatticeConfig, TextMatcher
 
 
 def prompt_matcher(
@@ -132,7 +132,7 @@ class ArtistPipeline:
             keep_top: How much of it.
             batch_size: Pictures drawn at once.
             **sampling: `temperature`, `top_k`, `top_p`, `cfg_scale`, `cfg_schedule`; see
-                `artist.config.SamplingConfig`.
+                `artist.training.config.SamplingConfig`.
 
         Returns:
             `num_images` pictures; for several sentences, a list of them for each.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from data.artefact import versions
 from data.errors import ConfigError
+from data.runs import versions
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 

@@ -26,17 +26,20 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from artist.compiled import Compiled
-from artist.config import SIZES, SamplingConfig, TrainConfig
-from artist.dataset import Batch
 from artist.device import choose_device, choose_dtype
-from artist.gpt import GPT, Entities, GPTConfig
-from artist.memory import peak_bytes
-from artist.optimize import make_optimizers
-from artist.sample import sample
-from artist.static_sample import StaticSampler
-from artist.train import StepLoss
-from artist.vqgan import VQGAN, VQGANConfig, to_uint8
+from artist.generation.config import SamplingConfig
+from artist.generation.cuda_graph import StaticSampler
+from artist.generation.sampling import sample
+from artist.models.compiled import Compiled
+from artist.models.config import GPTConfig, VQGANConfig
+from artist.models.fusion import Entities
+from artist.models.gpt import GPT
+from artist.models.vqgan import VQGAN, to_uint8
+from artist.tables.lattice_rows import Batch
+from artist.training.config import SIZES, TrainConfig
+from artist.training.finetune import StepLoss
+from artist.training.memory import peak_bytes
+from artist.training.optimizers import make_optimizers
 
 TEXT_LEN, ENTITIES = 32, 8
 

@@ -56,7 +56,7 @@ def make_set(folder: Path, images: int) -> None:
 
 def convert_here(folder: Path) -> None:
     """`data convert`."""
-    from data.convert import convert
+    from data.datasets.convert import convert
 
     convert(folder, folder / "ours.tsv", workers=1, overwrite=True)
 
@@ -75,14 +75,14 @@ def convert_plainly(folder: Path) -> None:
 
 def validate_here(folder: Path) -> None:
     """`data validate`."""
-    from data.validate import validate
+    from data.datasets.validate import validate
 
     validate(folder / "plain.tsv", workers=1)
 
 
 def validate_plainly(folder: Path) -> None:
     """Every row decoded at full size."""
-    from data.near import difference_hash
+    from data.datasets.image_hash import difference_hash
 
     seen: dict[bytes, int] = {}
     for n, line in enumerate((folder / "plain.tsv").open(encoding="utf-8")):
@@ -91,8 +91,8 @@ def validate_plainly(folder: Path) -> None:
 
 
 def _measured(work: Callable[[Path], None], folder: Path, pipe: Connection) -> None:
-    import data.convert
-    import data.validate  # noqa: F401 (imports are not what is measured)
+    import data.datasets.convert
+    import data.datasets.validate  # noqa: F401 (imports are not what is measured)
 
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     work(folder)

@@ -20,8 +20,8 @@ import torch
 from bench_kg_step import stock_step
 
 from kg.config import KGConfig
-from kg.fit import Need, Place, pick_device
-from kg.transe import Batches, RowAdagrad, make_loop, make_model, tables
+from kg.training.fit import Need, Place, pick_device
+from kg.training.transe import Batches, RowAdagrad, make_loop, make_model, tables
 
 
 def random_triples(size: int, entities: int, relations: int, seed: int = 0) -> torch.Tensor:

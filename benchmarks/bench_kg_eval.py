@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from kg.config import KGConfig
-from kg.evaluate import evaluate, make_queries
-from kg.transe import make_model, tables
+from kg.tools.evaluate import evaluate, make_queries
+from kg.training.transe import make_model, tables
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from kg.config import KGConfig
-from kg.evaluate import evaluate, make_queries
-from kg.fit import train
-from kg.triples import read_triples
+from kg.reading.triples import read_triples
+from kg.tools.evaluate import evaluate, make_queries
+from kg.training.fit import train
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ def _plain(folder: Path, name: str) -> list[str]:
 
 def _measure(how: str, folder: Path, name: str, answer: Connection) -> None:
     from data.errors import InputError
-    from kg.vectors import nearest
+    from kg.kg_store import nearest
 
     begun, clock = time.process_time(), time.monotonic()
     if how == "plain":

@@ -25,10 +25,10 @@ import torch
 from numpy.typing import NDArray
 
 from kg.config import KGConfig
-from kg.evaluate import evaluate, make_queries
-from kg.fit import train
-from kg.train import hold_out
-from kg.triples import read_triples
+from kg.reading.triples import read_triples
+from kg.tools.evaluate import evaluate, make_queries
+from kg.training.fit import train
+from kg.training.train import hold_out
 
 Ids = NDArray[np.int32]
 

@@ -144,7 +144,7 @@ def _peak_mb() -> float:
 
 def _measure(how: str, path: Path, answer: Connection) -> None:
     if how == "ours":
-        from kg.triples import read_triples
+        from kg.reading.triples import read_triples
     else:
         from pykeen.triples import TriplesFactory
     before, begun = _peak_mb(), time.process_time()

@@ -28,10 +28,10 @@ import torch
 from numpy.typing import NDArray
 
 from kg.config import KGConfig
-from kg.evaluate import evaluate, make_queries
-from kg.fit import train
-from kg.transe import Batches, RowAdagrad, make_loop, make_model, tables
-from kg.vectors import save_vectors
+from kg.kg_store import save_vectors
+from kg.tools.evaluate import evaluate, make_queries
+from kg.training.fit import train
+from kg.training.transe import Batches, RowAdagrad, make_loop, make_model, tables
 
 
 def graph(size: int, entities: int, relations: int) -> NDArray[np.int32]:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from kg.config import KGConfig
-from kg.transe import Batches, RowAdagrad, make_loop, make_model, tables
+from kg.training.transe import Batches, RowAdagrad, make_loop, make_model, tables
 
 
 def stock_step(

@@ -37,10 +37,10 @@ from PIL import Image
 from data.images import check_image, decode_base64, decode_image
 from data.kg_folder import write_names
 from data.tokenizer import Tokenizer, write_character_vocabulary
-from lattice.build import LatticeReport, build_lattice
-from lattice.corpus import CAPTIONS
-from lattice.kernel import LatticeConfig, LatticeKernel
-from lattice.vocabulary import Vocabulary, compile_vocabulary, load_vocabulary
+from lattice.building.build import LatticeReport, build_lattice
+from lattice.building.caption_reader import CAPTIONS
+from lattice.matching.kernel import LatticeConfig, LatticeKernel
+from lattice.matching.vocabulary import Vocabulary, compile_vocabulary, load_vocabulary
 
 LATIN = ["iPhone15", "T恤", "KFC", "2024", "SUV", "logo", "3D", "NBA", "100", "DIY"]
 

@@ -24,11 +24,11 @@ import pyarrow as pa
 
 from data.select import POLICIES, select
 from data.tokenizer import Tokenizer, write_character_vocabulary
-from lattice.corpus import CAPTIONS
-from lattice.kernel import LatticeConfig, LatticeKernel
-from lattice.lexicon import make_lexicon
-from lattice.segment import segmenter
-from lattice.vocabulary import Vocabulary
+from lattice.building.caption_reader import CAPTIONS
+from lattice.matching.kernel import LatticeConfig, LatticeKernel
+from lattice.matching.lexicon import make_lexicon
+from lattice.matching.segment import segmenter
+from lattice.matching.vocabulary import Vocabulary
 
 LIMITS = (4, 10)
 

@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from proof.run import BLIND, KNOWING, run_proof
+from experiments.proof.run import BLIND, KNOWING, run_proof
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ Uncached sampling takes minutes, so its cost is measured at `--points` lengths a
 
     python benchmarks/bench_reference.py step sample decode encode
 
-Ours runs as our commands do, with `data.memory.reuse_freed_memory`; the baseline without.
+Ours runs as our commands do, with `data.malloc.reuse_freed_memory`; the baseline without.
 """
 
 import argparse
@@ -24,12 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from artist.config import SIZES, SamplingConfig
-from artist.gpt import GPT, GPTConfig, parameter_groups
-from artist.sample import sample
-from artist.static_sample import StaticSampler
-from artist.vqgan import VQGAN, VQGANConfig, channels_last, to_uint8
-from data.memory import reuse_freed_memory
+from artist.generation.config import SamplingConfig
+from artist.generation.cuda_graph import StaticSampler
+from artist.generation.sampling import sample
+from artist.models.config import GPTConfig, VQGANConfig
+from artist.models.gpt import GPT, parameter_groups
+from artist.models.vqgan import VQGAN, channels_last, to_uint8
+from artist.training.config import SIZES
+from data.malloc import reuse_freed_memory
 
 TEXT_LEN, LEARNING_RATE = 32, 4e-5
 

@@ -26,12 +26,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from artist.config import TrainConfig
-from artist.dataset import Batches, rows_from_table
-from artist.distributed import Team
-from artist.feed import Feed
-from artist.gpt import GPTConfig
-from artist.row_cache import open_rows
+from artist.models.config import GPTConfig
+from artist.tables.lattice_rows import Batches, rows_from_table
+from artist.tables.mmap_rows import open_rows
+from artist.training.config import TrainConfig
+from artist.training.loader import Feed
+from artist.training.process_group import Team
 from data.schema import CODES, LATTICE, table_writer
 
 READING = {"text_len": 32, "pad_id": 0, "max_entities": 32}

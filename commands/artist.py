@@ -11,7 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from artist.config import EASYNLP_ENTITIES, SamplingConfig, TrainConfig
+from artist.generation.config import SamplingConfig
+from artist.models.config import EASYNLP_ENTITIES
+from artist.training.config import TrainConfig
 from commands.evaluate import artist_ablate, artist_evaluate
 from commands.options import (
     KG,
@@ -27,7 +29,7 @@ from commands.options import (
     VQGANPath,
 )
 from commands.vqgan import app as vqgan_app
-from data.memory import reuse_freed_memory
+from data.malloc import reuse_freed_memory
 
 app = typer.Typer(help="Stages 3 and 4: train the model, draw.", no_args_is_help=True)
 app.add_typer(vqgan_app, name="vqgan")
@@ -67,7 +69,7 @@ def artist_encode(
     overwrite: Overwrite = False,
 ) -> None:
     """Encode the images of a lattice table to VQGAN codes, once for all trainings."""
-    from artist.encode import Versions, encode_table
+    from artist.tables.encode import Versions, encode_table
 
     report = encode_table(
         table,
@@ -217,13 +219,13 @@ def artist_finetune(
     config = TrainConfig.preset(preset, **given)
     report: object
     if dry_run:
-        from artist.rehearse import rehearse
+        from artist.training.dry_run import rehearse
 
         report = rehearse(
             table, valid=valid, kg=kg, vqgan=vqgan, config=config, init=init, device=device.value
         )
     else:
-        from artist.train import finetune
+        from artist.training.finetune import finetune
         from pipeline import match_as_table
 
         report = finetune(
@@ -329,7 +331,7 @@ def artist_predict(
     """Draw pictures from prompts: a TSV, PNG files and a gallery."""
     import pyarrow as pa
 
-    from artist.predict import predict, read_prompts
+    from artist.generation.predict import predict, read_prompts
     from pipeline import prompt_matcher
 
     sampling = SamplingConfig(
@@ -380,7 +382,7 @@ def artist_import(
     overwrite: Overwrite = False,
 ) -> None:
     """Turn an EasyNLP model directory into a model folder."""
-    from artist.easynlp import import_easynlp
+    from artist.formats.easynlp import import_easynlp
 
     typer.echo(import_easynlp(folder, out, kg=kg, resolution=resolution, overwrite=overwrite))
 
@@ -392,7 +394,7 @@ def artist_export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model folder as an EasyNLP directory (fusion none or easynlp)."""
-    from artist.easynlp import export_easynlp
+    from artist.formats.easynlp import export_easynlp
 
     typer.echo(export_easynlp(model, out, overwrite=overwrite))
 
@@ -420,6 +422,6 @@ def artist_export_muge(
     overwrite: Overwrite = False,
 ) -> None:
     """Write predictions as MUGE's text-to-image task wants them handed in."""
-    from artist.muge import export_muge
+    from artist.formats.muge import export_muge
 
     typer.echo(export_muge(predictions, out, ids=ids, pick=pick, overwrite=overwrite))

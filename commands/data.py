@@ -104,8 +104,8 @@ def data_convert(
 
     Images stay as they came, byte for byte, unless --size is given. See docs/data.md.
     """
-    from data.convert import ImageOptions, convert
-    from data.sets import SetOptions
+    from data.datasets.convert import ImageOptions, convert
+    from data.datasets.readers import SetOptions
 
     options = SetOptions(
         format=format.value,
@@ -160,7 +160,7 @@ def data_validate(
     ] = False,
 ) -> None:
     """Look for broken images, duplicates, cut captions and leakage before hours are spent."""
-    from data.validate import validate
+    from data.datasets.validate import validate
 
     report = validate(
         table,

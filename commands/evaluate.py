@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from artist.config import EvaluateConfig, SamplingConfig, TrainConfig
+from artist.evaluation.config import EvaluateConfig
+from artist.generation.config import SamplingConfig
+from artist.training.config import TrainConfig
 from commands.options import KG, Device, DeviceName, Out, Overwrite, Seed, Table, VQGANPath
 
 
@@ -118,7 +120,7 @@ def artist_evaluate(
     pictures, drawn now or given as --pictures; those can be measured without a model too. What was
     not measured is listed.
     """
-    from artist.evaluate import evaluate
+    from artist.evaluation.evaluate import evaluate
 
     report = evaluate(
         table,
@@ -208,7 +210,7 @@ def artist_ablate(
     Writes every model, ablation.json and ablation.md into --out. Interrupted, it goes on with the
     trainings that are missing.
     """
-    from artist.ablation import ablate
+    from artist.evaluation.ablation import ablate
 
     report = ablate(
         table,

@@ -96,7 +96,7 @@ def kg_train(
     overwrite: Overwrite = False,
 ) -> None:
     """Learn one vector for each entity of a knowledge graph (TransE)."""
-    from kg.train import train_kg
+    from kg.training.train import train_kg
 
     config = KGConfig(
         dim=dim,
@@ -145,7 +145,7 @@ def kg_eval(
     device: Device = DeviceName.auto,
 ) -> None:
     """Rank held-out triples: filtered MRR and Hits@k."""
-    from kg.train import eval_kg
+    from kg.training.train import eval_kg
 
     report = eval_kg(
         kg,
@@ -168,7 +168,7 @@ def kg_nearest(
     count: Annotated[int, typer.Option(help="How many neighbours.", min=1)] = 10,
 ) -> None:
     """Print the entities nearest to one or to each of several, by cosine."""
-    from kg.vectors import nearest
+    from kg.kg_store import nearest
 
     typer.echo("\n\n".join(str(nearest(kg, name, count=count)) for name in names))
 
@@ -194,7 +194,7 @@ def kg_map(
     seed: Seed = 0,
 ) -> None:
     """Draw entity vectors on a plane, coloured by type."""
-    from kg.map import draw_map
+    from kg.tools.map import draw_map
 
     report = draw_map(
         kg,
@@ -221,7 +221,7 @@ def kg_clean(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the triples that `kg train` would learn as a TSV, for other engines."""
-    from kg.clean import clean
+    from kg.tools.clean import clean
 
     typer.echo(clean(triples, out, min_tail_count=min_tail_count, overwrite=overwrite))
 
@@ -250,7 +250,7 @@ def kg_import(
     overwrite: Overwrite = False,
 ) -> None:
     """Turn vectors that DGL-KE or PyTorch-BigGraph trained into a KG folder."""
-    from kg.imports import import_vectors
+    from kg.tools.import_embeddings import import_vectors
 
     report = import_vectors(source, out, names=names, triples=triples, overwrite=overwrite)
     typer.echo(report)
@@ -269,6 +269,6 @@ def kg_stats(
     ] = None,
 ) -> None:
     """Describe a graph: degrees, relations, components, what reading dropped."""
-    from kg.stats import kg_stats
+    from kg.tools.stats import kg_stats
 
     typer.echo(kg_stats(kg, top=top, json=json, plot=plot))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from artist.config import TrainConfig
+from artist.training.config import TrainConfig
 from commands.options import ImageCheck, ImageCheckOption, Mentions, Out, Overwrite, PolicyName
 from data.errors import ConfigError
 
@@ -122,8 +122,8 @@ def lattice_build(
     overwrite: Overwrite = False,
 ) -> None:
     """Match entity names in captions and write the lattice table."""
-    from lattice.build import build_lattice
-    from lattice.kernel import LatticeConfig
+    from lattice.building.build import build_lattice
+    from lattice.matching.kernel import LatticeConfig
 
     config = LatticeConfig(
         min_length=min_length,
@@ -161,9 +161,9 @@ def lattice_compile(
     overwrite: Overwrite = False,
 ) -> None:
     """Compile millions of names once, for `--entities` of many builds."""
-    from lattice.build import load_tokenizer
-    from lattice.lexicon import LexiconConfig
-    from lattice.vocabulary import compile_vocabulary
+    from lattice.building.build import load_tokenizer
+    from lattice.matching.lexicon import LexiconConfig
+    from lattice.matching.vocabulary import compile_vocabulary
 
     report = compile_vocabulary(
         _names(kg, entities),
@@ -193,11 +193,11 @@ def lattice_show(
     ] = None,
 ) -> None:
     """Draw the lattice of one sentence: its tokens, the entities over them, and who lost why."""
-    from lattice.build import load_tokenizer
-    from lattice.explain import explain_text
-    from lattice.kernel import LatticeConfig
-    from lattice.show import draw
-    from lattice.svg import save_lattice
+    from lattice.building.build import load_tokenizer
+    from lattice.inspecting.explain import explain_text
+    from lattice.inspecting.show import draw
+    from lattice.inspecting.svg import save_lattice
+    from lattice.matching.kernel import LatticeConfig
 
     config = LatticeConfig(
         min_length=min_length,
@@ -236,7 +236,7 @@ def lattice_show_stats(
     ] = None,
 ) -> None:
     """Coverage of a lattice table, what training will cut, and its most frequent entities."""
-    from lattice.stats import lattice_stats, save_stats_plot
+    from lattice.inspecting.stats import lattice_stats, save_stats_plot
 
     names = _names(kg, entities) if kg or entities else None
     stats = lattice_stats(table, names, top, text_len)

@@ -12,7 +12,7 @@ app = typer.Typer(help="The image tokenizer (VQGAN).", no_args_is_help=True)
 
 
 class VQGANPreset(StrEnum):
-    """Kinds of VQGAN; see `artist.vqgan_train`."""
+    """Kinds of VQGAN; see `artist.training.vqgan`."""
 
     small = "small"
     base = "base"
@@ -66,7 +66,8 @@ def vqgan_train(
     overwrite: Overwrite = False,
 ) -> None:
     """Train a VQGAN on your own images and write its folder, with a sheet of reconstructions."""
-    from artist.vqgan_train import VQGANTrainConfig, train_vqgan
+    from artist.training.config import VQGANTrainConfig
+    from artist.training.vqgan import train_vqgan
 
     config = VQGANTrainConfig(
         preset=preset.value,

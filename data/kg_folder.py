@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.artefact import fingerprint, manifest_path, read_manifest
 from data.errors import InputError
 from data.names import Names, lines_of
+from data.runs import fingerprint, manifest_path, read_manifest
 from data.tsv import is_gzip, open_bytes
 
 VECTORS = "entity_vectors.safetensors"

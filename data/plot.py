@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.artefact import save_text
+from data.runs import save_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

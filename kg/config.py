@@ -27,7 +27,7 @@ class KGConfig:
             the length, because on the unit sphere all distances are too alike for its sigmoid.
             0: vectors move freely, and are saved as they are.
         chunk_size: Triples that share their negatives.
-        min_tail_count: See `kg.triples.read_triples`.
+        min_tail_count: See `kg.reading.triples.read_triples`.
         valid_fraction: Share of the triples held out for measuring, at most `max_valid`; 0: none.
         max_valid: See `valid_fraction`.
         learn_held_out: Once it is measured, train a graph of up to a million triples again on all

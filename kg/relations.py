@@ -68,7 +68,7 @@ def by_relation_type(
     """Metrics of each kind that occurs: of both sides, and of each.
 
     Args:
-        ranks: `[2 n]`, of the tails and then of the heads, as from `kg.evaluate.rank`.
+        ranks: `[2 n]`, of the tails and then of the heads, as from `kg.tools.evaluate.rank`.
         relation: `[2 n]`, the relation of each.
         kinds: The kind of each relation, as in `Relations`.
         summarise: Metrics of some ranks.

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.artefact import atomic
 from data.errors import ArtefactError
+from data.runs import atomic
 
 _BLOCK_BYTES = 1 << 26
 

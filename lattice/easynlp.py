@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from tqdm import tqdm
 
-from data.artefact import Manifest, Run, fingerprint, sha256
 from data.errors import ArtefactError, ConfigError, InputError
 from data.images import check_image, decode_base64, decode_image
 from data.kg_folder import open_names
+from data.runs import Manifest, Run, fingerprint, sha256
 from data.schema import (
     IMAGE,
     LATTICE,
@@ -31,10 +31,10 @@ from data.schema import (
 )
 from data.tokenizer import Tokenizer, tokenizer_folder
 from data.tsv import Rejects, Row, read_rows
-from lattice.corpus import IMAGE_CHECKS
-from lattice.kernel import LatticeConfig, one_of
-from lattice.lexicon import names_file
-from lattice.vocabulary import kg_of
+from lattice.building.caption_reader import IMAGE_CHECKS
+from lattice.matching.kernel import LatticeConfig, one_of
+from lattice.matching.lexicon import names_file
+from lattice.matching.vocabulary import kg_of
 
 # How EasyNLP matches: no name without its bracket, no one-character names.
 EASYNLP_CONFIG = LatticeConfig(bracket_aliases=False)

@@ -15,13 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from artist.model_folder import load_model
-from artist.predict import Artist
-from artist.vqgan import from_uint8
-from data.artefact import read_manifest
+from artist.formats.model_folder import load_model
+from artist.generation.predict import Artist
+from artist.models.vqgan import from_uint8
 from data.kg_folder import read_vectors
+from data.runs import read_manifest
 from pipeline import ArtistPipeline
-from tests.artist.test_clip_score import save_clip
+from tests.artist.evaluation.test_clip_score import save_clip
 from tests.conftest import ROOT
 
 NAMES = {"西兰花": "蔬菜", "胡萝卜": "蔬菜", "大白菜": "蔬菜", "老虎": "动物", "大象": "动物",

@@ -6,18 +6,19 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from artist.config import FUSIONS, TrainConfig
-from artist.dataset import Batch
-from artist.gpt import GPT
-from artist.optimize import make_optimizers
-from artist.sample import sample
-from artist.static_sample import StaticSampler
-from artist.train import StepLoss
-from artist.vqgan import VQGAN, codebook_loss, to_uint8
-from artist.vqgan_losses import PatchDiscriminator, discriminator_loss, reconstruction_loss
+from artist.generation.cuda_graph import StaticSampler
+from artist.generation.sampling import sample
+from artist.models.config import FUSIONS
+from artist.models.discriminator import PatchDiscriminator, discriminator_loss, reconstruction_loss
+from artist.models.gpt import GPT
+from artist.models.vqgan import VQGAN, codebook_loss, to_uint8
+from artist.tables.lattice_rows import Batch
+from artist.training.config import TrainConfig
+from artist.training.finetune import StepLoss
+from artist.training.optimizers import make_optimizers
 from tests.accelerator import accelerator, moved
+from tests.artist.models.test_gpt import TINY, L, T, entities_of, ids_of
 from tests.artist.test_devices import GUIDED, SPANS
-from tests.artist.test_gpt import TINY, L, T, entities_of, ids_of
 from tests.artist.world import VQ
 
 

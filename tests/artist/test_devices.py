@@ -14,12 +14,14 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
-from artist.config import FUSIONS, SamplingConfig
-from artist.gpt import GPT, Entities
-from artist.sample import sample, sample_plain
-from artist.static_sample import StaticSampler
-from artist.vqgan import VQGAN
-from tests.artist.test_gpt import TINY, T, entities_of, ids_of
+from artist.generation.config import SamplingConfig
+from artist.generation.cuda_graph import StaticSampler
+from artist.generation.sampling import sample, sample_plain
+from artist.models.config import FUSIONS
+from artist.models.fusion import Entities
+from artist.models.gpt import GPT
+from artist.models.vqgan import VQGAN
+from tests.artist.models.test_gpt import TINY, T, entities_of, ids_of
 from tests.artist.world import VQ
 from tests.conftest import ROOT
 

@@ -12,9 +12,10 @@ import pyarrow as pa
 import torch
 from safetensors.numpy import save_file
 
-from artist.config import TrainConfig
-from artist.vqgan import VQGAN, VQGANConfig
-from artist.vqgan_folder import load_vqgan, save_vqgan, vqgan_fingerprint
+from artist.formats.vqgan_folder import load_vqgan, save_vqgan, vqgan_fingerprint
+from artist.models.config import VQGANConfig
+from artist.models.vqgan import VQGAN
+from artist.training.config import TrainConfig
 from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, kg_fingerprint, write_names
 from data.schema import CODES, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.convert import ImageOptions, convert
+from data.datasets.convert import ImageOptions, convert
+from data.datasets.validate import validate
 from data.images import decode_base64, decode_image
-from data.validate import validate
-from lattice.build import build_lattice
+from lattice.building.build import build_lattice
 from tests.data.test_images import encoded, flat_png, photograph, png
 
 

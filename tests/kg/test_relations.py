@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kg.evaluate import summarise
 from kg.relations import KINDS, by_relation_type, describe_relations
+from kg.tools.evaluate import summarise
 
 
 def types_of(triples: list[tuple[int, int, int]], num_relations: int) -> list[str]:

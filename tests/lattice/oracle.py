@@ -7,7 +7,7 @@ columns. A caption's entities are found by trying every run of its tokens.
 from collections.abc import Iterable, Sequence
 
 from data.tokenizer import Tokenizer
-from lattice.lexicon import LexiconConfig
+from lattice.matching.lexicon import LexiconConfig
 
 Found = tuple[int, int, int]  # first token, last token, entity id
 

@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 
 from data.tokenizer import Tokenizer
-from lattice.corpus import CAPTIONS
-from lattice.kernel import LatticeConfig, LatticeKernel
-from lattice.lexicon import make_lexicon
-from lattice.vocabulary import Vocabulary
+from lattice.building.caption_reader import CAPTIONS
+from lattice.matching.kernel import LatticeConfig, LatticeKernel
+from lattice.matching.lexicon import make_lexicon
+from lattice.matching.vocabulary import Vocabulary
 from tests.lattice.oracle import run_of
 
 PURE = re.compile(r"[\u4e00-\u9fff，。、！？；：“”（）《》 ]*")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artist.dataset import Batches, read_rows
-from artist.gpt import GPTConfig
+from artist.models.config import GPTConfig
+from artist.tables.lattice_rows import Batches, read_rows
 from data.kg_folder import write_names
 from data.schema import LATTICE, open_table
 from data.tokenizer import SPECIAL_TOKENS

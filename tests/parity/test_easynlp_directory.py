@@ -14,14 +14,15 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from artist import config as settings
-from artist.checkpoint import to_easynlp
-from artist.config import EASYNLP_ENTITIES, SamplingConfig
-from artist.easynlp import WEIGHTS, export_easynlp, import_easynlp
-from artist.gpt import GPT, GPTConfig
-from artist.model_folder import load_model
-from artist.sample import sample
-from artist.vqgan import VQGAN, VQGANConfig
+from artist.formats.easynlp import WEIGHTS, export_easynlp, import_easynlp
+from artist.formats.model_folder import load_model
+from artist.formats.state_dict import to_easynlp
+from artist.generation.config import SamplingConfig
+from artist.generation.sampling import sample
+from artist.models.config import EASYNLP_ENTITIES, GPTConfig, VQGANConfig
+from artist.models.gpt import GPT
+from artist.models.vqgan import VQGAN
+from artist.training import config as settings
 from data.errors import ConfigError, InputError
 from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, write_names
 from tests.parity.test_gpt_parity import entities_of, released

@@ -13,10 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from artist.checkpoint import from_easynlp, load_strict, to_easynlp
-from artist.config import SamplingConfig
-from artist.gpt import GPT, Entities, GPTConfig
-from artist.sample import keep_top_k, sample, sample_plain
+from artist.formats.state_dict import from_easynlp, load_strict, to_easynlp
+from artist.generation.config import SamplingConfig
+from artist.generation.sampling import keep_top_k, sample, sample_plain
+from artist.models.config import GPTConfig
+from artist.models.fusion import Entities
+from artist.models.gpt import GPT
 
 pytestmark = pytest.mark.parity
 CLOSE = {"atol": 2e-5, "rtol": 2e-4}

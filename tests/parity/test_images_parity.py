@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from data.easynlp_images import opencv_resize, opencv_square
+from data.opencv_resize import opencv_resize, opencv_square
 
 NAMES = ("big", "landscape", "odd", "portrait", "upscale")
 

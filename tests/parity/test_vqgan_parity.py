@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from artist.vqgan import VQGAN, VQGANConfig, codebook_loss, to_uint8
+from artist.models.config import VQGANConfig
+from artist.models.vqgan import VQGAN, codebook_loss, to_uint8
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 

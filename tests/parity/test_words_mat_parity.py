@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from artist.dataset import Batches, rows_from_table
-from artist.gpt import GPTConfig
+from artist.models.config import GPTConfig
+from artist.tables.lattice_rows import Batches, rows_from_table
 from data.schema import LATTICE
 
 pytestmark = pytest.mark.parity

@@ -1,0 +1,410 @@
+"""Everything that can be said of a model, or of pictures, in one pass and one folder.
+
+This file decides what can be measured from what is given, in which order, and says what was left
+out and how to get it. The measuring is done elsewhere: `likelihood`, `reconstruction`,
+`image_metrics`, `clip_score`; the writing in `evaluation_files` and `report`.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artist.device import choose_device, choose_dtype
+from artist.evaluation.clip_score import TextMatch, match
+from artist.evaluation.config import EvaluateConfig
+from artist.evaluation.examples import Part, examples, matches
+from artist.evaluation.files import REPORT, read_summary, write_captions, write_evaluation
+from artist.evaluation.image_metrics import (
+    ImageMetrics,
+    Statistics,
+    compare,
+    load_statistics,
+    measure_pictures,
+    save_statistics,
+)
+from artist.evaluation.image_sets import Picture, PictureSet
+from artist.evaluation.inception import Loaded, load_inception
+from artist.evaluation.inputs import Inputs
+from artist.evaluation.likelihood import Likelihood, OtherGraph, measure_likelihood
+from artist.evaluation.reconstruction import Reconstruction, decoded, measure_reconstruction
+from artist.evaluation.report import write_report
+from artist.evaluation.results import Evaluation, Findings, NotMeasured, Sources, Unchanged
+from artist.formats.predictions import PREDICTIONS
+from artist.generation.config import SamplingConfig
+from artist.generation.predict import IMAGES, Artist, draw_missing, write_tsv
+from artist.generation.text_image_scorer import ClipScorer
+from data.errors import ArtefactError, ConfigError
+from data.kg_folder import ENTITY_NAMES, open_names, read_vectors
+from data.runs import Run
+
+_STATISTICS = ".npz"
+_FEW_PICTURES = 30  # below this the normal approximation of an interval is too narrow
+
+
+def evaluate(
+    table: Path | None = None,
+    *,
+    model: Path | None = None,
+    kg: Path | None = None,
+    train_table: Path | None = None,
+    other_kg: Path | None = None,
+    pictures: Path | None = None,
+    reference: Path | None = None,
+    inception: Path | None = None,
+    clip: Path | None = None,
+    out: Path | None = None,
+    save_reference: Path | None = None,
+    config: EvaluateConfig | None = None,
+    sampling: SamplingConfig | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> Evaluation | Unchanged:
+    """Measure all that the given sources allow; write it to `out`, if that is given.
+
+    Args:
+        table: See `Sources`, as for all up to `clip`.
+        model: The model folder.
+        kg: Its KG folder.
+        train_table: The table it was trained on.
+        other_kg: Another KG folder.
+        pictures: Pictures to measure.
+        reference: What they are compared with.
+        inception: Weights for FID, KID and IS.
+        clip: A Chinese CLIP.
+        out: The folder to write.
+        save_reference: Write the reference's statistics there (`.npz`), to be used again.
+        config: How to measure.
+        sampling: How to draw.
+        device: `auto`, `cpu` or `cuda`.
+        overwrite: Replace another run's output.
+
+    Raises:
+        ToolkitError: Sources are missing, or do not belong together.
+    """
+    sources = Sources(
+        table=table,
+        model=model,
+        kg=kg,
+        train_table=train_table,
+        other_kg=other_kg,
+        pictures=pictures,
+        reference=reference,
+        inception=inception,
+        clip=clip,
+    )
+    config, sampling = config or EvaluateConfig(), sampling or SamplingConfig()
+    on = choose_device(device)
+    inputs = sources.fingerprints()
+    if out is None:
+        _check_statistics(sources, save_reference, overwrite)
+        with tempfile.TemporaryDirectory() as work:
+            evaluator = Evaluator(Inputs(sources, on), config, sampling, Path(work))
+            found = evaluator.run(inputs)
+            evaluator.save_reference(save_reference)
+        return found
+    settings = {**asdict(config), **asdict(sampling), "device": on.type}
+    with Run.open(
+        out, kind="evaluation", settings=settings, inputs=inputs, overwrite=overwrite
+    ) as run:
+        if run.finished and (save_reference is None or save_reference.exists()):
+            return Unchanged(out=out, summary=read_summary(out))
+        if run.finished:
+            raise ArtefactError(
+                f"{out} is finished and keeps no statistics. To have {save_reference} made, pass "
+                "--overwrite, or leave out --out."
+            )
+        _check_statistics(sources, save_reference, overwrite)
+        evaluator = Evaluator(Inputs(sources, on), config, sampling, run.work)
+        found = replace(evaluator.run(inputs), out=out)
+        write_evaluation(run.work, found)
+        if sources.model is not None:
+            write_captions(run.work, found, evaluator.inputs, evaluator.clip_of)
+        write_report(run.work / REPORT, found, evaluator.examples(found))
+        evaluator.save_reference(save_reference)
+        run.finish({"warnings": len(found.warnings), "not_measured": len(found.not_measured)})
+    return found
+
+
+def _check_statistics(sources: Sources, path: Path | None, overwrite: bool) -> None:
+    """Refuse a place for the reference's statistics before anything is measured."""
+    if path is None:
+        return
+    if path.suffix != _STATISTICS:
+        raise ConfigError(f"--save-reference {path} must end in {_STATISTICS}.")
+    if sources.inception is None:
+        raise ConfigError("--save-reference needs --inception FILE to measure the reference with.")
+    if path.exists() and not overwrite:
+        raise ArtefactError(f"{path} exists. Give it as --reference, or pass --overwrite.")
+
+
+class Evaluator:
+    """The steps of an evaluation.
+
+    Args:
+        inputs: What to measure.
+        config: How to measure.
+        sampling: How to draw.
+        work: A folder for what is drawn; pictures that are there already are kept.
+
+    Attributes:
+        clip_of: 100 times the cosine of each picture that was measured and its caption, by idx.
+    """
+
+    def __init__(
+        self, inputs: Inputs, config: EvaluateConfig, sampling: SamplingConfig, work: Path
+    ) -> None:
+        self.inputs, self.config, self.sampling, self.work = inputs, config, sampling, work
+        self.sources = inputs.sources
+        self.not_measured: list[NotMeasured] = []
+        self.clip_of: dict[str, float] = {}
+        self._of_reference: Statistics | None = None
+
+    def run(self, inputs: dict[str, str]) -> Evaluation:
+        """All steps, in the order of their cost; `inputs` are the fingerprints of the sources."""
+        inception = self._inception()  # refused weights should be refused before hours of work
+        clip = ClipScorer(self.sources.clip, self.inputs.device) if self.sources.clip else None
+        findings = Findings()
+        if self.sources.model is not None:
+            findings = replace(findings, likelihood=self._likelihood())
+            findings = replace(findings, reconstruction=self._reconstruction())
+        if inception is not None:
+            images, ceiling = self._images(inception)
+            findings = replace(findings, images=images, images_ceiling=ceiling)
+        else:
+            self._miss("FID, KID and IS", "--inception FILE (pt_inception-2015-12-05-6726825d.pth)")
+        if clip is not None:
+            pair = self._match(clip)
+            findings = replace(findings, match=pair[0], match_ceiling=pair[1])
+        else:
+            self._miss("text-image match (Chinese CLIP score, R-precision)", "--clip FOLDER")
+        return Evaluation(
+            sources=self.sources,
+            inputs=inputs,
+            config=self.config,
+            sampling=self.sampling,
+            findings=findings,
+            not_measured=self.not_measured,
+            warnings=self.inputs.warnings,
+        )
+
+    def save_reference(self, path: Path | None) -> None:
+        """Write the statistics of the reference, if there is a place and a reference."""
+        if path is not None and self._of_reference is not None:
+            save_statistics(path, self._of_reference)
+
+    def examples(self, evaluation: Evaluation) -> list[Part]:
+        """Captions with pictures, for the report."""
+        found, count, parts = evaluation.findings, self.config.examples, list[Part]()
+        if self.clip_of:
+            parts = matches(self.pictures, self.inputs.captions, self.clip_of, count)
+        if found.likelihood is not None:
+            parts += examples(
+                self.inputs,
+                found.likelihood,
+                found.reconstruction,
+                count=count,
+                sampling=self.sampling,
+                seed=self.config.seed,
+            )
+        return parts
+
+    def _miss(self, what: str, how: str) -> None:
+        self.not_measured.append(NotMeasured(what=what, how=how))
+
+    def _inception(self) -> Loaded | None:
+        if self.sources.inception is None:
+            return None
+        loaded = load_inception(self.sources.inception)
+        loaded.network.to(self.inputs.device)
+        if not loaded.published:
+            self.inputs.warn(
+                f"The Inception weights are not the published file (sha256 {loaded.sha256[:8]}…, "
+                "expected 6726825d…): FID, KID and IS compare with nobody else's."
+            )
+        return loaded
+
+    def _likelihood(self) -> Likelihood:
+        other = None
+        if self.sources.other_kg is not None:
+            other = OtherGraph(
+                names=self.inputs.names,
+                other_names=open_names(self.sources.other_kg / ENTITY_NAMES),
+                vectors=read_vectors(self.sources.other_kg),
+            )
+        hears = self.inputs.model.gpt.config.fusion != "none"
+        seen = self.inputs.seen_entities if hears else None
+        if seen is None and hears:
+            self._miss("likelihood by whether training knew the entities", "--train-table TABLE")
+        if other is None and hears:
+            self._miss("likelihood with another graph's vectors", "--other-kg FOLDER")
+        if len(self.inputs.first_rows) < _FEW_PICTURES:
+            self.inputs.warn(
+                f"{len(self.inputs.first_rows)} pictures are few: the intervals are too narrow."
+            )
+        return measure_likelihood(
+            self.inputs.model.gpt,
+            self.inputs.rows,
+            self.inputs.vectors,
+            dtype=choose_dtype(self.config.precision, self.inputs.device),
+            batch_size=self.config.batch_size,
+            shuffles=self.config.shuffles,
+            seed=self.config.seed,
+            seen=seen,
+            other=other,
+        )
+
+    def _reconstruction(self) -> Reconstruction | None:
+        if not self.inputs.has_images:
+            self._miss(
+                "reconstruction by the VQGAN",
+                "a TABLE with images, not only codes (`artist encode --keep-images`)",
+            )
+            return None
+        codes = self.inputs.rows.codes[self.inputs.first_rows]
+        pixels = (picture.pixels for picture in self.inputs.originals())
+        return measure_reconstruction(
+            self.inputs.model.vqgan, codes, pixels, self.config.batch_size
+        )
+
+    @cached_property
+    def pictures(self) -> PictureSet:
+        """The pictures to measure: those given, or drawn now."""
+        if self.sources.pictures is not None:
+            return PictureSet(path=self.sources.pictures)
+        chosen = np.arange(len(self.inputs.rows))
+        if self.config.draw is not None and self.config.draw < len(chosen):
+            rng = np.random.default_rng(self.config.seed)
+            chosen = np.sort(rng.permutation(chosen)[: self.config.draw])
+        rows = self.inputs.rows.take(chosen)
+        artist = Artist(self.inputs.model, self.inputs.vectors, precision="auto")
+        files = draw_missing(
+            artist,
+            rows,
+            self.work / IMAGES,
+            1,
+            self.sampling,
+            self.config.seed,
+            self.config.batch_size,
+        )
+        write_tsv(self.work / PREDICTIONS, rows, files)
+        return PictureSet(path=self.work / PREDICTIONS)
+
+    def _images(self, inception: Loaded) -> tuple[ImageMetrics | None, ImageMetrics | None]:
+        self._of_reference = reference = self._reference(inception)
+        if reference is None:
+            self._miss("FID, KID and IS", "--reference FOLDER, TSV, table or statistics")
+            return None, None
+        crop = self.pictures.crop if self.sources.pictures is not None else self._square
+        pictures = self._statistics(self.pictures, crop, inception, "pictures")
+        self.inputs.warn_of_rejects(self.pictures)
+        images, ceiling = self._compare(pictures, reference, inception), None
+        if self.sources.model is not None and self.inputs.has_images:
+            codes = self.inputs.rows.codes[self.inputs.first_rows]
+            again = (Picture("", None, p) for p in decoded(self.inputs.model.vqgan, codes))
+            found = self._statistics(again, self._square, inception, "reconstructions")
+            ceiling = self._compare(found, reference, inception)
+        return images, ceiling
+
+    def _reference(self, inception: Loaded) -> Statistics | None:
+        given = self.sources.reference
+        if given is not None and given.suffix == _STATISTICS:
+            found = load_statistics(given)
+            if not found.settings.weights:
+                self.inputs.warn(f"{given} does not say which weights and which resizing made it.")
+            return found
+        if given is not None:
+            pictures = PictureSet(path=given)
+            found = self._statistics(pictures, pictures.crop, inception, "reference")
+            self.inputs.warn_of_rejects(pictures)
+            return found
+        if not self.inputs.has_images:
+            return None
+        if self.sources.model is None:
+            assert self.sources.table is not None
+            pictures = PictureSet(path=self.sources.table)
+            return self._statistics(pictures, pictures.crop, inception, "reference")
+        return self._statistics(self.inputs.originals(), self._square, inception, "reference")
+
+    @property
+    def _square(self) -> str:
+        """How the table's pictures are cut for a model, and drawn ones come."""
+        return f"centre square at {self.inputs.model.vqgan.config.resolution} pixels"
+
+    def _statistics(
+        self, pictures: Iterable[Picture], crop: str, inception: Loaded, label: str
+    ) -> Statistics:
+        return measure_pictures(
+            pictures,
+            inception,
+            crop=crop,
+            like=self.config.fid_like,
+            batch_size=self.config.batch_size,
+            label=label,
+        )
+
+    def _compare(
+        self, pictures: Statistics, reference: Statistics, inception: Loaded
+    ) -> ImageMetrics:
+        return compare(
+            pictures,
+            reference,
+            published=inception.published,
+            subsets=self.config.kid_subsets,
+            subset_size=self.config.kid_subset_size,
+            splits=self.config.is_splits,
+            seed=self.config.seed,
+        )
+
+    def _match(self, clip: ClipScorer) -> tuple[TextMatch | None, TextMatch | None]:
+        found, scores = self._match_pictures(clip, iter(self.pictures), "the pictures")
+        self.inputs.warn_of_rejects(self.pictures)
+        self.clip_of = scores
+        ceiling = None
+        if self.sources.model is not None and self.inputs.has_images:
+            ceiling, _ = self._match_pictures(clip, self.inputs.originals(), "the table's pictures")
+        return found, ceiling
+
+    def _match_pictures(
+        self, clip: ClipScorer, pictures: Iterator[Picture], what: str
+    ) -> tuple[TextMatch | None, dict[str, float]]:
+        """The match of pictures, and their scores by idx."""
+        captions: list[str] = []
+        ids: list[str] = []
+        silent = 0
+
+        def with_caption() -> Iterator[NDArray[np.uint8]]:
+            nonlocal silent
+            for picture in pictures:
+                text = picture.text or self.inputs.captions.get(picture.idx)
+                if text is None:
+                    silent += 1
+                    continue
+                captions.append(text)
+                ids.append(picture.idx)
+                yield picture.pixels
+
+        images = clip.images(with_caption(), self.config.batch_size)
+        if not captions:
+            self._miss(
+                f"text-image match of {what}",
+                "a TSV of idx, text and image, or a TABLE with the same idx",
+            )
+            return None, {}
+        if silent:
+            self.inputs.warn(f"{silent} of {what} have no caption and no score.")
+        found, scores = match(
+            images,
+            clip.texts(captions),
+            captions,
+            clip=clip.fingerprint,
+            candidates=self.config.candidates,
+        )
+        by_idx: dict[str, list[float]] = {}
+        for idx, score in zip(ids, scores.tolist(), strict=True):
+            by_idx.setdefault(idx, []).append(score)
+        return found, {idx: float(np.mean(several)) for idx, several in by_idx.items()}

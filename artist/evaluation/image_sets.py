@@ -1,0 +1,149 @@
+"""Sets of pictures to measure: a folder, a TSV of base64, a lattice table, all read by one way.
+
+Bad pictures are set aside and counted, never measured as something else.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from data.errors import InputError, SchemaError
+from data.images import decode_base64, decode_image, split_pictures, square
+from data.opencv_resize import opencv_square
+from data.runs import fingerprint
+from data.schema import IMAGE
+from data.tsv import Rejects, read_rows
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_PREDICTIONS = "predictions.tsv"  # of `artist predict`; it knows the captions, its images do not
+_PARQUET = b"PAR1"
+
+
+class Picture(NamedTuple):
+    """One picture: whose it is, its caption if the set tells it, and pixels (H, W, 3)."""
+
+    idx: str
+    text: str | None
+    pixels: NDArray[np.uint8]
+
+
+class _Encoded(NamedTuple):
+    place: int
+    idx: str
+    text: str | None
+    content: bytes
+
+
+@dataclass(kw_only=True)
+class PictureSet:
+    """Pictures on disk, read again at each pass.
+
+    Attributes:
+        path: A folder of image files, what `artist predict` wrote, a TSV whose last column is an
+            image in base64 (or a JSON list of them), or a Parquet table with an `image` column, in
+            one file or a folder of them.
+        side: Take the centre square at this many pixels, as a model sees it; None takes the whole
+            picture as it is.
+        resize: How the square is resized; see `artist.tables.encode.encode_table`.
+        rejects: What could not be read, in the last pass.
+    """
+
+    path: Path
+    side: int | None = None
+    resize: str = "antialias"
+    rejects: Rejects = field(default_factory=Rejects)
+
+    def __post_init__(self) -> None:
+        if not self.path.exists():
+            raise InputError(f"{self.path} does not exist.")
+        if self.path.is_dir() and (self.path / _PREDICTIONS).is_file():
+            self.path = self.path / _PREDICTIONS
+
+    @property
+    def fingerprint(self) -> str:
+        """A name for what the files hold and for how they are looked at."""
+        return hashlib.sha256(f"{fingerprint(self.path)} {self.side}".encode()).hexdigest()
+
+    @property
+    def crop(self) -> str:
+        """How a picture is cut before it is measured, in words."""
+        return f"centre square at {self.side} pixels" if self.side else "whole picture"
+
+    def __iter__(self) -> Iterator[Picture]:
+        self.rejects = Rejects()
+        some = False
+        for encoded in self._contents():
+            try:
+                image = decode_image(encoded.content)
+            except InputError as error:
+                reason, _, detail = str(error).replace(" (", ": ", 1).partition(": ")
+                self.rejects.add(encoded.place, reason, encoded.idx, detail)
+                continue
+            some = True
+            yield Picture(encoded.idx, encoded.text, self._pixels(image))
+        if not some:
+            reason = self.rejects.first or "no files " + ", ".join(f"*{s}" for s in SUFFIXES)
+            raise InputError(f"{self.path} holds no picture that can be read ({reason}).")
+
+    def _pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        pixels = np.asarray(image, dtype=np.uint8)
+        if self.side is None:
+            return pixels
+        return (
+            opencv_square(pixels, self.side)
+            if self.resize == "easynlp"
+            else square(image, self.side)
+        )
+
+    def _contents(self) -> Iterator[_Encoded]:
+        if self.path.is_dir():
+            shards = sorted(self.path.glob("*.parquet"))
+            return self._of_table(shards) if shards else self._of_folder()
+        with self.path.open("rb") as file:
+            parquet = file.read(len(_PARQUET)) == _PARQUET
+        return self._of_table([self.path]) if parquet else self._of_tsv()
+
+    def _of_folder(self) -> Iterator[_Encoded]:
+        files = (p for p in sorted(self.path.rglob("*")) if p.suffix.lower() in SUFFIXES)
+        for number, path in enumerate((p for p in files if p.is_file()), 1):
+            yield _Encoded(number, path.stem, None, path.read_bytes())
+
+    def _of_tsv(self) -> Iterator[_Encoded]:
+        for row in read_rows(self.path, {2, 3}, self.rejects):
+            idx, *text, cell = row.fields
+            try:
+                for one in split_pictures(cell):
+                    content = decode_base64(one)
+                    yield _Encoded(row.line, idx, text[0] if text else None, content)
+            except InputError as error:
+                self.rejects.add(row.line, str(error).partition(":")[0], idx, str(error))
+
+    def _of_table(self, shards: Sequence[Path]) -> Iterator[_Encoded]:
+        number = 0
+        for path in shards:
+            try:
+                file = pq.ParquetFile(path, pre_buffer=False)
+            except (pa.ArrowInvalid, OSError) as error:
+                reason = str(error).splitlines()[0]
+                raise SchemaError(f"{path} is not a readable Parquet file: {reason}") from None
+            names = file.schema_arrow.names
+            if IMAGE.name not in names:
+                raise SchemaError(f"{path} has no column {IMAGE.name} (found {', '.join(names)}).")
+            columns = [name for name in ("idx", "text", IMAGE.name) if name in names]
+            for batch in file.iter_batches(64, columns=columns):
+                for row in batch.to_pylist():
+                    number += 1
+                    content = (row[IMAGE.name] or {}).get("bytes")
+                    idx = str(row.get("idx", number))
+                    if content is None:
+                        self.rejects.add(number, "no image", idx)
+                    else:
+                        yield _Encoded(number, idx, row.get("text"), content)

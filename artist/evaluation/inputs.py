@@ -1,0 +1,178 @@
+"""The sources of an evaluation, opened as they are needed and checked against each other."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from artist.evaluation.image_sets import Picture, PictureSet
+from artist.evaluation.intervals import group_of_rows
+from artist.evaluation.likelihood import without_entities
+from artist.evaluation.results import Sources
+from artist.formats.model_folder import VQGAN_FOLDER, Model, load_model, read_seen
+from artist.generation.predict import entity_vectors
+from artist.tables.encode import with_codes
+from artist.tables.lattice_rows import Rows, check_table, open_lattice, read_rows, rows_from_table
+from data.errors import ArtefactError, SchemaError
+from data.kg_folder import ENTITY_NAMES, open_names
+from data.runs import fingerprint, read_manifest
+from data.schema import CODES, IMAGE, LATTICE
+
+
+class Inputs:
+    """What the sources hold.
+
+    Args:
+        sources: Where it lies.
+        device: Where the model goes.
+
+    Attributes:
+        warnings: What was noticed on the way, each once.
+    """
+
+    def __init__(self, sources: Sources, device: torch.device) -> None:
+        self.sources, self.device = sources, device
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        """Note something that a reader of the figures must know."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def warn_of_rejects(self, pictures: PictureSet) -> None:
+        """Note how many pictures of a set could not be read in its last pass."""
+        if pictures.rejects.count:
+            self.warn(
+                f"{pictures.rejects.count} pictures of {pictures.path.name} cannot be read and "
+                f"were left out ({pictures.rejects.first})."
+            )
+
+    @cached_property
+    def model(self) -> Model:
+        """The model, on its device."""
+        assert self.sources.model is not None
+        return load_model(self.sources.model, self.device)
+
+    @cached_property
+    def vectors(self) -> NDArray[np.float32]:
+        """Vectors of its graph."""
+        return entity_vectors(self.model, self.sources.kg)
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        """Names of its graph's entities, by id."""
+        return open_names(self.sources.kg / ENTITY_NAMES) if self.sources.kg else []
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The table's captions with the model's codes; without entities where it has no graph."""
+        assert self.sources.table is not None
+        assert self.sources.model is not None
+        model, gpt = self.model, self.model.gpt.config
+        rows = read_rows(
+            with_codes(self.sources.table, self.sources.model / VQGAN_FOLDER, self.device.type),
+            text_len=gpt.text_len,
+            pad_id=model.tokenizer.pad_id,
+            max_entities=gpt.max_entities,
+            policy=gpt.entity_policy,
+        )
+        kg, source = self.sources.kg, str(self.sources.table)
+        check_table(rows, model.tokenizer.fingerprint, model.kg_fingerprint, kg, source)
+        return rows if kg is not None else without_entities(rows)
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """Which picture each row (N,) shows."""
+        return group_of_rows(self.rows.codes)
+
+    @cached_property
+    def first_rows(self) -> NDArray[np.int64]:
+        """The first row of each picture, ascending."""
+        return np.sort(np.unique(self.groups, return_index=True)[1])
+
+    @cached_property
+    def has_images(self) -> bool:
+        """Whether the table holds its pictures, and not only their codes."""
+        if self.sources.table is None:
+            return False
+        return IMAGE.name in open_lattice(self.sources.table).schema_arrow.names
+
+    @property
+    def _resize(self) -> str:
+        """How the table's pictures were resized for the codes that it holds beside them."""
+        assert self.sources.table is not None
+        if CODES.name not in open_lattice(self.sources.table).schema_arrow.names:
+            return "antialias"
+        try:
+            made = read_manifest(self.sources.table).settings
+        except ArtefactError:
+            return "antialias"
+        return str(made.get("resize", "antialias"))
+
+    def originals(self) -> Iterator[Picture]:
+        """The table's pictures, each once, as the model sees them.
+
+        Raises:
+            SchemaError: The codes in the table are not of these rows.
+        """
+        assert self.sources.table is not None
+        side = self.model.vqgan.config.resolution
+        chosen = set(self.first_rows.tolist())
+        pictures = PictureSet(path=self.sources.table, side=side, resize=self._resize)
+        n = -1
+        # Rows whose picture cannot be read have no codes either, so the two run side by side.
+        for n, picture in enumerate(pictures):
+            if n >= len(self.rows) or picture.idx != self.rows.idx[n]:
+                raise SchemaError(
+                    f"{self.sources.table}: row {picture.idx} has a picture but not its codes. "
+                    "Encode the images again with `cli.py artist encode`."
+                )
+            if n in chosen:
+                yield picture
+        self.warn_of_rejects(pictures)
+
+    @cached_property
+    def captions(self) -> dict[str, str]:
+        """The table's captions by idx; the first of those that share one."""
+        if self.sources.table is None:
+            return {}
+        table = open_lattice(self.sources.table).read(["idx", "text"])
+        pairs = zip(table["idx"].to_pylist()[::-1], table["text"].to_pylist()[::-1], strict=True)
+        return dict(pairs)
+
+    @cached_property
+    def seen_entities(self) -> NDArray[np.int64] | None:
+        """Ids of the entities in the training captions, as the model got them; None: not known."""
+        path = self.sources.train_table
+        if path is None:
+            assert self.sources.model is not None
+            return read_seen(self.sources.model)
+        gpt = self.model.gpt.config
+        rows = rows_from_table(
+            open_lattice(path).read(LATTICE.names),
+            text_len=gpt.text_len,
+            pad_id=self.model.tokenizer.pad_id,
+            max_entities=gpt.max_entities,
+            policy=gpt.entity_policy,
+            source=str(path),
+        )
+        tokenizer, graph = self.model.tokenizer.fingerprint, self.model.kg_fingerprint
+        check_table(rows, tokenizer, graph, self.sources.kg, str(path))
+        self._check_training(path)
+        found: NDArray[np.int64] = np.unique(rows.entity_ids)
+        return found
+
+    def _check_training(self, path: Path) -> None:
+        """Warn where the training table is another than the model names."""
+        assert self.sources.model is not None
+        try:
+            trained_on = read_manifest(self.sources.model).inputs.get("table")
+        except ArtefactError:
+            return
+        stem = path.name.removesuffix(".parquet")
+        encoded = path.parent.glob(f"{stem}.codes-*.parquet")
+        if trained_on and trained_on not in {fingerprint(p) for p in (path, *encoded)}:
+            self.warn(f"{path} is not the table that the model's manifest names.")

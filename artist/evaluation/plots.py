@@ -1,0 +1,120 @@
+"""The plots of an evaluation, as SVG."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from artist.evaluation.intervals import Interval
+from artist.evaluation.likelihood import GIVEN, NONE, OTHER_KG, SHUFFLED, Likelihood
+from artist.evaluation.reconstruction import Reconstruction
+from artist.evaluation.tables import GROUPS, SHORT
+from data.plot import COLOURS, new_figure, style, to_svg
+
+_GREY = "#7a7a7a"
+
+
+def costs_plot(found: Likelihood) -> str:
+    """What each control costs, by group, with intervals and a line at zero; empty without any."""
+    controls = [name for name in (NONE, SHUFFLED, OTHER_KG) if name in found.rows]
+    groups = [name for name in GROUPS if name in found.groups and name != "without entity"]
+    if not controls:
+        return ""
+    step = 0.8 / len(controls)
+    with style():
+        figure = new_figure()
+        axes = figure.subplots()
+        axes.axvline(0, color="#999999", linewidth=0.8)
+        for n, control in enumerate(controls):
+            for place, group in enumerate(groups):
+                cost = found.groups[group].costs[control]
+                label = f"cost: {SHORT[control]}" if place == 0 else None
+                _whisker(
+                    axes, cost, place + (n - (len(controls) - 1) / 2) * step, COLOURS[n], label
+                )
+        axes.set_yticks(
+            range(len(groups)), [f"{GROUPS[g]} ({found.groups[g].captions})" for g in groups]
+        )
+        axes.invert_yaxis()
+        axes.locator_params(axis="x", nbins=5)
+        axes.set_xlabel("cost, nats per code (right of 0: knowledge helped)")
+        figure.legend(loc="outside upper left", ncols=3, fontsize=9)
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        return to_svg(figure)
+
+
+def _whisker(
+    axes: object, value: Interval, place: float, colour: str, label: str | None = None
+) -> None:
+    """A point and its interval on one line of a plot."""
+    width = 0.0 if math.isnan(value.half_width) else value.half_width
+    axes.errorbar(  # type: ignore[attr-defined]
+        value.mean,
+        place,
+        xerr=width,
+        fmt="o",
+        color=colour,
+        markersize=5,
+        capsize=3,
+        linewidth=1.4,
+        label=label,
+    )
+
+
+def spread_plot(found: Likelihood) -> str:
+    """How many captions have which loss."""
+    values = found.rows[GIVEN]
+    with style():
+        figure = new_figure()
+        axes = figure.subplots()
+        axes.hist(values, bins=min(40, max(5, len(values) // 5)), color=COLOURS[0])
+        axes.axvline(found.chance, color=COLOURS[1], linewidth=1, linestyle="--")
+        axes.annotate(
+            "all codes alike",
+            (found.chance, 0.94),
+            xycoords=("data", "axes fraction"),
+            xytext=(-4, 0),
+            textcoords="offset points",
+            ha="right",
+            color=COLOURS[1],
+            fontsize=9,
+        )
+        axes.set_xlabel("nats per code of a caption")
+        axes.set_ylabel("captions")
+        return to_svg(figure)
+
+
+def places_plot(found: Likelihood) -> str:
+    """Nats per code at each place of the picture: empty where codes are no square."""
+    side = math.isqrt(len(found.positions))
+    if side * side != len(found.positions):
+        return ""
+    with style():
+        figure = new_figure()
+        axes = figure.subplots()
+        grid = found.positions.reshape(side, side)
+        drawn = axes.pcolormesh(grid, cmap="viridis", edgecolors="face", linewidth=0.2)
+        axes.invert_yaxis()
+        axes.set_aspect("equal")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        figure.colorbar(drawn, ax=axes, label="nats per code", shrink=0.85)
+        return to_svg(figure)
+
+
+def codebook_plot(found: Reconstruction) -> str:
+    """How often each code is used, most used first, beside an even use."""
+    shares = np.sort(found.counts)[::-1] / found.counts.sum()
+    used: Sequence[float] = shares[shares > 0].tolist()
+    with style():
+        figure = new_figure()
+        axes = figure.subplots()
+        axes.plot(range(1, len(used) + 1), used, color=COLOURS[0])
+        axes.axhline(1 / found.codebook_size, color=_GREY, linewidth=1, linestyle="--")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("codes, most used first")
+        axes.set_ylabel("share (dashed: even use)")
+        return to_svg(figure)

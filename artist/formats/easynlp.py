@@ -1,0 +1,229 @@
+"""EasyNLP's model directories, in and out.
+
+Such a directory holds `config.json` (sizes), `vocab.txt`, and `pytorch_model.bin` with the VQGAN as
+`first_stage_model.*` and the GPT as `transformer.*`. With `transformer.ent_emb` it is an
+artist-knowl model, whose fusion is our `easynlp`; without, a pai-painter, our `none`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from artist.formats.model_folder import Model, load_model, save_model
+from artist.formats.state_dict import from_easynlp, load_strict, read_state, to_easynlp
+from artist.formats.vqgan_folder import load_vqgan
+from artist.models.config import EASYNLP_ENTITIES, GPTConfig, VQGANConfig
+from artist.models.gpt import GPT
+from artist.models.vqgan import VQGAN
+from data.errors import ConfigError, InputError
+from data.kg_folder import kg_fingerprint, read_vectors
+from data.runs import Run, atomic, fingerprint, write_json
+from data.tokenizer import Tokenizer
+
+WEIGHTS = "pytorch_model.bin"
+_GPT, _VQGAN = "transformer.", "first_stage_model."
+# How EasyNLP's preprocessor matched names: two characters or more, no aliases.
+_MATCHING = {"min_length": 2, "bracket_aliases": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionReport:
+    """What was converted, and what it is now."""
+
+    out: Path
+    fusion: str
+    parameters: int
+    vqgan_parameters: int
+    unchanged: bool = False
+
+    def __str__(self) -> str:
+        done = "is finished and unchanged" if self.unchanged else "is written"
+        return (
+            f"{self.out} {done}: fusion {self.fusion}, {self.parameters / 1e6:.1f} M parameters, "
+            f"and a VQGAN of {self.vqgan_parameters / 1e6:.1f} M."
+        )
+
+
+def import_easynlp(
+    folder: Path,
+    out: Path,
+    *,
+    kg: Path | None = None,
+    resolution: int = 256,
+    overwrite: bool = False,
+) -> ConversionReport:
+    """Turn an EasyNLP model directory into a model folder.
+
+    Args:
+        folder: The directory.
+        out: The model folder to write.
+        kg: For a model with `ent_emb`: the folder of its `entity2id.txt` and `entity2vec.pt`.
+        resolution: Side of its images; no tensor tells it.
+        overwrite: Replace what is at `out`.
+
+    Raises:
+        InputError: A file is missing or damaged, or tensors are missing, left over or of other
+            shapes than `config.json` says.
+        ConfigError: The model knows entities and no `kg` is given.
+    """
+    sizes = _read_sizes(folder)
+    state = _read_weights(folder / WEIGHTS)
+    fusion = "easynlp" if "ent_emb.weight" in state else "none"
+    if fusion == "easynlp" and kg is None:
+        raise ConfigError(
+            f"{folder} is a model with knowledge. Give the folder of the entity2id.txt and "
+            "entity2vec.pt that it was trained with as --kg."
+        )
+    settings = {"resolution": resolution, "fusion": fusion}
+    inputs = {"easynlp": fingerprint(folder), **({"kg": kg_fingerprint(kg)} if kg else {})}
+    with Run.open(out, kind="model", settings=settings, inputs=inputs, overwrite=overwrite) as run:
+        if run.finished:
+            return ConversionReport(out=out, **run.finished.counts, unchanged=True)
+        vqgan = load_vqgan(folder / WEIGHTS, resolution=resolution)
+        text_len = sizes["block_size"] - vqgan.config.image_len
+        if text_len < 1:
+            raise InputError(
+                f"{folder}: block_size {sizes['block_size']} leaves no room for text beside "
+                f"{vqgan.config.image_len} codes. Is --resolution {resolution} right?"
+            )
+        config = GPTConfig(
+            text_vocab_size=sizes["text_vocab_size"],
+            image_vocab_size=sizes["img_vocab_size"],
+            text_len=text_len,
+            image_len=vqgan.config.image_len,
+            n_layer=sizes["n_layer"],
+            n_head=sizes["n_head"],
+            n_embd=sizes["n_embd"],
+            fusion=fusion,
+            max_entities=EASYNLP_ENTITIES,
+            entity_dim=state["ent_emb.weight"].shape[1] if fusion == "easynlp" else 100,
+        )
+        if kg is not None and fusion == "easynlp":
+            width = read_vectors(kg).shape[1]
+            if width != config.entity_dim:
+                raise InputError(
+                    f"{kg} has vectors of {width} dimensions, the model expects "
+                    f"{config.entity_dim}. Give the KG it was trained with."
+                )
+        gpt = GPT(config)
+        load_strict(gpt, from_easynlp(state, config.n_layer), str(folder / WEIGHTS))
+        model = Model(
+            gpt=gpt,
+            vqgan=vqgan,
+            tokenizer=Tokenizer.load(folder),
+            kg_fingerprint=kg_fingerprint(kg) if kg is not None and fusion == "easynlp" else "",
+            lattice=dict(_MATCHING),
+        )
+        if model.tokenizer.vocab_size > config.text_vocab_size:
+            raise InputError(
+                f"{folder / 'vocab.txt'} has {model.tokenizer.vocab_size} tokens, the model only "
+                f"{config.text_vocab_size}."
+            )
+        save_model(run.work, model)
+        counts = _counts(model)
+        run.finish(counts)
+    return ConversionReport(out=out, **counts)
+
+
+def export_easynlp(model: Path, out: Path, *, overwrite: bool = False) -> ConversionReport:
+    """Write a model folder as an EasyNLP directory.
+
+    Args:
+        model: A model folder of fusion `none` or `easynlp`.
+        out: The directory to write.
+        overwrite: Replace what is at `out`.
+
+    Raises:
+        ConfigError: EasyNLP's code cannot compute this model.
+    """
+    loaded = load_model(model)
+    config = loaded.gpt.config
+    if config.fusion == "lattice":
+        raise ConfigError(
+            f"{model} fuses entities at the input (fusion lattice), which EasyNLP's code cannot "
+            "compute. Only fusion none and easynlp can be exported."
+        )
+    plain = VQGANConfig()
+    for name in ("patch_size", "norm_groups", "quantizer"):
+        if getattr(loaded.vqgan.config, name) != getattr(plain, name):
+            raise ConfigError(
+                f"{model}: its VQGAN has {name}={getattr(loaded.vqgan.config, name)}, which "
+                "EasyNLP's code does not know. Train one with --preset base."
+            )
+    inputs = {"model": fingerprint(model)}
+    with Run.open(out, kind="easynlp", settings={}, inputs=inputs, overwrite=overwrite) as run:
+        if run.finished:
+            return ConversionReport(out=out, **run.finished.counts, unchanged=True)
+        state = to_easynlp(loaded.gpt.state_dict(), config.block_size)
+        tensors = {_GPT + name: tensor for name, tensor in state.items()}
+        tensors |= {_VQGAN + name: t for name, t in loaded.vqgan.state_dict().items()}
+        with atomic(run.work / WEIGHTS, "wb") as file:
+            torch.save({name: t.contiguous() for name, t in tensors.items()}, file)
+        write_json(
+            run.work / "config.json",
+            {
+                "model_type": "artist",
+                "vocab_size": config.vocab_size,
+                "img_vocab_size": config.image_vocab_size,
+                "text_vocab_size": config.text_vocab_size,
+                "block_size": config.block_size,
+                "n_layer": config.n_layer,
+                "n_head": config.n_head,
+                "n_embd": config.n_embd,
+                "embd_pdrop": config.embd_pdrop,
+                "resid_pdrop": config.resid_pdrop,
+                "attn_pdrop": config.attn_pdrop,
+                "n_unmasked": 0,
+            },
+        )
+        loaded.tokenizer.save(run.work)
+        counts = _counts(loaded)
+        run.finish(counts)
+    return ConversionReport(out=out, **counts)
+
+
+def _counts(model: Model) -> dict[str, Any]:
+    return {
+        "fusion": model.gpt.config.fusion,
+        "parameters": _size(model.gpt),
+        "vqgan_parameters": _size(model.vqgan),
+    }
+
+
+def _size(module: GPT | VQGAN) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _read_sizes(folder: Path) -> dict[str, int]:
+    """The sizes in an EasyNLP `config.json`."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is not an EasyNLP model directory: config.json is missing.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        names = ("img_vocab_size", "text_vocab_size", "block_size", "n_layer", "n_head", "n_embd")
+        return {name: int(values[name]) for name in names}
+    except KeyError as error:
+        raise InputError(f"{path} has no {error}; is it the config of an ARTIST model?") from None
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from None
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """The GPT's tensors of a `pytorch_model.bin`, without their prefix."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist.")
+    content = read_state(path, "cannot be loaded", "Fetch it again.")
+    unknown = [name for name in content if not name.startswith((_GPT, _VQGAN))]
+    if unknown:
+        raise InputError(
+            f"{path} holds {len(unknown)} tensors that are neither {_GPT}* nor {_VQGAN}*: "
+            f"{', '.join(unknown[:3])}."
+        )
+    return {
+        name.removeprefix(_GPT): tensor for name, tensor in content.items() if name.startswith(_GPT)
+    }

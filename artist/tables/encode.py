@@ -1,0 +1,364 @@
+"""Images to VQGAN codes, once: a lattice table with a `codes` column.
+
+Pictures are decoded by threads while the model works on those before, so all cores are busy; only a
+few batches are in memory at a time, however long the table is. Sets with several captions an image
+hold it once for each, one after the other: it is encoded once.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from artist.device import choose_device
+from artist.formats.vqgan_folder import load_vqgan, vqgan_fingerprint
+from artist.models.vqgan import VQGAN, channels_last, from_uint8
+from data import schema
+from data.errors import ConfigError, InputError, SchemaError
+from data.images import decode_image, square
+from data.opencv_resize import opencv_square
+from data.runs import Run, fingerprint
+from data.seeds import stream
+from data.tokenizer import tokenizer_folder
+from data.tsv import Rejects
+
+_log = logging.getLogger(__name__)
+_Pictures = list[NDArray[np.uint8]]  # versions of one image
+
+RESIZES = ("antialias", "easynlp")
+_REJECTS = ".rejects.tsv"
+_ROW_GROUP = 512  # rows, at least, that are read together later on
+_AHEAD = 2  # reads whose images are decoded while the model works
+_READ = 4  # batches of rows that are read at once, and searched for equal images
+_SIDES = frozenset("左右")  # captions with these say which side; mirrored, the picture contradicts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """How many versions of each image are encoded, and how the further ones differ.
+
+    Attributes:
+        count: The first is the image as it is; each of the others is cropped at random.
+        crop: The smallest share of the square's side that a crop keeps; 1 means no cropping.
+        flip: Mirror half of the further versions (without cropping, all), but never where the
+            caption says 左 or 右. Other captions may be wrong under it too: those that quote what
+            is written in the picture, for one.
+        seed: Of where and whether.
+    """
+
+    count: int = 1
+    crop: float = 0.8
+    flip: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"versions={self.count} must be at least 1.")
+        if not 0 < self.crop <= 1:
+            raise ConfigError(f"crop={self.crop} must lie in (0, 1]; 1 means no cropping.")
+        if self.crop == 1 and self.count > 1 + self.flip:
+            raise ConfigError(
+                f"{self.count} versions would be alike in part: without cropping there are two at "
+                "most, with --flip. Set --crop below 1."
+            )
+
+    def of(self, image: Image.Image, row: int, text: str) -> Iterator[Image.Image]:
+        """The versions of a row's image."""
+        yield image
+        for number in range(1, self.count):
+            rng = np.random.default_rng(stream(self.seed, "version", row, number))
+            side = min(image.size)
+            kept = round(side * rng.uniform(self.crop, 1))
+            left, top = (int(rng.integers(length - kept + 1)) for length in image.size)
+            mirrored = rng.random() < 0.5 or self.crop == 1
+            version = image if self.crop == 1 else image.crop((left, top, left + kept, top + kept))
+            if self.flip and mirrored and not _SIDES & set(text):
+                version = ImageOps.mirror(version)
+            yield version
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeReport:
+    """What `encode_table` did."""
+
+    out: Path
+    rows: int
+    encoded: int
+    rejected: dict[str, int] = field(default_factory=dict)
+    image_len: int
+    codes_used: int
+    seconds: float
+    already_done: bool = False
+
+    def __str__(self) -> str:
+        if self.already_done:
+            return f"{self.out} is finished and unchanged: {self.encoded} images in codes."
+        text = (
+            f"{self.out}: {self.encoded} of {self.rows} images as {self.image_len} codes each, "
+            f"{self.codes_used} of them different; "
+            f"{self.rows / max(self.seconds, 1e-9):.0f} images/s."
+        )
+        for reason, count in sorted(self.rejected.items()):
+            text += f"\n  rejected {count}: {reason}"
+        if self.rejected:
+            text += f"\n  they are listed in {self.out}{_REJECTS}"
+        return text
+
+
+def encode_table(
+    table: Path,
+    out: Path,
+    *,
+    vqgan: Path,
+    device: str = "auto",
+    batch_size: int = 32,
+    resize: str = "antialias",
+    versions: Versions | None = None,
+    keep_images: bool = False,
+    overwrite: bool = False,
+) -> EncodeReport:
+    """Write the rows of a lattice table with the VQGAN codes of their images.
+
+    Rows whose image is missing or damaged are left out, counted, and listed beside the table. The
+    tokenizer folder beside `table` is copied beside `out`.
+
+    Args:
+        table: A lattice table with an `image` column, or a folder of its shards.
+        out: The table to write.
+        vqgan: A VQGAN folder or taming-transformers checkpoint.
+        device: `auto`, `cpu` or `cuda`.
+        batch_size: Images that go through the encoder at once.
+        resize: How images get the VQGAN's size: `antialias`, or `easynlp`, the released code's way
+            to the bit, for a released model.
+        versions: Further versions of each image for training, in the column `more_codes`.
+        keep_images: Whether the new table keeps the `image` column too.
+        overwrite: Replace what another run left at `out`.
+
+    Raises:
+        InputError: No image could be read, or `vqgan` is none.
+        SchemaError: `table` is not a lattice table with images.
+        ConfigError: `resize` is neither of these.
+    """
+    versions = versions or Versions()
+    if resize not in RESIZES:
+        raise ConfigError(f"resize={resize!r} is unknown; use one of {', '.join(RESIZES)}.")
+    source = schema.open_shards(table, schema.LATTICE, [schema.IMAGE])
+    if schema.IMAGE.name not in source.schema_arrow.names:
+        raise SchemaError(
+            f"{table} has no images to encode. Build it with `cli.py lattice build` from a TSV "
+            "whose third column is a base64 image."
+        )
+    model = load_vqgan(vqgan)
+    made_by = vqgan_fingerprint(model)
+    with Run.open(
+        out,
+        kind="codes",
+        settings={"keep_images": keep_images, "resize": resize, **_said(versions)},
+        inputs={"table": fingerprint(table), "vqgan": made_by},
+        folder=False,
+        overwrite=overwrite,
+    ) as run:
+        if run.finished:
+            return EncodeReport(out=out, **run.finished.counts, already_done=True)
+        start = time.monotonic()
+        on = choose_device(device)
+        channels_last(model.to(on))
+        target = _target_schema(source.schema_arrow, model, made_by, keep_images, versions)
+        rejects = Rejects(run.beside(_REJECTS))
+        used = torch.zeros(model.config.codebook_size, dtype=torch.bool)
+        encoded, waiting = 0, list[pa.RecordBatch]()
+        with (
+            schema.table_writer(run.work, target) as writer,
+            tqdm(total=source.num_rows, unit="image", disable=None) as bar,
+        ):
+            batches = source.iter_batches(_READ * batch_size)
+            prepare = partial(_pixels, size=model.config.resolution, resize=resize)
+            prepare = partial(prepare, versions=versions)
+            # Further versions depend on the row.
+            decoded = _decoded(batches, prepare, rejects, once=versions.count == 1)
+            for rows, images, which in decoded:
+                if images:
+                    pixels = [version for image in images for version in image]
+                    parts = (pixels[n : n + batch_size] for n in range(0, len(pixels), batch_size))
+                    codes = torch.cat([_encode(model, part, on) for part in parts])
+                    used[codes.long().flatten()] = True
+                    codes = codes.view(len(images), versions.count, -1)[which]
+                    waiting.append(_with_codes(rows, codes, target))
+                    encoded += rows.num_rows
+                if sum(batch.num_rows for batch in waiting) >= _ROW_GROUP:
+                    writer.write_table(pa.Table.from_batches(waiting, target))
+                    waiting = []
+                bar.update(rows.num_rows)
+            writer.write_table(pa.Table.from_batches(waiting, target))
+        if not encoded:
+            raise InputError(f"{table}: no image could be encoded ({rejects.first or 'no rows'}).")
+        counts: dict[str, Any] = {
+            "rows": source.num_rows,
+            "encoded": encoded,
+            "rejected": dict(rejects.reasons),
+            "image_len": model.config.image_len,
+            "codes_used": int(used.sum()),
+            "seconds": round(time.monotonic() - start, 3),
+        }
+        if tokenizer_folder(table).is_dir():  # it belongs to the ids, which are the same
+            shutil.copytree(tokenizer_folder(table), tokenizer_folder(out), dirs_exist_ok=True)
+        run.finish(counts, companions=(_REJECTS,))
+    return EncodeReport(out=out, **counts)
+
+
+def _decoded(
+    batches: Iterator[pa.RecordBatch],
+    prepare: Callable[..., _Pictures],
+    rejects: Rejects,
+    *,
+    once: bool,
+) -> Iterator[tuple[pa.RecordBatch, list[_Pictures], list[int]]]:
+    """Rows with a usable image, what `prepare` makes of (bytes, row number, caption), and whose.
+
+    The list says for each row which of the pictures are its own; with `once`, rows of one batch
+    with equal images share them. Images are decoded in threads (Pillow lets go of the interpreter)
+    and a few batches ahead.
+    """
+    begun = row_number = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        ahead = deque[tuple[pa.RecordBatch, list[Future[_Pictures]]]]()
+        more = True
+        while more or ahead:
+            while more and len(ahead) <= _AHEAD:
+                batch = next(batches, None)
+                more = batch is not None
+                if batch is not None:
+                    contents = batch.column(schema.IMAGE.name).field("bytes").to_pylist()
+                    numbers, texts = range(begun, begun + batch.num_rows), batch["text"].to_pylist()
+                    shared: dict[Any, Future[_Pictures]] = {}
+                    of_rows = []
+                    for row in zip(contents, numbers, texts, strict=True):
+                        image = row[0] if once else row[1]
+                        if image not in shared:
+                            shared[image] = pool.submit(prepare, *row)
+                        of_rows.append(shared[image])
+                    ahead.append((batch, of_rows))
+                    begun += batch.num_rows
+            if not ahead:
+                return
+            batch, futures = ahead.popleft()
+            kept, which, pictures = [], [], list[_Pictures]()
+            place: dict[Future[_Pictures], int] = {}
+            for i, future in enumerate(futures):
+                row_number += 1
+                try:
+                    made = future.result()
+                except InputError as error:
+                    reason, _, detail = str(error).replace(" (", ": ", 1).partition(": ")
+                    rejects.add(row_number, reason, batch["idx"][i].as_py(), detail)
+                    continue
+                if future not in place:
+                    place[future] = len(pictures)
+                    pictures.append(made)
+                kept.append(i)
+                which.append(place[future])
+            yield batch.take(pa.array(kept, pa.int32())), pictures, which
+
+
+def _pixels(
+    content: bytes | None, row: int, text: str, *, size: int, resize: str, versions: Versions
+) -> _Pictures:
+    """The versions of an encoded image, (size, size, 3) each."""
+    if content is None:
+        raise InputError("no image")
+    images = versions.of(decode_image(content), row, text)
+    if resize == "easynlp":
+        return [opencv_square(np.asarray(image), size) for image in images]
+    return [square(image, size) for image in images]
+
+
+def _said(versions: Versions | None) -> dict[str, Any]:
+    """The settings of the versions, for a manifest; nothing where there is one only."""
+    return {"versions": asdict(versions)} if versions and versions.count > 1 else {}
+
+
+def with_codes(table: Path, vqgan: Path, device: str) -> Path:
+    """The table itself if it holds this VQGAN's codes, else its encoded companion.
+
+    The companion is `<table>.codes-<VQGAN>.parquet` beside it; it is made if it is not there.
+
+    Raises:
+        SchemaError: The codes in the table are another VQGAN's.
+    """
+    found = schema.open_shards(table, schema.LATTICE, [schema.CODES]).schema_arrow
+    made_by = vqgan_fingerprint(load_vqgan(vqgan))
+    if schema.CODES.name not in found.names:
+        encoded = codes_beside(table, made_by)
+        report = encode_table(table, encoded, vqgan=vqgan, device=device)
+        if not report.already_done:
+            _log.info("%s", report)
+        return encoded
+    if schema.table_metadata(found).get("vqgan_fingerprint") != made_by:
+        raise SchemaError(
+            f"{table} holds codes of another VQGAN than {vqgan}. Encode the images again with "
+            "`cli.py artist encode`."
+        )
+    return table
+
+
+def codes_beside(table: Path, vqgan_fingerprint: str) -> Path:
+    """Where `with_codes` writes a table's codes."""
+    stem = table.name.removesuffix(".parquet")
+    return table.with_name(f"{stem}.codes-{vqgan_fingerprint[:8]}.parquet")
+
+
+@torch.inference_mode()
+def _encode(model: VQGAN, pixels: list[NDArray[np.uint8]], device: torch.device) -> torch.Tensor:
+    """Codes (B, h*w) on the CPU."""
+    batch = torch.from_numpy(np.stack(pixels)).to(device).permute(0, 3, 1, 2)  # (B, 3, H, W)
+    return model.encode_codes(from_uint8(batch)).cpu()
+
+
+def _target_schema(
+    source: pa.Schema, model: VQGAN, made_by: str, keep_images: bool, versions: Versions
+) -> pa.Schema:
+    """The source's columns, perhaps without images, and the codes; its metadata and the VQGAN's."""
+    names = {schema.CODES.name, schema.MORE_CODES.name}
+    names |= set() if keep_images else {schema.IMAGE.name}
+    kept = [f for f in source if f.name not in names]
+    more = [schema.MORE_CODES] if versions.count > 1 else []
+    return schema.with_metadata(
+        pa.schema([*kept, schema.CODES, *more], metadata=source.metadata),
+        {
+            "vqgan_fingerprint": made_by,
+            "codebook_size": model.config.codebook_size,
+            "image_len": model.config.image_len,
+            **_said(versions),
+        },
+    )
+
+
+def _with_codes(rows: pa.RecordBatch, codes: torch.Tensor, target: pa.Schema) -> pa.RecordBatch:
+    """Rows with their codes (B, versions, L)."""
+    values = codes.numpy().astype(np.uint16)
+    made = {
+        schema.CODES.name: _lists(values[:, 0]),
+        schema.MORE_CODES.name: _lists(values[:, 1:].reshape(len(values), -1)),
+    }
+    arrays = [made[f.name] if f.name in made else rows.column(f.name) for f in target]
+    return pa.record_batch(arrays, schema=target)
+
+
+def _lists(values: NDArray[np.uint16]) -> pa.Array:
+    """(B, n) as a column of lists."""
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(values).ravel())

@@ -1,0 +1,361 @@
+"""Lattice tables to batches; the one place where inclusive spans become half-open ones.
+
+    N rows   B batch   T text_len   L image_len   K entities of a caption   D entity_dim
+
+A table is held without its images, padded to (N, T) and (N, L): about 770 bytes a row at T=32 and
+L=256. Large ones are not held but mapped; see `artist.tables.mmap_rows`.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from artist.models.config import GPTConfig
+from artist.models.fusion import Entities
+from data.errors import SchemaError
+from data.kg_folder import kg_fingerprint
+from data.schema import CODES, IMAGE, LATTICE, MORE_CODES, Shards, open_shards, table_metadata
+from data.seeds import stream
+from data.select import select
+
+_MANY = 1 << 22  # entities that are looked at together
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio: neighbours fall far apart
+_SAMPLED_VECTORS = 100_000
+
+
+class Batch(NamedTuple):
+    """What a step needs: BERT ids (B, T), codes (B, L) or (B, 0), entities."""
+
+    bert_ids: Tensor
+    codes: Tensor
+    entities: Entities
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        ids, codes = (t.to(device, non_blocking=True) for t in (self.bert_ids, self.codes))
+        return Batch(ids, codes, self.entities.to(device))
+
+    def pinned(self) -> "Batch":
+        """The same in page-locked memory, from which a GPU copies while it computes."""
+        entities = Entities(*(t.pin_memory() for t in self.entities))
+        return Batch(self.bert_ids.pin_memory(), self.codes.pin_memory(), entities)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A lattice table, in memory or mapped.
+
+    Attributes:
+        idx: The rows' own ids.
+        texts: Captions as given.
+        bert_ids: `(N, T)`, padded with `pad_id`.
+        codes: `(N, L)` uint16, or `(N, 0)` for a table without codes.
+        first_entity: `(N + 1,)`; the entities of row i are those from [i] up to [i + 1].
+        entity_ids: Ids in the KG.
+        starts: First token of each entity.
+        ends: One past its last token, at most T.
+        metadata: The table's own key-value pairs.
+        more_codes: `(N, V, L)`, codes of V further versions of each image, or None.
+    """
+
+    idx: Sequence[str]
+    texts: Sequence[str]
+    bert_ids: NDArray[np.integer]
+    codes: NDArray[np.uint16]
+    first_entity: NDArray[np.int64]
+    entity_ids: NDArray[np.integer]
+    starts: NDArray[np.integer]
+    ends: NDArray[np.integer]
+    metadata: dict[str, str]
+    more_codes: NDArray[np.uint16] | None = None
+
+    def __len__(self) -> int:
+        return len(self.bert_ids)
+
+    @cached_property
+    def largest_entity(self) -> int:
+        """The largest entity id; -1 without entities."""
+        return int(self.entity_ids.max(initial=-1))
+
+    def named_entities(self) -> NDArray[np.int64]:
+        """The ids of all entities that occur, each once, in order; read a part at a time."""
+        named = np.zeros(0, dtype=np.int64)
+        for begin in range(0, len(self.entity_ids), _MANY):
+            named = np.union1d(named, self.entity_ids[begin : begin + _MANY])
+        return named.astype(np.int64)
+
+    def take(self, chosen: NDArray[np.int64]) -> "Rows":
+        """Some of the rows, in the order given."""
+        counts = np.diff(self.first_entity)[chosen]
+        row, place = _places(counts)
+        at = self.first_entity[chosen[row]] + place
+        return replace(
+            self,
+            idx=[self.idx[n] for n in chosen],
+            texts=[self.texts[n] for n in chosen],
+            bert_ids=self.bert_ids[chosen],
+            codes=self.codes[chosen],
+            first_entity=np.concatenate([[0], np.cumsum(counts)]),
+            entity_ids=self.entity_ids[at],
+            starts=self.starts[at],
+            ends=self.ends[at],
+            more_codes=None if self.more_codes is None else self.more_codes[chosen],
+        )
+
+
+def rows_from_table(
+    table: pa.Table,
+    *,
+    text_len: int,
+    pad_id: int,
+    max_entities: int,
+    policy: str = "first",
+    source: str = "the table",
+) -> Rows:
+    """Rows of an Arrow table with the columns of `data.schema.LATTICE` (and, perhaps, `codes`).
+
+    Captions are cut to `text_len` tokens. Entities that begin after the cut are dropped, those that
+    cross it end there (as EasyNLP). Of the others each caption keeps `max_entities`, by `policy`
+    (`data.select`).
+
+    Raises:
+        SchemaError: Columns contradict each other.
+    """
+    table = table.combine_chunks()
+    lengths = table["seq_len"].to_numpy().astype(np.int64)
+    ids, ids_at = _lists(table, "input_ids")
+    lex, lex_at = _lists(table, "lex_ids")
+    pos_s, pos_at = _lists(table, "pos_s")
+    pos_e, _ = _lists(table, "pos_e")
+    counts = np.diff(lex_at)
+    if len(pos_s) != len(pos_e) or (np.diff(pos_at) != lengths + counts).any():
+        raise SchemaError(
+            f"{source}: pos_s and pos_e must hold seq_len + len(lex_ids) numbers in each row. "
+            "Write it again with `cli.py lattice build`."
+        )
+    N = len(lengths)
+    bert_ids = np.full((N, text_len), pad_id, dtype=np.int64)
+    row, place = _places(np.minimum(np.diff(ids_at), text_len))
+    bert_ids[row, place] = ids[ids_at[row] + place]
+
+    row, place = _places(counts)
+    at = pos_at[row] + lengths[row] + place
+    kept = np.flatnonzero(pos_s[at] < text_len)
+    kept = kept[select(row[kept], pos_s[at[kept]], pos_e[at[kept]] + 1, max_entities, policy)]
+    row, place, at = row[kept], place[kept], at[kept]
+    starts, ends = pos_s[at], np.minimum(pos_e[at] + 1, text_len)
+    first_entity = np.zeros(N + 1, dtype=np.int64)
+    np.cumsum(np.bincount(row, minlength=N), out=first_entity[1:])
+
+    codes = _code_table(table, CODES.name, source)
+    more = _code_table(table, MORE_CODES.name, source)
+    L = codes.shape[1]
+    if more.shape[1] and (not L or more.shape[1] % L):
+        raise SchemaError(f"{source}: {MORE_CODES.name} must hold whole versions of {L} codes.")
+    return Rows(
+        idx=table["idx"].to_pylist(),
+        texts=table["text"].to_pylist(),
+        bert_ids=bert_ids,
+        codes=codes,
+        first_entity=first_entity,
+        entity_ids=lex[lex_at[row] + place].astype(np.int64),
+        starts=starts,
+        ends=ends,
+        metadata=table_metadata(table.schema),
+        more_codes=more.reshape(N, -1, L) if more.shape[1] else None,
+    )
+
+
+def _code_table(table: pa.Table, name: str, source: str) -> NDArray[np.uint16]:
+    """A column of codes, (N, codes of a row); (N, 0) without it."""
+    N = table.num_rows
+    if name not in table.column_names or not N:
+        return np.zeros((N, 0), dtype=np.uint16)
+    flat, at = _flat(table, name)  # as they are: eight bytes a code would be most of the memory
+    if np.ptp(np.diff(at)):
+        raise SchemaError(f"{source}: rows hold different numbers of codes.")
+    codes: NDArray[np.uint16] = flat.reshape(N, -1)
+    return codes
+
+
+def open_lattice(path: Path) -> Shards:
+    """A lattice table, in one file or a folder of shards.
+
+    Raises:
+        SchemaError: It is not a lattice table, or it has no rows.
+    """
+    shards = open_shards(path, LATTICE, optional=(CODES, MORE_CODES, IMAGE))
+    if not shards.num_rows:
+        raise SchemaError(f"{path} has no rows. Were all captions rejected? See its .rejects.tsv.")
+    return shards
+
+
+def columns_of(shards: Shards) -> list[str]:
+    """The columns that training reads: all but the images."""
+    wanted = (*LATTICE.names, CODES.name, MORE_CODES.name)
+    return [name for name in wanted if name in shards.schema_arrow.names]
+
+
+def read_rows(
+    path: Path, *, text_len: int, pad_id: int, max_entities: int, policy: str = "first"
+) -> Rows:
+    """Rows of a lattice table on disk; see `rows_from_table`.
+
+    Raises:
+        SchemaError: It is not a lattice table, or it has no rows.
+    """
+    shards = open_lattice(path)
+    return rows_from_table(
+        shards.read(columns_of(shards)),
+        text_len=text_len,
+        pad_id=pad_id,
+        max_entities=max_entities,
+        policy=policy,
+        source=str(path),
+    )
+
+
+def lattice_settings(metadata: dict[str, str]) -> dict[str, object]:
+    """The settings `lattice build` matched with, so that prompts can be matched alike."""
+    settings: dict[str, object] = json.loads(metadata.get("settings", "{}"))
+    return settings
+
+
+class Batches:
+    """Batches of rows with their entities' vectors.
+
+    Args:
+        rows: The table.
+        vectors: `(num_entities, D)` of the whole graph, perhaps memory-mapped.
+        config: The model's sizes.
+
+    Raises:
+        SchemaError: The table names entities that the graph does not have.
+    """
+
+    def __init__(self, rows: Rows, vectors: NDArray[np.float32], config: GPTConfig) -> None:
+        if rows.largest_entity >= len(vectors):
+            raise SchemaError(
+                f"the table names entity {rows.largest_entity}, but the KG has only "
+                f"{len(vectors)}. Build the table and train the model with the same --kg."
+            )
+        if config.fusion != "none" and vectors.shape[1] != config.entity_dim:
+            raise SchemaError(
+                f"the KG's vectors have {vectors.shape[1]} dimensions, the model expects "
+                f"{config.entity_dim}. Give the KG the model was trained with."
+            )
+        self.rows, self.vectors, self.config = rows, vectors, config
+
+    def get(self, chosen: NDArray[np.int64], epoch: int | None = None) -> Batch:
+        """The batch of the chosen rows.
+
+        With an epoch, of images that have several versions, the one whose turn it is: a row comes
+        through all of its versions in as many epochs, and begins with any of them.
+        """
+        rows, config = self.rows, self.config
+        counts = rows.first_entity[chosen + 1] - rows.first_entity[chosen]
+        if config.fusion == "none":
+            counts = np.zeros_like(counts)
+        # The released fusion sums over its padding slots too, so their number matters there.
+        K = config.max_entities if config.fusion == "easynlp" else int(counts.max(initial=0))
+        B = len(chosen)
+        # In numpy: torch would wake all its threads for these small copies, beside a training.
+        filler = np.array(self.vectors[0], dtype=np.float32)  # (D,)
+        vectors = np.tile(filler, (B, K, 1))
+        covers = np.zeros((B, K, config.text_len), dtype=bool)
+        row, place = _places(counts)
+        at = rows.first_entity[chosen[row]] + place
+        if len(at):
+            vectors[row, place] = self.vectors[rows.entity_ids[at]]
+            token = np.arange(config.text_len)
+            inside = (token >= rows.starts[at, None]) & (token < rows.ends[at, None])
+            covers[row, place] = inside
+        entities = Entities(*(torch.from_numpy(part) for part in (vectors, covers, filler)))
+        return Batch(
+            torch.from_numpy(rows.bert_ids[chosen].astype(np.int64)),
+            torch.from_numpy(self._codes(chosen, epoch).astype(np.int64)),
+            entities,
+        )
+
+    def _codes(self, chosen: NDArray[np.int64], epoch: int | None) -> NDArray[np.uint16]:
+        """Codes (B, L) of the chosen rows; see `get`."""
+        codes, more = self.rows.codes[chosen], self.rows.more_codes
+        if more is not None and epoch is not None:
+            first = (chosen.astype(np.uint64) * _GOLDEN) >> np.uint64(40)
+            version = (first.astype(np.int64) + epoch) % (1 + more.shape[1])
+            turned = version > 0
+            codes[turned] = more[chosen[turned], version[turned] - 1]
+        return codes
+
+    def in_order(self, batch_size: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        """All rows once, as they come; or, for `share` (r, n), of every n batches the r-th."""
+        first, every = share
+        for begin in range(first * batch_size, len(self.rows), every * batch_size):
+            yield self.get(np.arange(begin, min(begin + batch_size, len(self.rows))))
+
+    def epoch_order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """A permutation of the rows that depends on seed and epoch only."""
+        return np.random.default_rng(stream(seed, "order", epoch)).permutation(len(self.rows))
+
+
+def _lists(table: pa.Table, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A list column's values, end to end, and where each row begins (N + 1 positions)."""
+    values, offsets = _flat(table, name)
+    return values.astype(np.int64), offsets
+
+
+def _flat(table: pa.Table, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """`_lists`, the values in their own type and not copied."""
+    chunks = table[name].chunks
+    if not chunks:
+        return np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    column = pa.concat_arrays(chunks) if len(chunks) > 1 else chunks[0]
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    values = column.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+    return values, offsets - offsets[0]
+
+
+def _places(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For counts (2, 0, 1): rows 0 0 2 and the place within each row, 0 1 0."""
+    row = np.repeat(np.arange(len(counts)), counts)
+    begin = np.cumsum(counts) - counts
+    return row, np.arange(len(row)) - begin[row]
+
+
+def unit_scale(vectors: NDArray[np.float32]) -> float:
+    """What gives the numbers in `vectors` (n, D) a mean square of 1; sampled above 100,000 rows."""
+    some = np.asarray(vectors[:: max(1, len(vectors) // _SAMPLED_VECTORS)], dtype=np.float64)
+    square = float(np.square(some).mean())
+    return float(square**-0.5) if square > 0 else 1.0
+
+
+def check_table(rows: Rows, tokenizer: str, kg_used: str, kg: Path | None, source: str) -> None:
+    """Refuse a table whose ids mean something else to the model.
+
+    Raises:
+        SchemaError: It was built with another tokenizer or KG than the model was trained with.
+    """
+    if rows.metadata.get("tokenizer_fingerprint") != tokenizer:
+        raise SchemaError(
+            f"{source} was built with another tokenizer than the model's. Build it with "
+            "`--tokenizer` set to the model folder."
+        )
+    if not kg_used or kg is None:
+        return
+    for name, found in (
+        (source, rows.metadata.get("kg_fingerprint")),
+        (str(kg), kg_fingerprint(kg)),
+    ):
+        if found != kg_used:
+            raise SchemaError(
+                f"{name} belongs to another KG than the one the model was trained with."
+            )

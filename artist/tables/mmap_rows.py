@@ -1,0 +1,193 @@
+"""Tables larger than memory: their columns beside the table, fixed in width and mapped.
+
+Parquet cannot be read at random: one row costs the decompression of its whole row group. So a large
+table is written out once, in the order of its rows, and every training maps the files:
+
+records.bin    one record a row: BERT ids, codes, where its entities begin; one more at the end
+entities.bin   entity id, first token, one past the last token
+strings.arrow  idx and text
+
+A row lies in one place, so that reading it at random touches one or two pages of the disk. The
+system keeps in memory what fits and drops the rest. What is cut and which entities are kept follow
+the settings, whose hash is in the folder's name.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from artist.tables.lattice_rows import Rows, columns_of, open_lattice, read_rows, rows_from_table
+from data.errors import ArtefactError
+from data.runs import Run, fingerprint, manifest_path, read_manifest
+from data.schema import CODES, MORE_CODES, Shards, table_metadata
+
+log = logging.getLogger(__name__)
+
+IN_MEMORY = 100_000  # rows; a table of up to so many is read whole, half a GB at its peak
+_RECORDS, _ENTITIES, _STRINGS = "records.bin", "entities.bin", "strings.arrow"
+_CHUNK = 2048  # rows that are converted at once
+_ENTITY = np.dtype([("id", "<i4"), ("start", "<i4"), ("end", "<i4")])
+_TEXTS = pa.schema([("idx", pa.string()), ("text", pa.string())])
+
+
+def open_rows(path: Path, *, in_memory: int = IN_MEMORY, **reading: Any) -> Rows:
+    """The rows of a lattice table: in memory, or mapped where there are more than `in_memory`.
+
+    Args:
+        path: A table, or a folder of its shards.
+        in_memory: The most rows that are read whole.
+        **reading: As `artist.tables.lattice_rows.read_rows` takes it.
+
+    Raises:
+        SchemaError: It is not a lattice table, or it has no rows.
+    """
+    if open_lattice(path).num_rows <= in_memory:
+        return read_rows(path, **reading)
+    return map_rows(path, **reading)
+
+
+def map_rows(path: Path, **reading: Any) -> Rows:
+    """The rows of a lattice table, mapped from the files beside it, which are made if need be.
+
+    Raises:
+        SchemaError: It is not a lattice table.
+    """
+    shards, inputs = open_lattice(path), {"table": fingerprint(path)}
+    settings = {**reading, "columns": columns_of(shards)}
+    name = hashlib.sha256(json.dumps([settings, inputs], sort_keys=True).encode()).hexdigest()
+    folder = path.with_name(f"{path.name}.rows-{name[:12]}")
+    if not _is_whole(folder, shards):
+        with Run.open(
+            folder, kind="rows", settings=settings, inputs=inputs, overwrite=folder.exists()
+        ) as run:
+            if not run.finished:
+                log.info("%s has %d rows: mapping them in %s.", path, shards.num_rows, folder)
+                run.finish(_write(shards, run.work, str(path), reading))
+    return _mapped(folder, shards.schema_arrow)
+
+
+def _is_whole(folder: Path, shards: Shards) -> bool:
+    """Whether the files are there in full length; hashing them would read them all."""
+    if not manifest_path(folder).is_file():
+        return False
+    try:
+        counts = read_manifest(folder).counts
+    except ArtefactError:
+        return False
+    sizes = {
+        name: (folder / name).stat().st_size for name in counts["bytes"] if (folder / name).exists()
+    }
+    return bool(counts["rows"] == shards.num_rows and counts["bytes"] == sizes)
+
+
+def _write(shards: Shards, folder: Path, source: str, reading: dict[str, Any]) -> dict[str, Any]:
+    """Convert a table a chunk at a time; what was counted."""
+    entities, largest = 0, -1
+    record: np.dtype[Any] | None = None
+    with (
+        (folder / _RECORDS).open("wb") as records,
+        (folder / _ENTITIES).open("wb") as spans,
+        pa.OSFile(str(folder / _STRINGS), "wb") as sink,
+        pa.ipc.new_file(sink, _TEXTS) as strings,
+        tqdm(total=shards.num_rows, unit="row", unit_scale=True, disable=None) as bar,
+    ):
+        for batch in shards.iter_batches(_CHUNK, columns_of(shards)):
+            rows = rows_from_table(pa.Table.from_batches([batch]), source=source, **reading)
+            if record is None:
+                record = _record_type(rows)
+            chunk = np.zeros(len(rows), dtype=record)
+            if chunk.dtype != _record_type(rows):
+                raise ArtefactError(f"{source}: rows hold different numbers of codes.")
+            chunk["first_entity"] = rows.first_entity[:-1] + entities
+            chunk["bert_ids"], chunk["codes"] = rows.bert_ids, rows.codes
+            if rows.more_codes is not None:
+                chunk["more_codes"] = rows.more_codes
+            found = np.zeros(len(rows.entity_ids), dtype=_ENTITY)
+            found["id"], found["start"], found["end"] = rows.entity_ids, rows.starts, rows.ends
+            records.write(chunk.tobytes())
+            spans.write(found.tobytes())
+            strings.write_batch(batch.select(_TEXTS.names).cast(_TEXTS))
+            entities, largest = entities + len(found), max(largest, rows.largest_entity)
+            bar.update(len(rows))
+        last = np.zeros(1, dtype=record)
+        last["first_entity"] = entities
+        records.write(last.tobytes())
+    assert record is not None
+    return {
+        "rows": shards.num_rows,
+        "entities": entities,
+        "largest_entity": largest,
+        "record": {name: list(record[name].shape) for name in record.names or ()},
+        "bytes": {p.name: p.stat().st_size for p in folder.iterdir() if p.suffix != ".json"},
+    }
+
+
+def _record_type(rows: Rows) -> np.dtype[Any]:
+    shapes = {"bert_ids": rows.bert_ids.shape[1:], "codes": rows.codes.shape[1:]}
+    if rows.more_codes is not None:
+        shapes["more_codes"] = rows.more_codes.shape[1:]
+    return _record_of_shapes({"first_entity": (), **shapes})
+
+
+def _record_of_shapes(shapes: dict[str, Any]) -> np.dtype[Any]:
+    """The type of a record, from the shapes of its parts."""
+    kinds = {"first_entity": "<i8", "bert_ids": "<i4", CODES.name: "<u2", MORE_CODES.name: "<u2"}
+    return np.dtype([(name, kinds[name], tuple(shape)) for name, shape in shapes.items()])
+
+
+def _mapped(folder: Path, schema: pa.Schema) -> Rows:
+    counts = read_manifest(folder).counts
+    record = _record_of_shapes(counts["record"])
+    records = np.memmap(folder / _RECORDS, record, mode="r", shape=(counts["rows"] + 1,))
+    entities: NDArray[Any] = np.zeros(0, dtype=_ENTITY)
+    if counts["entities"]:
+        entities = np.memmap(folder / _ENTITIES, _ENTITY, mode="r", shape=(counts["entities"],))
+    strings = pa.ipc.open_file(pa.memory_map(str(folder / _STRINGS))).read_all()
+    rows = Rows(
+        idx=Strings(strings["idx"]),
+        texts=Strings(strings["text"]),
+        bert_ids=records["bert_ids"][:-1],
+        codes=records["codes"][:-1],
+        first_entity=records["first_entity"],
+        entity_ids=entities["id"],
+        starts=entities["start"],
+        ends=entities["end"],
+        metadata=table_metadata(schema),
+        more_codes=records["more_codes"][:-1] if "more_codes" in counts["record"] else None,
+    )
+    vars(rows)["largest_entity"] = counts["largest_entity"]  # known, so nothing is read for it
+    return rows
+
+
+class Strings(Sequence[str]):
+    """A mapped column of strings that is read where it is looked at."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [self[n] for n in range(*place.indices(len(self)))]
+        text: str = self._column[int(place)].as_py()
+        return text
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self._column.chunks:
+            yield from chunk.to_pylist()

@@ -1,0 +1,91 @@
+"""The checkpoints of an unfinished training: complete, atomic, the last few of them, and the best.
+
+`checkpoints/step-00001000.pt` holds everything a run needs to go on; `checkpoints/best-00000800.pt`
+the averaged weights that had the lowest validation loss so far. Each appears under its name when it
+is whole. All files are read by `weights_only=True`.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.runs import atomic
+
+log = logging.getLogger(__name__)
+
+FOLDER = "checkpoints"
+
+
+class Snapshots:
+    """The checkpoints in a run's folder.
+
+    Args:
+        folder: The run's.
+        keep: How many complete ones stay.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder / FOLDER, keep
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write a complete checkpoint; drop the oldest above `keep`, and bests nobody needs."""
+        self._write("step", step, state)
+        kept = self._steps("step")[-self.keep :]
+        bests = self._steps("best")
+        needed = {max((b for b in bests if b <= s), default=None) for s in kept}
+        needed |= {b for b in bests if b > kept[-1]}
+        for kind, wanted in (("step", set(kept)), ("best", needed)):
+            for other in set(self._steps(kind)) - wanted:
+                self._path(kind, other).unlink()
+
+    def save_best(self, step: int, weights: dict[str, Tensor]) -> None:
+        """Write the weights that are the best so far."""
+        self._write("best", step, weights)
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """The newest checkpoint that can be read, if there is one; what is newer is removed."""
+        for step in reversed(self._steps("step")):
+            path = self._path("step", step)
+            try:
+                state = self.read(step, device)
+            except Exception as error:  # a damaged file raises whatever its bytes lead to
+                log.warning("%s cannot be read (%s); trying the one before.", path, error)
+                path.unlink()
+                continue
+            for later in self._steps("best"):
+                if later > step:  # of steps that will be done again
+                    self._path("best", later).unlink()
+            return state
+        return None
+
+    def read(self, step: int, device: torch.device) -> dict[str, Any]:
+        """The checkpoint of a step, which is there and whole."""
+        path = self._path("step", step)
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return state
+
+    def load_best(self, step: int, device: torch.device) -> dict[str, Tensor]:
+        """The best weights, which are those of `step`."""
+        path = self._path("best", step)
+        weights: dict[str, Tensor] = torch.load(path, map_location=device, weights_only=True)
+        return weights
+
+    def clear(self) -> None:
+        """Remove all of them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self, kind: str, step: int, state: dict[str, Any]) -> None:
+        self.folder.mkdir(exist_ok=True)
+        with atomic(self._path(kind, step), "wb") as file:
+            torch.save(state, file)
+
+    def _path(self, kind: str, step: int) -> Path:
+        return self.folder / f"{kind}-{step:08d}.pt"
+
+    def _steps(self, kind: str) -> list[int]:
+        """The steps of the files of a kind, in order."""
+        return sorted(int(p.stem.rpartition("-")[2]) for p in self.folder.glob(f"{kind}-*.pt"))

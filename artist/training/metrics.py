@@ -1,0 +1,184 @@
+"""What a training tells while it runs: a bar, `metrics.jsonl`, TensorBoard, and a plot at its end.
+
+`metrics.jsonl` has two kinds of lines. Those with `valid_loss` are validations; their `train_loss`
+is the mean since the validation before. The others, about 200 in a run, tell of the steps since the
+one before: `train_loss`, `learning_rate`, `gradient_norm`, `images_per_second`.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data.errors import ConfigError
+from data.plot import new_figure, save_svg, style
+from data.runs import atomic
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+METRICS = "metrics.jsonl"
+PLOT = "loss.svg"
+TENSORBOARD = "tensorboard"
+_LINES = 200  # of steps in a run
+
+
+class Journal:
+    """Keeps what the steps report until it is time to write it.
+
+    Args:
+        folder: The run's.
+        total_steps: Of the whole run.
+        images_per_step: Over all processes.
+        tensorboard: Write event files as well.
+        quiet: Say and write nothing (all processes but the first).
+
+    Raises:
+        ConfigError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        total_steps: int,
+        images_per_step: int,
+        tensorboard: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        self.path, self.quiet = folder / METRICS, quiet
+        self.images_per_step, self.total_steps = images_per_step, total_steps
+        self.every = max(1, math.ceil(total_steps / _LINES))
+        self.recent: list[tuple[float, float]] = []  # loss and gradient norm since the last line
+        self.losses: list[float] = []  # since the last validation
+        self.best = math.inf
+        self._timed, self._seconds = 0, 0.0  # steps since the last line, in this process
+        self._open_board = _board_maker(folder / TENSORBOARD) if tensorboard and not quiet else None
+        self._board: Any = None
+        self._bar: Any = None
+
+    def start(self, step: int) -> None:
+        """Begin at a step: lines of later ones, from a run that was killed, are forgotten."""
+        if not self.quiet and self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            with atomic(self.path) as file:
+                file.writelines(line for line in lines if _step_of(line) <= step)
+        size = self.images_per_step
+        self._bar = tqdm(
+            total=self.total_steps * size,
+            initial=step * size,
+            unit=" images",
+            unit_scale=True,
+            disable=True if self.quiet else None,
+        )
+        if self._open_board is not None:
+            self._board = self._open_board(purge_step=step)
+
+    def step(self, step: int, loss: float, norm: float, rate: float, seconds: float) -> None:
+        """Note a step that was taken, and how long it took."""
+        self.losses.append(loss)
+        self.recent.append((loss, norm))
+        self._timed += 1
+        self._seconds += seconds
+        if self._bar is not None:
+            said = {"step": step, "loss": f"{loss:.3f}", "lr": f"{rate:.1e}"}
+            said |= {"valid": f"{self.best:.3f}"} if math.isfinite(self.best) else {}
+            self._bar.set_postfix(said, refresh=False)
+            self._bar.update(self.images_per_step)
+        if step % self.every == 0:
+            loss, norm = (float(v) for v in np.mean(self.recent, axis=0))
+            speed = self._timed * self.images_per_step / max(self._seconds, 1e-9)
+            self.write(
+                step=step,
+                train_loss=loss,
+                learning_rate=rate,
+                gradient_norm=norm,
+                images_per_second=round(speed, 1),
+            )
+            self.recent.clear()
+            self._timed, self._seconds = 0, 0.0
+
+    def write(self, **values: float) -> None:
+        """A line of metrics; `step` is one of them."""
+        if self.quiet:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+        if self._board is not None:
+            for name in values.keys() - {"step", "epoch", "seconds"}:
+                self._board.add_scalar(name, values[name], int(values["step"]))
+
+    def picture(self, step: int, pixels: "NDArray[np.uint8]") -> None:
+        """Show a picture (H, W, 3) in TensorBoard."""
+        if self._board is not None:
+            self._board.add_image("previews", pixels, step, dataformats="HWC")
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must remember."""
+        return {"recent": self.recent, "losses": self.losses, "best": self.best}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state()`."""
+        self.recent = [(loss, norm) for loss, norm in state["recent"]]
+        self.losses, self.best = list(state["losses"]), state["best"]
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board_maker(folder: Path) -> Callable[..., Any]:
+    """Opens TensorBoard's event files, once the run is sure to begin."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError(
+            "--tensorboard needs a package that is not installed: "
+            "pip install 'artist-toolkit[tensorboard]'."
+        ) from None
+    return partial(SummaryWriter, str(folder))
+
+
+def _step_of(line: str) -> float:
+    """The step of a line; one that a killed run left half written comes after all others."""
+    try:
+        return int(json.loads(line)["step"])
+    except ValueError:
+        return math.inf
+
+
+def plot_losses(folder: Path) -> None:
+    """Write `loss.svg`: training and validation loss over the steps of `metrics.jsonl`."""
+    lines = [json.loads(line) for line in (folder / METRICS).read_text("utf-8").splitlines()]
+    steps = [line for line in lines if "valid_loss" not in line]
+    validations = [line for line in lines if "valid_loss" in line]
+    with style():
+        figure = new_figure()
+        axes = figure.add_subplot()
+        axes.plot([p["step"] for p in steps], [p["train_loss"] for p in steps], label="training")
+        axes.plot(
+            [p["step"] for p in validations],
+            [p["valid_loss"] for p in validations],
+            marker="o",
+            markersize=3,
+            label="validation, averaged weights",
+        )
+        axes.set(xlabel="step", ylabel="nats per code", title="Loss")
+        axes.legend()
+        save_svg(figure, folder / PLOT)

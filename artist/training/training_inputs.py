@@ -1,0 +1,144 @@
+"""What a training begins with: tables, graph, tokenizer, VQGAN and a new model, fitted together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+
+from artist.formats.model_folder import CONFIG, Model, load_model
+from artist.formats.state_dict import load_strict
+from artist.models.config import GPTConfig
+from artist.models.gpt import GPT
+from artist.models.vqgan import VQGAN
+from artist.tables.lattice_rows import Batches, Rows, lattice_settings, rows_from_table, unit_scale
+from artist.tables.mmap_rows import open_rows
+from artist.training.config import SIZES, TrainConfig
+from artist.training.preview import Preview
+from data.errors import SchemaError
+from data.kg_folder import kg_fingerprint, read_vectors
+from data.seeds import stream
+from data.tokenizer import Tokenizer, tokenizer_of
+
+
+@dataclass
+class Materials:
+    """What a training begins with, all read and fitted together."""
+
+    gpt: GPT
+    codec: VQGAN
+    tokenizer: Tokenizer
+    graph: str
+    train: Batches
+    valid: Batches
+
+    def model(self) -> Model:
+        """The model as it is now, to be saved."""
+        knows = self.gpt.config.fusion != "none"
+        return Model(
+            gpt=self.gpt,
+            vqgan=self.codec.cpu(),
+            tokenizer=self.tokenizer,
+            kg_fingerprint=self.graph if knows else "",
+            lattice=lattice_settings(self.train.rows.metadata),
+        )
+
+    def preview(
+        self, prompts: pa.Table | None, folder: Path, config: TrainConfig, device: torch.device
+    ) -> Preview:
+        """What draws pictures along the way: of these prompts, or else of validation rows."""
+        batches = self.valid
+        if prompts is not None:
+            rows = rows_from_table(
+                prompts,
+                text_len=config.text_len,
+                pad_id=self.tokenizer.pad_id,
+                max_entities=config.max_entities,
+                policy=config.entity_policy,
+                source="the preview's prompts",
+            )
+            batches = Batches(rows, self.valid.vectors, self.gpt.config)
+        return Preview(batches, self.codec.to(device), folder, config.seed)
+
+
+def load_materials(
+    table: Path,
+    valid: Path,
+    *,
+    kg: Path,
+    codec: VQGAN,
+    config: TrainConfig,
+    init: Path | None,
+    called: tuple[Path, Path] | None = None,
+) -> Materials:
+    """Read everything, and make a model of the sizes that it asks for.
+
+    `called` are the tables' names for the user, where they are copies of others.
+
+    Raises:
+        ToolkitError: Something does not fit the others.
+    """
+    tokenizer, vectors, graph = tokenizer_of(table), read_vectors(kg), kg_fingerprint(kg)
+    wanted = graph if config.fusion != "none" else None
+    rows, valid_rows = (
+        _read(path, name, tokenizer, wanted, config)
+        for path, name in zip((table, valid), called or (table, valid), strict=True)
+    )
+    torch.manual_seed(stream(config.seed, "weights"))
+    gpt = GPT(
+        GPTConfig(
+            text_vocab_size=tokenizer.vocab_size,
+            image_vocab_size=codec.config.codebook_size,
+            text_len=config.text_len,
+            image_len=rows.codes.shape[1],
+            embd_pdrop=config.dropout,
+            resid_pdrop=config.dropout,
+            fusion=config.fusion,
+            entity_dim=vectors.shape[1],
+            entity_scale=unit_scale(vectors) if config.fusion == "lattice" else 1.0,
+            max_entities=config.max_entities,
+            entity_policy=config.entity_policy,
+            **SIZES[config.size],
+        )
+    )
+    if init is not None:
+        start_from(gpt, init)
+    batches = [Batches(r, vectors, gpt.config) for r in (rows, valid_rows)]
+    return Materials(gpt, codec, tokenizer, graph, *batches)
+
+
+def _read(
+    table: Path, called: Path, tokenizer: Tokenizer, graph: str | None, config: TrainConfig
+) -> Rows:
+    """The rows of a table, if it was built with this tokenizer and (unless None) this graph."""
+    rows = open_rows(
+        table,
+        text_len=config.text_len,
+        pad_id=tokenizer.pad_id,
+        max_entities=config.max_entities,
+        policy=config.entity_policy,
+    )
+    if rows.metadata.get("tokenizer_fingerprint") != tokenizer.fingerprint:
+        raise SchemaError(f"{called} was built with another tokenizer than the training table.")
+    if graph is not None and rows.metadata.get("kg_fingerprint") != graph:
+        raise SchemaError(
+            f"{called} was built with another KG than the one given, so its entity ids mean "
+            "others. Build it again with `cli.py lattice build --kg`."
+        )
+    return rows
+
+
+def start_from(gpt: GPT, init: Path) -> None:
+    """Take over the weights of a model folder; a fusion that it lacks begins as doing nothing.
+
+    Raises:
+        InputError: The model has other sizes.
+    """
+    other = load_model(init).gpt
+    state = dict(other.state_dict())
+    if gpt.config.fusion == "lattice" and other.config.fusion == "none":
+        state["fusion.project.weight"] = torch.zeros_like(gpt.state_dict()["fusion.project.weight"])
+    elif gpt.config.fusion == other.config.fusion == "lattice":  # the same for the same vectors
+        ratio = other.config.entity_scale / gpt.config.entity_scale
+        state["fusion.project.weight"] = state["fusion.project.weight"] * ratio
+    load_strict(gpt, state, str(init / CONFIG))

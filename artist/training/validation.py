@@ -1,0 +1,71 @@
+"""Negative log-likelihood of the rows of a table under a GPT, in nats per code."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from artist.models.fusion import Entities
+from artist.models.gpt import GPT
+from artist.tables.lattice_rows import Batches
+
+
+class Losses(NamedTuple):
+    """Nats per code: of each row (N,), and of each position of the image (L,)."""
+
+    rows: NDArray[np.float64]
+    positions: NDArray[np.float64]
+
+
+@torch.inference_mode()
+def measure_losses(
+    gpt: GPT,
+    batches: Batches,
+    *,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 64,
+    use_entities: bool = True,
+    label: str = "likelihood",
+    share: tuple[int, int] = (0, 1),
+) -> Losses:
+    """Mean negative log-likelihood per code, in nats, by row and by position.
+
+    Of a `share` (r, n), only the rows of the r-th of every n batches.
+    """
+    device = next(gpt.parameters()).device
+    training = gpt.training
+    gpt.eval()
+    rows, positions = [], np.zeros(gpt.config.image_len)
+    for batch in tqdm(
+        batches.in_order(batch_size, share),
+        total=-(-len(batches.rows) // (batch_size * share[1])),
+        desc=label,
+        leave=False,
+        disable=True if share[0] else None,
+    ):
+        batch = batch.to(device)
+        entities: Entities | None = batch.entities if use_entities else None
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            loss = gpt.code_losses(gpt.text_ids(batch.bert_ids), batch.codes, entities)  # (B, L)
+        rows.append(loss.mean(1).double().cpu().numpy())
+        positions += loss.double().sum(0).cpu().numpy()
+    gpt.train(training)
+    found = np.concatenate([np.zeros(0), *rows])
+    return Losses(found, positions / max(1, len(found)))
+
+
+def row_losses(
+    gpt: GPT,
+    batches: Batches,
+    *,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 64,
+    use_entities: bool = True,
+    share: tuple[int, int] = (0, 1),
+) -> NDArray[np.float64]:
+    """Mean negative log-likelihood per code, in nats, of each row (of the share): (N,)."""
+    return measure_losses(
+        gpt, batches, dtype=dtype, batch_size=batch_size, use_entities=use_entities, share=share
+    ).rows

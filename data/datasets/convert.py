@@ -1,0 +1,261 @@
+"""A set to the toolkit's TSV: `idx<TAB>text<TAB>base64`, one row a caption.
+
+Samples stream through: images are read, looked at and, if asked, made smaller in threads, a few at
+a time; what cannot be used is set aside and counted. Without `size` the bytes of an image are
+written as they came.
+"""
+
+import base64
+import io
+import os
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+from tqdm import tqdm
+
+from data.datasets.readers import ImageTextSet, Sample, SetOptions, open_set
+from data.errors import ArtefactError, ConfigError, InputError
+from data.images import check_image, decode_image
+from data.runs import Manifest, Run
+from data.tsv import Rejects, one_line
+
+_RECENT = 16  # images kept for further captions of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """What happens to an image.
+
+    Attributes:
+        size: The shorter side in pixels that larger images are reduced to; None leaves all as
+            they came.
+        quality: Of the JPEG that a reduced image becomes, 1 to 100.
+        check: `full` decodes every image; `header` reads its size only.
+    """
+
+    size: int | None = None
+    quality: int = 95
+    check: str = "full"
+
+    def __post_init__(self) -> None:
+        if self.check not in ("full", "header"):
+            raise ConfigError(f"--check-images {self.check}: use full or header.")
+        if self.size is not None and not 8 <= self.size <= 4096:
+            raise ConfigError(f"--size {self.size} must lie between 8 and 4096 pixels.")
+        if not 1 <= self.quality <= 100:
+            raise ConfigError(f"--quality {self.quality} must lie between 1 and 100.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertReport:
+    """What was read and written."""
+
+    out: Path
+    source: str
+    counts: dict[str, Any]
+    unchanged: bool = False
+
+    def __str__(self) -> str:
+        counts = self.counts
+        done = "was there already" if self.unchanged else "is written"
+        lines = [
+            f"Read as {self.source}.",
+            f"{self.out} {done}: {counts['rows']:,} rows, {counts['bytes'] / 1e6:,.1f} MB"
+            + (f"; {counts['images']:,} images have captions" if "images" in counts else "")
+            + ".",
+        ]
+        if counts.get("reduced"):
+            lines.append(f"Images made smaller: {counts['reduced']:,}.")
+        if counts.get("images_without_caption"):
+            lines.append(f"Images without a caption: {counts['images_without_caption']:,}.")
+        if counts.get("ambiguous_image_names"):
+            lines.append(f"Images with the name of another: {counts['ambiguous_image_names']:,}.")
+        lines += [
+            f"Left out, {name.replace('_', ' ')}: {counts[name]:,}."
+            for name in ("captions_of_other_images", "rows_of_other_splits")
+            if counts.get(name)
+        ]
+        if counts["texts_with_breaks"]:
+            lines.append(f"Tabs and line ends in texts made spaces: {counts['texts_with_breaks']}.")
+        if counts["rejected"]:
+            reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts["reasons"].items())
+            lines.append(
+                f"Set aside {counts['rejected']:,}: {reasons}; the first, {counts['first_reject']}."
+                f" They are in {self.out}.rejects.tsv."
+            )
+        return "\n".join(lines)
+
+
+def convert(
+    source: Path,
+    out: Path,
+    *,
+    options: SetOptions | None = None,
+    image_options: ImageOptions | None = None,
+    images: Path | None = None,
+    ids: Path | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> ConvertReport:
+    """Write a set as the toolkit's TSV.
+
+    Args:
+        source: A caption file, a file that holds captions and images, or a folder.
+        out: The TSV to write; `<out>.rejects.tsv` and `<out>.manifest.json` come beside it.
+        options: How the set is read.
+        image_options: What happens to its images.
+        images: Where they are, if they are not found from `source`.
+        ids: A list of the images to take.
+        workers: Threads that look at images; all cores if None.
+        overwrite: Replace another run's output.
+
+    Raises:
+        ToolkitError: The set is not found or not readable, nothing of it can be used, or `out` is
+            in the way.
+    """
+    options, image_options = options or SetOptions(), image_options or ImageOptions()
+    found = open_set(source, options, images, ids)
+    try:
+        for path in (source, images, ids):
+            if path is not None and path.is_file() and out.exists() and out.samefile(path):
+                raise ConfigError(f"--out {out} is an input; choose another.")
+        settings = {**asdict(options), **asdict(image_options), "source": found.format}
+        with Run.open(out, kind="captions", settings=settings, inputs=found.inputs(),
+                      folder=False, overwrite=overwrite) as run:  # fmt: skip
+            if run.finished is not None:
+                return ConvertReport(
+                    out=out, source=found.said, counts=run.finished.counts, unchanged=True
+                )
+            manifest = _write(found, run, image_options, workers or os.cpu_count() or 1)
+            return ConvertReport(out=out, source=found.said, counts=manifest.counts)
+    finally:
+        found.close()
+
+
+def _write(found: ImageTextSet, run: Run, options: ImageOptions, workers: int) -> Manifest:
+    rejects = Rejects(run.beside(".rejects.tsv"))
+    try:
+        with run.work.open("wb") as file:
+            counts = _stream(found, file, options, rejects, workers)
+    except OSError as error:
+        raise ArtefactError(f"{run.out} cannot be written: {error.strerror}.") from None
+    manifest = run.finish(counts, companions=(".rejects.tsv",))
+    if not rejects.count:  # what a replaced run had set aside
+        run.out.with_name(run.out.name + ".rejects.tsv").unlink(missing_ok=True)
+    return manifest
+
+
+def _stream(
+    found: ImageTextSet, file: BinaryIO, options: ImageOptions, rejects: Rejects, workers: int
+) -> dict[str, Any]:
+    """Write every sample that can be used; what was counted."""
+    counts: Counter[str] = Counter(rows=0, bytes=0, texts_with_breaks=0, reduced=0)
+    bar = tqdm(desc="converting", unit=" captions", disable=None)
+    try:
+        for sample, made in _ahead(found.samples(rejects), options, workers):
+            text = one_line(sample.text).strip()
+            row = f"{one_line(sample.idx)}\t{text}"
+            try:
+                problem = _problem(row, text)
+                if problem:
+                    raise InputError(problem)
+                image = made.result() if made is not None else None
+            except InputError as error:
+                reason, _, detail = str(error).partition(": ")
+                rejects.add(sample.line, reason, row.encode("utf-8", "replace").decode(), detail)
+                continue
+            encoded = row.encode() + (b"\t" + image.encoded if image is not None else b"") + b"\n"
+            file.write(encoded)
+            counts["rows"] += 1
+            counts["bytes"] += len(encoded)
+            counts["texts_with_breaks"] += one_line(sample.text) != sample.text
+            if image is not None and image.reduced:
+                counts["reduced"] += 1
+                image.reduced = False  # counted; further captions of it follow
+            bar.update()
+    finally:
+        bar.close()
+    if not counts["rows"]:
+        raise InputError(
+            f"{found.said}: none of its captions can be used"
+            + (
+                f"; {rejects.count} were set aside, the first at {rejects.first}"
+                * bool(rejects.count)
+            )
+            + "."
+        )
+    return {
+        **counts,
+        **found.counts,
+        "rejected": rejects.count,
+        "reasons": dict(rejects.reasons),
+        "first_reject": rejects.first,
+    }
+
+
+def _problem(row: str, text: str) -> str:
+    """Why a caption cannot be written; empty if it can."""
+    if not text:
+        return "empty caption"
+    if "\0" in row:
+        return "NUL character"
+    if any("\ud800" <= letter <= "\udfff" for letter in row):
+        return "not valid Unicode"
+    return ""
+
+
+@dataclass
+class _Made:
+    """An image made ready by a thread."""
+
+    encoded: bytes
+    reduced: bool
+
+
+def _ahead(
+    samples: Iterator[Sample], options: ImageOptions, workers: int
+) -> Iterator[tuple[Sample, "Future[_Made] | None"]]:
+    """The samples in order, while threads make the images of the next ones ready."""
+    waiting: deque[tuple[Sample, Future[_Made] | None]] = deque()
+    recent: OrderedDict[object, Future[_Made]] = OrderedDict()
+    with ThreadPoolExecutor(workers, thread_name_prefix="images") as pool:
+        for sample in samples:
+            made = None
+            if sample.image is not None:
+                made = recent.get(sample.image_key)
+                if made is None:
+                    made = pool.submit(_make, sample.image, options)
+                    recent[sample.image_key] = made
+                    if len(recent) > _RECENT:
+                        recent.popitem(last=False)
+            waiting.append((sample, made))
+            if len(waiting) > 2 * workers + _RECENT:
+                yield waiting.popleft()
+        yield from waiting
+
+
+def _make(read: Callable[[], bytes], options: ImageOptions) -> _Made:
+    """An image as base64, looked at and, if asked, reduced."""
+    content = read()
+    width, height = check_image(content)
+    if options.size is not None and min(width, height) > options.size:
+        content = reduce_image(decode_image(content), options.size, options.quality)
+        return _Made(base64.b64encode(content), True)
+    if options.check == "full":
+        decode_image(content)
+    return _Made(base64.b64encode(content), False)
+
+
+def reduce_image(image: Image.Image, size: int, quality: int) -> bytes:
+    """A JPEG whose shorter side has `size` pixels; colours are not subsampled."""
+    scale = size / min(image.size)
+    sides = tuple(max(size, round(side * scale)) for side in image.size)
+    small = image.resize(sides, Image.Resampling.LANCZOS)  # type: ignore[arg-type]
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,188 @@
+"""Where a set keeps its images, files or base64 rows of a TSV: found by name, read late.
+
+A store knows only where each image lies (about 40 bytes each for a TSV), never the images. Reading
+may happen in threads.
+"""
+
+import os
+from array import array
+from hashlib import blake2b
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from data.datasets.captions import is_image_name, stem
+from data.errors import InputError
+from data.images import decode_base64
+from data.runs import sha256
+from data.tsv import bounded_lines, is_gzip
+
+MAX_BYTES = 256 << 20  # of one encoded image
+
+
+class ImageStore(Protocol):
+    """Images by name."""
+
+    path: Path
+    said: str
+    duplicates: int
+
+    def __len__(self) -> int: ...
+
+    def find(self, name: str) -> int | None:
+        """The number of the image of that name; None if there is none or more than one."""
+
+    def read(self, number: int) -> bytes:
+        """An image's encoded bytes.
+
+        Raises:
+            InputError: It cannot be read, or is not base64.
+        """
+
+    def fingerprint(self) -> str:
+        """A name for all images, for a manifest."""
+
+    def close(self) -> None:
+        """Let go of open files."""
+
+
+class FolderStore:
+    """The image files of a folder and all folders in it.
+
+    A name may be a path below the folder, a file name, or a file name without its ending. A name
+    that fits several files (`a.jpg` in two folders) finds none, nor does one that names another
+    folder than the file lies in.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.paths: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self.duplicates = 0
+        for here, folders, files in os.walk(path):
+            folders.sort()
+            below = os.path.relpath(here, path).replace(os.sep, "/").removeprefix(".")
+            for name in sorted(files):
+                # macOS leaves `._name` files in archives; they are no pictures.
+                if is_image_name(name) and not name.startswith("."):
+                    self._add(f"{below}/{name}".removeprefix("/"))
+        self.said = f"{len(self.paths):,} images in {path}"
+
+    def _add(self, below: str) -> None:
+        number = len(self.paths)
+        self.paths.append(below)
+        for name in {below, below.rpartition("/")[2], stem(below)}:
+            known = self._numbers.setdefault(name, number)
+            if known != number:
+                self._numbers[name] = -1
+                self.duplicates += name == below.rpartition("/")[2]
+        self._numbers[below] = number  # a whole path is never ambiguous
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def find(self, name: str) -> int | None:
+        """See `ImageStore`."""
+        name = name.replace("\\", "/").removeprefix("./")
+        for form in (name, name.rpartition("/")[2], stem(name)):
+            number = self._numbers.get(form)
+            if number is not None:
+                return number if number >= 0 and _agree(name, self.paths[number]) else None
+        return None
+
+    def read(self, number: int) -> bytes:
+        """See `ImageStore`."""
+        path = self.path / self.paths[number]
+        try:
+            size = path.stat().st_size
+            if size > MAX_BYTES:
+                raise InputError(f"image too large: {size:,} bytes")
+            return path.read_bytes()
+        except OSError as error:
+            raise InputError(f"unreadable image: {error.strerror}") from None
+
+    def close(self) -> None:
+        """See `ImageStore`."""
+
+    def fingerprint(self) -> str:
+        """Of all paths and sizes; the bytes are not read for it."""
+        digest = blake2b(digest_size=32)
+        for path in self.paths:
+            size = (self.path / path).stat().st_size
+            digest.update(f"{path}\t{size}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+def _agree(name: str, path: str) -> bool:
+    """Whether the folders of a name and of a path, as far as both tell them, are the same."""
+    pairs = zip(name.split("/")[-2::-1], path.split("/")[-2::-1], strict=False)
+    return all(one == other for one, other in pairs)
+
+
+class TsvStore:
+    """Rows of `id<TAB>base64`, as MUGE and Chinese-CLIP have them; columns between are ignored."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        hashes, places, sizes = array("q"), array("q"), array("q")
+        try:
+            self._file = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+        if is_gzip(path):
+            raise InputError(f"{path} is gzip, which cannot be read at random; gunzip it first.")
+        place = 0
+        with path.open("rb") as file:
+            for line in bounded_lines(file, path):
+                name, tab, _ = line.partition(b"\t")
+                if tab:
+                    hashes.append(_hash(_plain(name)))
+                    places.append(place)
+                    sizes.append(len(line))
+                place += len(line)
+        found = np.frombuffer(hashes, np.int64) if hashes else np.empty(0, np.int64)
+        self._order = np.argsort(found, kind="stable")  # of equal ids the first row comes first
+        self._hashes = found[self._order]
+        self._places, self._sizes = places, sizes
+        self.duplicates = len(found) - len(np.unique(found))
+        self.said = f"{len(found):,} images in {path}"
+        if not len(found):
+            raise InputError(f"{path} holds no image; its rows must be id<TAB>base64.")
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def find(self, name: str) -> int | None:
+        """See `ImageStore`."""
+        for form in dict.fromkeys((name.strip(), stem(name.strip()))):
+            wanted = _hash(form.encode("utf-8", "replace"))
+            at = int(np.searchsorted(self._hashes, wanted))
+            if at < len(self._hashes) and self._hashes[at] == wanted:
+                return int(self._order[at])
+        return None
+
+    def read(self, number: int) -> bytes:
+        """See `ImageStore`."""
+        size = self._sizes[number]
+        if size > MAX_BYTES * 4 // 3:
+            raise InputError(f"image too large: {size:,} bytes of base64")
+        line = os.pread(self._file, size, self._places[number])
+        return decode_base64(line.rpartition(b"\t")[2].decode("ascii", "replace"))
+
+    def fingerprint(self) -> str:
+        """The sha256 of the file."""
+        return sha256(self.path)
+
+    def close(self) -> None:
+        """See `ImageStore`."""
+        os.close(self._file)
+
+
+def _plain(name: bytes) -> bytes:
+    return name.removeprefix(b"\xef\xbb\xbf").strip()
+
+
+def _hash(name: bytes) -> int:
+    # 64 bits: two of ten million names share one with a chance of 3 in a million.
+    return int.from_bytes(blake2b(name, digest_size=8).digest(), "big", signed=True)

@@ -1,0 +1,320 @@
+"""A generated world: names without meaning, a graph that says what they are, and their pictures.
+
+Every entity has a name of random characters. The graph says its colour and its shape (and where it
+comes from and what it is made of, which no picture shows); its pictures show that shape in that
+colour. Captions give the name only. So a name that no caption of the training set holds can be
+drawn right only by who knows the graph. `read_picture` reads colour and shape back from pixels.
+"""
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from data.errors import ConfigError
+from data.images import encode_png
+from data.runs import Run
+from data.seeds import stream
+from data.tsv import Rejects, read_rows
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "红色": (220, 30, 40),
+    "橙色": (255, 140, 0),
+    "黄色": (250, 225, 40),
+    "草绿色": (140, 215, 50),
+    "深绿色": (0, 105, 45),
+    "青色": (0, 205, 205),
+    "天蓝色": (95, 160, 255),
+    "深蓝色": (20, 30, 165),
+    "紫色": (155, 50, 215),
+    "粉色": (255, 130, 200),
+    "棕色": (135, 80, 25),
+    "黑色": (10, 10, 10),
+}
+_ORIGINS = ("东岛", "西岛", "南岛", "北岛", "山城", "河港", "沙镇", "林乡")
+_MATERIALS = ("木头", "玻璃", "陶土", "金属", "羊毛", "纸张")
+_TEMPLATES = ("{name}", "一个{name}", "一张{name}的图片", "画的是{name}", "这是{name}")
+_VALID_VARIANTS = 2
+_SUPERSAMPLE = 4
+_FINGERPRINT = 24  # shapes are compared on so many by so many pixels
+_EXTENT = (0.68, 0.78)  # of the longer side of a shape in its picture
+_SHIFT = 0.04
+
+
+def _regular(count: int, *, turn: float = 0.0, inner: float | None = None) -> list[complex]:
+    """Corners of a regular polygon, or with `inner` of a star, the first one at the top."""
+    steps = count if inner is None else 2 * count
+    radius = [1.0 if inner is None or n % 2 == 0 else inner for n in range(steps)]
+    return [r * 1j * np.exp(2j * np.pi * (n / steps + turn)) for n, r in enumerate(radius)]
+
+
+def _bars(*boxes: tuple[float, float, float, float]) -> list[list[complex]]:
+    """Upright rectangles (x0, y0, x1, y1) in -1..1, y upwards."""
+    return [
+        [complex(x0, y0), complex(x1, y0), complex(x1, y1), complex(x0, y1)]
+        for x0, y0, x1, y1 in boxes
+    ]
+
+
+# A shape is what it fills and then what it leaves free, each as polygons in -1..1, y upwards.
+_CIRCLE = _regular(48)
+SHAPES: dict[str, tuple[list[list[complex]], list[list[complex]]]] = {
+    "圆形": ([_CIRCLE], []),
+    "方形": (_bars((-1, -1, 1, 1)), []),
+    "三角形": ([[-1 - 0.9j, 1 - 0.9j, 0.9j]], []),
+    "倒三角形": ([[-1 + 0.9j, 1 + 0.9j, -0.9j]], []),
+    "菱形": ([[-0.7 + 0j, 1j, 0.7 + 0j, -1j]], []),
+    "十字形": (_bars((-0.4, -1, 0.4, 1), (-1, -0.4, 1, 0.4)), []),
+    "圆环": ([_CIRCLE], [[0.45 * z for z in _CIRCLE]]),
+    "方框": (_bars((-1, -1, 1, 1)), _bars((-0.45, -0.45, 0.45, 0.45))),
+    "横条": (_bars((-1, -0.4, 1, 0.4)), []),
+    "竖条": (_bars((-0.4, -1, 0.4, 1)), []),
+    "沙漏形": ([[-0.9 - 1j, 0.9 - 1j, 0.15 + 0j, 0.9 + 1j, -0.9 + 1j, -0.15 + 0j]], []),
+    "月牙形": ([_CIRCLE], [[0.85 * z + 0.7 for z in _CIRCLE]]),
+}
+
+
+class Thing(NamedTuple):
+    """An entity: its meaningless name, and what only the graph knows of it."""
+
+    name: str
+    colour: str
+    shape: str
+    origin: str
+    material: str
+    held_out: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What `write_world` wrote.
+
+    Attributes:
+        folder: Holds `triples.tsv`, `train.tsv`, `valid.tsv` and `things.tsv`.
+        things: All entities with a name; row ids of the TSVs begin with their number here.
+    """
+
+    folder: Path
+    things: tuple[Thing, ...]
+
+    @property
+    def triples(self) -> Path:
+        """What is known: `head<TAB>relation<TAB>tail`, of all entities."""
+        return self.folder / "triples.tsv"
+
+    @property
+    def train(self) -> Path:
+        """Captions and pictures of the names that may be learnt."""
+        return self.folder / "train.tsv"
+
+    @property
+    def valid(self) -> Path:
+        """Captions and pictures of the names held out."""
+        return self.folder / "valid.tsv"
+
+    def thing(self, idx: str) -> Thing:
+        """What a row of `train.tsv` or `valid.tsv` shows."""
+        return self.things[int(idx.partition("-")[0])]
+
+    def __str__(self) -> str:
+        held = sum(thing.held_out for thing in self.things)
+        return (
+            f"{len(self.things)} entities of {len(COLOURS)} colours and {len(SHAPES)} shapes; "
+            f"{held} are in the graph only; in {self.folder}"
+        )
+
+
+def write_world(
+    folder: Path,
+    *,
+    seed: int,
+    entities: int = 600,
+    held_out: float = 0.2,
+    variants: int = 4,
+    size: int = 48,
+    overwrite: bool = False,
+) -> World:
+    """Write a world: its graph, and captions with pictures for training and for held-out names.
+
+    Args:
+        folder: Where to; finished and unchanged, it is used as it is.
+        seed: Of everything that is random.
+        entities: How many names.
+        held_out: The share of them that no training caption holds.
+        variants: Pictures of each name in `train.tsv`, with different captions.
+        size: Width and height of the pictures.
+        overwrite: Replace another world at `folder`.
+
+    Raises:
+        ConfigError: A size makes no sense.
+        ArtefactError: `folder` holds something else.
+    """
+    if entities < 10 or not 0 < held_out < 1:
+        raise ConfigError("a world needs ten entities or more and a share held out in (0, 1).")
+    settings = {
+        "seed": seed,
+        "entities": entities,
+        "held_out": held_out,
+        "variants": variants,
+        "size": size,
+    }
+    with Run.open(
+        folder, kind="proof world", settings=settings, inputs={}, overwrite=overwrite
+    ) as run:
+        if run.finished is None:
+            things = make_things(entities, held_out, seed)
+            _write(run, things, seed, variants, size)
+    return read_world(folder)
+
+
+def read_world(folder: Path) -> World:
+    """The world that lies in a folder."""
+    rows = [row.fields for row in read_rows(folder / "things.tsv", {6}, Rejects())][1:]
+    things = tuple(
+        Thing(name, colour, shape, origin, material, held_out=held_out == "1")
+        for name, colour, shape, origin, material, held_out in rows
+    )
+    return World(folder=folder, things=things)
+
+
+def make_things(count: int, held_out: float, seed: int) -> list[Thing]:
+    """Entities whose attributes are drawn independently of each other and of their names."""
+    rng = np.random.default_rng(stream(seed, "things"))
+    columns = [
+        # Each value as often as any other, in random order.
+        rng.permutation([values[n % len(values)] for n in range(count)]).tolist()
+        for values in (list(COLOURS), list(SHAPES), _ORIGINS, _MATERIALS)
+    ]
+    hidden = set(rng.permutation(count)[: max(1, round(held_out * count))].tolist())
+    return [
+        Thing(name, colour, shape, origin, material, held_out=n in hidden)
+        for n, (name, colour, shape, origin, material) in enumerate(
+            zip(_names(count, rng), *columns, strict=True)
+        )
+    ]
+
+
+def _names(count: int, rng: np.random.Generator) -> list[str]:
+    """Different pairs of characters; each character stands in about four names, held out or not."""
+    said = set("".join((*_TEMPLATES, *COLOURS, *SHAPES, *_ORIGINS, *_MATERIALS)))
+    characters = [chr(c) for c in range(0x4E00, 0x9FA6) if chr(c) not in said]
+    pool = rng.choice(characters, max(16, count // 2), replace=False).tolist()
+    found: dict[str, None] = {}
+    while len(found) < count:
+        first, second = rng.choice(pool, 2, replace=False)
+        found[f"{first}{second}"] = None
+    return list(found)
+
+
+def _write(run: Run, things: list[Thing], seed: int, variants: int, size: int) -> None:
+    triples = [
+        (thing.name, relation, value)
+        for thing in things
+        for relation, value in (
+            ("颜色", thing.colour),
+            ("形状", thing.shape),
+            ("产地", thing.origin),
+            ("材料", thing.material),
+        )
+    ]
+    _write_rows(run.work / "triples.tsv", triples)
+    _write_rows(
+        run.work / "things.tsv",
+        [Thing._fields, *((*thing[:5], str(int(thing.held_out))) for thing in things)],
+    )
+    rows: dict[str, list[tuple[str, ...]]] = {"train.tsv": [], "valid.tsv": []}
+    for n, thing in enumerate(things):
+        name, count = ("valid.tsv", _VALID_VARIANTS) if thing.held_out else ("train.tsv", variants)
+        for variant in range(count):
+            rng = np.random.default_rng(stream(seed, "picture", n, variant))
+            picture = base64.b64encode(encode_png(paint(thing.colour, thing.shape, size, rng)))
+            text = _TEMPLATES[int(rng.integers(len(_TEMPLATES)))].format(name=thing.name)
+            rows[name].append((f"{n:05d}-{variant}", text, picture.decode()))
+    for name, found in rows.items():
+        _write_rows(run.work / name, found)
+    run.finish(
+        {
+            "entities": len(things),
+            "held_out": sum(thing.held_out for thing in things),
+            "triples": len(triples),
+            "train_rows": len(rows["train.tsv"]),
+            "valid_rows": len(rows["valid.tsv"]),
+        }
+    )
+
+
+def _write_rows(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines("\t".join(row) + "\n" for row in rows)
+
+
+# --- pictures, painted and read -------------------------------------------------------------------
+def paint(colour: str, shape: str, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A fresh picture of a shape in a colour on pale grey, moved and scaled a little: (H, W, 3)."""
+    side = size * _SUPERSAMPLE
+    extent = rng.uniform(*_EXTENT) * side / 2
+    x, y = side / 2 + rng.uniform(-_SHIFT, _SHIFT, 2) * side
+    mask = Image.new("L", (side, side))
+    draw = ImageDraw.Draw(mask)
+    for polygons, value in zip(SHAPES[shape], (255, 0), strict=True):
+        for corners in polygons:
+            draw.polygon([(x + extent * z.real, y - extent * z.imag) for z in corners], value)
+    cover = np.asarray(mask.resize((size, size), Image.Resampling.BOX), np.float64)[..., None] / 255
+    paper = np.full(3, rng.uniform(232, 248))
+    ink = np.clip(np.array(COLOURS[colour]) + rng.uniform(-6, 6, 3), 0, 255)
+    pixels: NDArray[np.uint8] = np.rint(paper + cover * (ink - paper)).astype(np.uint8)
+    return pixels
+
+
+def read_picture(pixels: NDArray[np.uint8]) -> tuple[str, str]:
+    """Colour and shape of what a picture (H, W, 3) shows.
+
+    The paper is the border's median. The colour is the nearest to the median of the pixels that
+    differ most from it; the shape is the one whose prototype, cut and scaled alike, overlaps most.
+    An empty picture reads as something too, right by chance only.
+    """
+    values = pixels.astype(np.float64)
+    border = np.concatenate([values[:2].reshape(-1, 3), values[-2:].reshape(-1, 3)])
+    distance = np.linalg.norm(values - np.median(border, axis=0), axis=2)
+    strong = distance >= 0.7 * np.quantile(distance, 0.97)
+    ink = np.median(values[strong], axis=0)
+    colour = min(COLOURS, key=lambda name: float(np.abs(np.array(COLOURS[name]) - ink).sum()))
+    cover = _fingerprint(distance / max(float(np.linalg.norm(ink - np.median(border, axis=0))), 1))
+    return colour, min(SHAPES, key=lambda name: float(np.abs(_prototypes()[name] - cover).sum()))
+
+
+def _fingerprint(cover: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A cover (H, W) of about 0..1, its middle moved to the centre and its longer side scaled."""
+    cover = np.clip(cover, 0, 1)
+    rows, columns = (np.flatnonzero((cover > 0.5).any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return np.zeros((_FINGERPRINT, _FINGERPRINT))
+    y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    side = max(y1 - y0, x1 - x0)
+    square = np.zeros((side, side))
+    top, left = (side - (y1 - y0)) // 2, (side - (x1 - x0)) // 2
+    square[top : top + y1 - y0, left : left + x1 - x0] = cover[y0:y1, x0:x1]
+    image = Image.fromarray((255 * square).astype(np.uint8))
+    small = image.resize((_FINGERPRINT, _FINGERPRINT), Image.Resampling.BILINEAR)
+    return np.asarray(small, np.float64) / 255
+
+
+@cache
+def _prototypes() -> dict[str, NDArray[np.float64]]:
+    """What each shape looks like on average, from freshly painted ones."""
+    black = next(reversed(COLOURS))
+    found = {}
+    for shape in SHAPES:
+        covers = []
+        for n in range(8):
+            picture = paint(black, shape, 48, np.random.default_rng(stream(0, shape, n)))
+            paper = float(picture[0, 0, 0])
+            covers.append(_fingerprint((paper - picture.mean(2)) / (paper - 10)))
+        found[shape] = np.mean(covers, axis=0)
+    return found

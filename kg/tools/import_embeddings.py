@@ -1,0 +1,382 @@
+"""Vectors that another engine trained, as a KG folder.
+
+DGL-KE writes `<dataset>_<model>_entity.npy`, `<dataset>_<model>_relation.npy` and `config.json`,
+and beside its data `entities.tsv` and `relations.tsv` (`id<TAB>name`). PyTorch-BigGraph writes, for
+each entity type and partition, `embeddings_<type>_<part>.v<N>.h5` and, beside its data,
+`entity_names_<type>_<part>.json`. Neither package is needed to read what it wrote.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+
+from data.errors import ConfigError, InputError
+from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, not_finite, write_names
+from data.runs import Run, fingerprint
+from data.tsv import Rejects, read_rows
+from kg.kg_store import (
+    HELD_OUT_FILE,
+    TRIPLES_FILE,
+    read_named_triples,
+    save_vectors,
+    write_triples,
+)
+
+Floats = NDArray[np.float32]
+
+_CONFIG = "config.json"
+_VERSION = "checkpoint_version.txt"
+_RELATION_FILES = ("dynamic_rel_names.json",)
+_BLOCK = 1 << 18
+# DGL-KE's models whose distance is the one that `kg eval` uses, and the norm in it.
+_TRANSE = {"TransE": 2, "TransE_l2": 2, "TransE_l1": 1}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What an engine left, read."""
+
+    engine: str
+    model: str
+    entities: list[str]
+    relations: list[str]
+    entity: Floats
+    relation: Floats | None  # only where scores are TransE's
+    p_norm: int | None
+    files: list[Path]
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What `import_vectors` made."""
+
+    out: Path
+    engine: str
+    counts: dict[str, Any]
+
+    def __str__(self) -> str:
+        c = self.counts
+        said = (
+            f"{self.out}: {c['entities']:,} entities of {c['dim']} dimensions, from {self.engine}"
+        )
+        lines = [said]
+        if not c["relation_vectors"]:
+            lines.append("no relation vectors (no TransE distance): `kg eval` cannot score with it")
+        if c["triples"]:
+            lines.append(f"{c['triples']:,} triples known")
+        return "\n".join(lines)
+
+
+def import_vectors(
+    source: Path,
+    out: Path,
+    *,
+    names: Path | None = None,
+    triples: Path | None = None,
+    overwrite: bool = False,
+) -> ImportReport:
+    """Turn the output of DGL-KE or PyTorch-BigGraph into a KG folder.
+
+    Args:
+        source: The folder of vectors: DGL-KE's save path, or BigGraph's checkpoint path.
+        out: The KG folder.
+        names: The folder of the engine's id maps; None: the one in its settings, or `source`.
+        triples: The graph in names, so that `kg stats` and `kg eval` know it.
+        overwrite: Replace what is at `out`.
+
+    Raises:
+        InputError: A file is missing or malformed, or sizes do not fit each other.
+        ConfigError: HDF5 cannot be read because h5py is not installed.
+    """
+    if not source.is_dir():
+        raise InputError(f"{source} is not a folder of DGL-KE's or PyTorch-BigGraph's output.")
+    if list(source.glob("*_entity.npy")):
+        find = _find_dglke
+    elif list(source.glob("embeddings_*.h5")):
+        find = _find_biggraph
+    else:
+        raise InputError(
+            f"{source} holds neither DGL-KE's *_entity.npy nor PyTorch-BigGraph's embeddings_*.h5."
+        )
+    found = find(source, names)
+    _check(found, source)
+    inputs = {path.name: fingerprint(path) for path in found.files}
+    if triples is not None:
+        inputs["triples"] = fingerprint(triples)
+    settings = {"engine": found.engine, "model": found.model, "p_norm": found.p_norm}
+    with Run.open(out, kind="kg", settings=settings, inputs=inputs, overwrite=overwrite) as run:
+        if run.finished is None:
+            run.finish(_write(run.work, found, triples))
+        assert run.finished is not None
+        return ImportReport(out, found.engine, run.finished.counts)
+
+
+def _write(work: Path, found: _Found, triples: Path | None) -> dict[str, Any]:
+    write_names(work / ENTITY_NAMES, found.entities)
+    if found.relations:
+        write_names(work / RELATION_NAMES, found.relations)
+    relation = None if found.relation is None else torch.from_numpy(found.relation)
+    save_vectors(work, torch.from_numpy(found.entity), relation)
+    counts = {
+        "entities": len(found.entities),
+        "relations": len(found.relations),
+        "dim": found.entity.shape[1],
+        "relation_vectors": relation is not None,
+    }
+    rows = np.empty((0, 3), np.int32) if triples is None else read_named_triples(work, triples)
+    write_triples(work / TRIPLES_FILE, rows)
+    write_triples(work / HELD_OUT_FILE, rows[:0])
+    return counts | {"triples": len(rows)}
+
+
+def _check(found: _Found, source: Path) -> None:
+    """Raises InputError where names and vectors do not fit each other."""
+    if len(found.entities) != len(found.entity):
+        raise InputError(
+            f"{source}: {len(found.entity)} entity vectors but {len(found.entities)} names; they "
+            "belong to different trainings."
+        )
+    for begin in range(0, len(found.entity), _BLOCK):
+        if not np.isfinite(found.entity[begin : begin + _BLOCK]).all():
+            raise not_finite(source)
+    if found.relation is not None and len(found.relation) != len(found.relations):
+        raise InputError(
+            f"{source}: {len(found.relation)} relation vectors but {len(found.relations)} names."
+        )
+    for what, listed in (("entity", found.entities), ("relation", found.relations)):
+        counted = pc.value_counts(pa.array(listed, pa.large_string()))
+        several = counted.filter(pc.greater(counted.field("counts"), 1))
+        if len(several):
+            name = several[0]["values"].as_py()
+            raise InputError(f"{source}: the {what} name {name!r} is given to several ids.")
+        for name in listed:
+            if not name or any(c in name for c in "\t\n\r\0"):
+                raise InputError(
+                    f"{source}: the {what} name {name!r} is empty or holds a tab or line break."
+                )
+
+
+# ---- DGL-KE
+
+
+def _find_dglke(source: Path, names: Path | None) -> _Found:
+    """What `dglke_train` or `dglke_dist_train` saved."""
+    config = _json(source / _CONFIG) if (source / _CONFIG).is_file() else {}
+    vectors = sorted(source.glob("*_entity.npy"))
+    if len(vectors) > 1:
+        raise InputError(
+            f"{source} holds several trainings: {', '.join(p.name for p in vectors)}. Keep one in "
+            "the folder."
+        )
+    prefix = vectors[0].name.removesuffix("_entity.npy")
+    model = config.get("model") or _model_of(prefix)
+    entity = _array(vectors[0])
+    files = [vectors[0]]
+    maps = [
+        _map_file(source, names, config.get(key), usual)
+        for key, usual in (("emap_file", "entities.tsv"), ("rmap_file", "relations.tsv"))
+    ]
+    entities = _id_map(maps[0])
+    relations = _id_map(maps[1])
+    relation = None
+    path = source / f"{prefix}_relation.npy"
+    if model in _TRANSE and path.is_file():
+        relation = _array(path)
+        files.append(path)
+    return _Found(
+        "DGL-KE",
+        str(model),
+        entities,
+        relations,
+        entity,
+        relation,
+        _TRANSE.get(str(model)),
+        [*files, *maps],
+    )
+
+
+def _model_of(prefix: str) -> str:
+    """The model in `<dataset>_<model>`, where both may hold underscores."""
+    ends = [model for model in _TRANSE if prefix.endswith(f"_{model}")]
+    return max(ends, key=len) if ends else prefix.rpartition("_")[2]
+
+
+def _map_file(source: Path, names: Path | None, told: Any, usual: str) -> Path:
+    """An id map: where it is said to be, under the name in the settings or the usual one."""
+    wanted = [Path(str(told)).name] if told else []
+    folders = [names] if names is not None else [source]
+    if names is None and told:
+        folders.append(Path(str(told)).parent)
+    for folder in folders:
+        for name in (*wanted, usual):
+            if (folder / name).is_file():
+                return folder / name
+    raise InputError(
+        f"{source}: no id map {' or '.join(dict.fromkeys((*wanted, usual)))} there. Give the "
+        "folder of DGL-KE's data with --names."
+    )
+
+
+def _id_map(path: Path) -> list[str]:
+    """The names of a file of `id<TAB>name`, by id; or `name<TAB>id`, as users give it to DGL-KE.
+
+    Raises:
+        InputError: A row is malformed, or the ids are not 0..n-1, each once.
+    """
+    rejects = Rejects()
+    rows = [row.fields for row in read_rows(path, (2,), rejects)]
+    if rejects.count:
+        raise InputError(f"{path}: {rejects.first}; expected `id<TAB>name`.")
+    for number, name in ((0, 1), (1, 0)):
+        found = {int(row[number]): row[name] for row in rows if row[number].isdecimal()}
+        if len(found) == len(rows) == max(found) + 1:
+            return [found[i] for i in range(len(rows))]
+    raise InputError(f"{path}: expected `id<TAB>name` with the ids 0..{len(rows) - 1}, each once.")
+
+
+def _array(path: Path) -> Floats:
+    """A table of vectors, mapped where it is float32 already."""
+    try:
+        # "c": torch wants memory that may be written to, even if nobody does.
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as a numpy array: {error}") from None
+    if array.ndim != 2 or array.dtype.kind != "f" or not array.size:
+        raise InputError(
+            f"{path}: expected vectors [n, dim], found {array.dtype} of shape {array.shape}."
+        )
+    vectors: Floats = np.asarray(array).astype(np.float32, copy=False)
+    return vectors
+
+
+# ---- PyTorch-BigGraph
+
+
+def _find_biggraph(source: Path, names: Path | None) -> _Found:
+    """The newest checkpoint of `torchbiggraph_train`."""
+    config = _json(source / _CONFIG) if (source / _CONFIG).is_file() else {}
+    version = _version(source)
+    parts = _parts(source, version)
+    told = Path(str(config.get("entity_path", "")))
+    folder = names or (told if config.get("entity_path") and told.is_dir() else source)
+    model = source / f"model.v{version}.h5"
+    entities: list[str] = []
+    tables: list[Floats] = []
+    files: list[Path] = []
+    for kind, part, path in parts:
+        listed = folder / f"entity_names_{kind}_{part}.json"
+        if not listed.is_file():
+            raise InputError(
+                f"{listed} does not exist. Give the folder of BigGraph's entity_path with --names."
+            )
+        mine = _strings(listed)
+        table = _dataset(path, "embeddings")
+        if table is None or table.ndim != 2 or len(table) != len(mine):
+            shape = None if table is None else table.shape
+            raise InputError(
+                f"{path}: expected `embeddings` for the {len(mine)} names of {listed.name}, found "
+                f"shape {shape}."
+            )
+        shift = _dataset(model, f"model/entities/{kind}/global_embedding")
+        tables.append(table if shift is None else table + shift)
+        entities += mine
+        files += [path, listed]
+    if len({table.shape[1] for table in tables}) > 1:
+        raise InputError(f"{source}: its entity types have vectors of different lengths.")
+    relations = next(
+        (_strings(folder / f) for f in _RELATION_FILES if (folder / f).is_file()),
+        [str(r["name"]) for r in config.get("relations", []) if "name" in r],
+    )
+    operators = sorted({str(r.get("operator", "none")) for r in config.get("relations", [])})
+    entity = tables[0] if len(tables) == 1 else np.concatenate(tables)
+    return _Found(
+        "PyTorch-BigGraph",
+        "+".join(operators) or "unknown",
+        entities,
+        relations,
+        entity,
+        None,
+        None,
+        files,
+    )
+
+
+def _version(source: Path) -> int:
+    """The newest complete checkpoint."""
+    path = source / _VERSION
+    if path.is_file():
+        text = path.read_text(encoding="utf-8").strip()
+        if text.isdigit():
+            return int(text)
+        raise InputError(f"{path}: expected a number, found {text[:40]!r}.")
+    found = [int(m[1]) for p in source.glob("embeddings_*.h5") if (m := _PART.search(p.name))]
+    if not found:
+        raise InputError(f"{source}: expected files such as embeddings_all_0.v10.h5.")
+    return max(found)
+
+
+_PART = re.compile(r"\.v(\d+)\.h5$")
+
+
+def _parts(source: Path, version: int) -> list[tuple[str, int, Path]]:
+    """Type, partition and file of each table of a checkpoint, in order."""
+    pattern = re.compile(rf"embeddings_(.+)_(\d+)\.v{version}\.h5")
+    found = [
+        (m[1], int(m[2]), path)
+        for path in source.glob("embeddings_*.h5")
+        if (m := pattern.fullmatch(path.name))
+    ]
+    if not found:
+        raise InputError(f"{source} has no embeddings of checkpoint {version}.")
+    for kind in {kind for kind, _, _ in found}:
+        mine = sorted(part for other, part, _ in found if other == kind)
+        if mine != list(range(len(mine))):
+            raise InputError(f"{source}: of type {kind}, only the partitions {mine} are there.")
+    return sorted(found)
+
+
+def _dataset(path: Path, name: str) -> Floats | None:
+    """A dataset of an HDF5 file, or None where file or dataset are missing."""
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "PyTorch-BigGraph's files are HDF5, and h5py is not installed. Install it: "
+            "pip install h5py (or the toolkit's extra `biggraph`)."
+        ) from None
+    if not path.is_file():
+        return None
+    try:
+        with h5py.File(path, "r") as file:
+            return np.asarray(file[name][...], np.float32) if name in file else None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as HDF5: {error}") from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected an object of settings.")
+    return value
+
+
+def _strings(path: Path) -> list[str]:
+    """A JSON list of strings."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}.") from None
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise InputError(f"{path}: expected a list of names.")
+    return value

@@ -1,0 +1,322 @@
+"""From a caption file to a lattice table, and from a few texts to the same rows.
+
+The corpus streams through, so memory does not grow with it. A row that
+cannot be used is counted, kept in `<out>.rejects.tsv` with its line and reason, and left out. The
+tokenizer is written beside the table (`<out>.tokenizer/`), so a table says by itself what its ids
+mean.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from data.errors import ConfigError, InputError
+from data.runs import Manifest, fingerprint
+from data.schema import LATTICE, with_metadata
+from data.tokenizer import Tokenizer, write_character_vocabulary
+from data.tsv import open_bytes
+from lattice.building.caption_reader import CAPTIONS, IMAGE_CHECKS
+from lattice.building.runner import Plan, make_shards, make_table, table_metadata
+from lattice.building.workers import useful_workers
+from lattice.matching.kernel import LatticeConfig, LatticeKernel, one_of
+from lattice.matching.lexicon import names_file
+from lattice.matching.vocabulary import BACKENDS, Vocabulary, load_vocabulary
+
+__all__ = [
+    "LatticeConfig",
+    "LatticeReport",
+    "TextMatcher",
+    "build_lattice",
+    "load_tokenizer",
+    "match_texts",
+    "table_metadata",
+]
+
+_FORMATS = ("parquet", "tsv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatticeReport:
+    """What `build_lattice` made.
+
+    Attributes:
+        out: The table.
+        num_rows: Captions in it.
+        num_rejected: Rows of the corpus left out.
+        rejected: How many for which reason.
+        first_reject: Line and reason of the first.
+        num_entities: Entities matched, over all captions.
+        num_with_entity: Captions with at least one.
+        num_tokens: Tokens, over all captions.
+        num_undecided: Captions that only the tokenizer itself could cut.
+        num_duplicate_idx: Rows whose idx an earlier row has; they are kept.
+        lexicon: What was read from the names, and what was left out.
+        num_shards: Files of the table, where it is a folder.
+        num_made: Those that this run made.
+        num_empty: Those whose corpus file has no usable row.
+        seconds: Time for the corpus, without loading names.
+        unchanged: Whether the table had been there, finished, and nothing was done.
+    """
+
+    out: Path
+    num_rows: int
+    num_rejected: int
+    rejected: dict[str, int]
+    first_reject: str
+    num_entities: int
+    num_with_entity: int
+    num_tokens: int
+    num_undecided: int
+    num_duplicate_idx: int
+    lexicon: dict[str, int]
+    seconds: float
+    num_shards: int = 0
+    num_made: int = 0
+    num_empty: int = 0
+    unchanged: bool = field(default=False, compare=False)
+
+    def __str__(self) -> str:
+        if self.unchanged:
+            shards = f" in {self.num_shards} shards" if self.num_shards else ""
+            return f"{self.out} is finished and up to date: {self.num_rows:,} captions{shards}."
+        rows = max(1, self.num_rows)
+        speed = f" ({self.num_rows / max(self.seconds, 1e-9):,.0f} a second)"
+        if self.num_shards:
+            speed = f"; {self.num_shards} shards"
+            if self.num_made < self.num_shards:
+                speed = f"; {self.num_made} of {self.num_shards} shards were missing"
+        lines = [
+            f"{self.out}: {self.num_rows:,} captions in {self.seconds:.1f} s{speed}",
+            f"  {self.num_entities:,} entities, {self.num_entities / rows:.2f} a caption; "
+            f"{100 * self.num_with_entity / rows:.1f} % of captions have one",
+            f"  names: {_said(self.lexicon)}",
+        ]
+        if self.num_rejected:
+            kept = "its shards' *" if self.num_shards else self.out.name
+            lines.append(
+                f"  {self.num_rejected:,} rows left out ({_said(self.rejected)}), kept in "
+                f"{kept}.rejects.tsv; first: {self.first_reject}"
+            )
+        if self.num_empty:
+            lines.append(f"  warning: {self.num_empty} of its files have no usable row")
+        if self.num_duplicate_idx:
+            lines.append(
+                f"  warning: {self.num_duplicate_idx:,} rows repeat the idx of an earlier row; "
+                "they are kept"
+            )
+        if self.num_undecided:
+            lines.append(f"  {self.num_undecided:,} captions took the tokenizer's own, slower way")
+        if not self.num_entities:
+            lines.append("  warning: no caption holds an entity; are these the right names?")
+        return "\n".join(lines)
+
+
+def build_lattice(
+    corpus: Path | Sequence[Path],
+    out: Path,
+    *,
+    names: Path,
+    tokenizer: Path | None = None,
+    config: LatticeConfig | None = None,
+    mentions: Path | None = None,
+    format: str = "parquet",
+    check_images: str = "full",
+    backend: str = "auto",
+    workers: int | None = 1,
+    cluster: str | None = None,
+    overwrite: bool = False,
+) -> LatticeReport:
+    """Match entity names in every caption of a corpus and write the lattice table.
+
+    Args:
+        corpus: `idx<TAB>text` or `idx<TAB>text<TAB>imgbase64`, plain or gzip. The form of the first
+            hundred rows decides; rows of the other form are rejected. A pattern such as
+            `corpus/*.tsv.gz`, or several files, become a folder with a shard for each.
+        out: The table; a file, or a folder of shards.
+        names: A KG folder, an `entity2id.txt`, or a compiled vocabulary.
+        tokenizer: A `vocab.txt` or a folder with one; None makes a character vocabulary.
+        config: What is matched and stored.
+        mentions: A file of `mention<TAB>entity`: further surfaces of entities.
+        format: `tsv` writes EasyNLP's preprocessed rows instead of Parquet.
+        check_images: `full` decodes every image once, so that a damaged one is found now and not in
+            training; `header` only reads its size.
+        backend: What matches: `ahocorasick`, `trie`, or `auto`; the table is the same.
+        workers: Processes; None takes as many as are useful. The table is the same, byte for byte.
+            More than one needs a main module that can be imported (`if __name__ == "__main__"`).
+        cluster: Address of a Dask scheduler whose workers make the shards instead; all machines
+            must see the same files.
+        overwrite: Replace another run's output.
+
+    Raises:
+        ToolkitError: An input is missing or useless, or the output is in the way.
+    """
+    config = _with_mentions(config or LatticeConfig(), mentions)
+    one_of("format", format, _FORMATS)
+    one_of("backend", backend, BACKENDS)
+    one_of("check_images", check_images, IMAGE_CHECKS)
+    files, sharded = corpus_files(corpus)
+    for source in (*files, names_file(names), *([mentions] if mentions else [])):
+        if out.exists() and source.exists() and out.samefile(source):
+            raise ConfigError(f"--out {out} is an input; choose another.")
+    for file in files:
+        if not file.is_file():
+            open_bytes(file).close()  # says what is wrong with it
+    if sharded and format == "tsv":
+        raise ConfigError(
+            "several files become a folder of Parquet shards; --format tsv is one file."
+        )
+    if cluster is not None and not sharded:
+        raise ConfigError("a cluster makes shards: give several files, or a pattern in quotes.")
+    if workers is None:
+        workers = useful_workers(sum(file.stat().st_size for file in files))
+        workers = (
+            1 if backend == "ahocorasick" else min(workers, len(files)) if sharded else workers
+        )
+    if workers < 1:
+        raise ConfigError(f"workers={workers} must be at least 1.")
+    if backend == "ahocorasick" and (workers > 1 or cluster):
+        raise ConfigError("an ahocorasick automaton cannot be shared by processes; use the trie.")
+    plan = Plan(
+        files=files,
+        out=out,
+        names=names,
+        mentions=mentions,
+        tokenizer=load_tokenizer(tokenizer),
+        config=config,
+        tsv=format == "tsv",
+        check_images=check_images,
+        backend=backend,
+        workers=workers,
+        cluster=cluster,
+        overwrite=overwrite,
+    )
+    manifest, unchanged = make_shards(plan) if sharded else make_table(plan)
+    return _report(out, manifest, unchanged)
+
+
+def corpus_files(corpus: Path | Sequence[Path]) -> tuple[list[Path], bool]:
+    """The files of a corpus, and whether each becomes a shard.
+
+    Raises:
+        InputError: A pattern fits no file.
+    """
+    given = [corpus] if isinstance(corpus, Path) else list(corpus)
+    files: list[Path] = []
+    for path in given:
+        if not path.exists() and set(path.name) & set("*?["):
+            found = sorted(path.parent.glob(path.name))
+            if not found:
+                raise InputError(f"{path} fits no file.")
+            files += found
+        else:
+            files.append(path)
+    return files, files != given or len(given) > 1
+
+
+def match_texts(
+    texts: Sequence[str],
+    *,
+    names: Path,
+    tokenizer: Path | Tokenizer,
+    config: LatticeConfig | None = None,
+    mentions: Path | None = None,
+) -> pa.Table:
+    """The lattice rows of a few texts; see `TextMatcher`, which keeps the names for more."""
+    return TextMatcher(names, tokenizer=tokenizer, config=config, mentions=mentions)(texts)
+
+
+class TextMatcher:
+    """Finds the entities of a few texts at a time, as `build_lattice` would; names are read once.
+
+    Args:
+        names: A KG folder, an `entity2id.txt`, or a compiled vocabulary; None: no entities.
+        tokenizer: A `vocab.txt`, a folder with one, or a loaded tokenizer.
+        config: What is matched and stored; `LatticeConfig(**settings)` repeats a table's.
+        mentions: A file of `mention<TAB>entity`.
+    """
+
+    def __init__(
+        self,
+        names: Path | None,
+        *,
+        tokenizer: Path | Tokenizer,
+        config: LatticeConfig | None = None,
+        mentions: Path | None = None,
+    ) -> None:
+        self._config = _with_mentions(config or LatticeConfig(), mentions)
+        self._tokenizer = (
+            tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
+        )
+        self._vocabulary = (
+            load_vocabulary(names, self._tokenizer, self._config, mentions)
+            if names is not None
+            else Vocabulary.empty()
+        )
+        self._kernel = LatticeKernel(self._tokenizer, self._vocabulary, self._config)
+
+    def __call__(self, texts: Sequence[str]) -> pa.Table:
+        """The rows of `texts`, numbered from 0.
+
+        Raises:
+            InputError: A text is not valid Unicode.
+        """
+        for text in texts:
+            if any("\ud800" <= letter < "\ue000" for letter in text):  # a shell that is not UTF-8
+                raise InputError(f"the text {text!r} is not valid Unicode.")
+        columns = [pa.array([str(n) for n in range(len(texts))]), pa.array(texts, pa.string())]
+        batch = self._kernel(pa.RecordBatch.from_arrays(columns, schema=CAPTIONS))
+        about = table_metadata(self._vocabulary.kg_fingerprint, self._tokenizer, self._config)
+        return pa.Table.from_batches([batch]).cast(with_metadata(LATTICE, about))
+
+
+def load_tokenizer(path: Path | None) -> Tokenizer:
+    """The tokenizer at `path`, or the character tokenizer where there is none."""
+    if path is not None:
+        return Tokenizer.load(path)
+    with tempfile.TemporaryDirectory() as folder:
+        return Tokenizer.load(write_character_vocabulary(Path(folder)))
+
+
+def _with_mentions(config: LatticeConfig, mentions: Path | None) -> LatticeConfig:
+    """The configuration with its mention file's sha256.
+
+    Raises:
+        ConfigError: It names another one already.
+    """
+    digest = fingerprint(mentions) if mentions else ""
+    if config.mentions_sha256 not in ("", digest):
+        raise ConfigError(
+            f"{mentions} is not the mention file that the captions were matched with."
+            if mentions
+            else "The captions were matched with a mention file; the same one is needed here."
+        )
+    return replace(config, mentions_sha256=digest)
+
+
+def _report(out: Path, manifest: Manifest, unchanged: bool = False) -> LatticeReport:
+    counts = manifest.counts
+    return LatticeReport(
+        out=out,
+        num_rows=counts["rows"],
+        num_rejected=counts["rejected"],
+        rejected=counts["reasons"],
+        first_reject=counts["first_reject"],
+        num_entities=counts["entities"],
+        num_with_entity=counts["captions_with_entity"],
+        num_tokens=counts["tokens"],
+        num_undecided=counts["undecided"],
+        num_duplicate_idx=counts["duplicate_idx"],
+        lexicon=counts["lexicon"],
+        seconds=counts["seconds"],
+        num_shards=counts.get("shards", 0),
+        num_made=counts.get("shards_made", 0),
+        num_empty=counts.get("shards_without_rows", 0),
+        unchanged=unchanged,
+    )
+
+
+def _said(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in counts.items())

@@ -1,0 +1,270 @@
+"""A corpus in parts: each goes through the kernel alone, and all together make a table.
+
+    chunk   a few megabytes of lines
+    part    what became of a chunk: rows, rejected lines, counts
+    recipe  all that a process needs to make parts
+
+Parts do not depend on each other, so whoever makes them, in whatever order, gets the same table.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.schema import IMAGE, LATTICE, table_writer, with_metadata
+from data.tokenizer import Tokenizer
+from data.tsv import Rejects
+from lattice.building.caption_reader import Batch, Chunk, batches, hash_strings
+from lattice.easynlp import tsv_lines
+from lattice.matching.kernel import LatticeConfig, LatticeKernel
+from lattice.matching.vocabulary import Vocabulary
+
+_IMAGE_ROW_GROUP = 500  # rows; with images, training reads single row groups at random
+_TEXT_ROW_GROUP = 65_536
+MAX_TRACKED = 16_000_000  # rows whose idx is remembered (8 bytes each) to find duplicates
+
+
+@dataclass
+class Part:
+    """What became of a chunk.
+
+    Attributes:
+        rows: Of the table; empty where `lines` holds them.
+        lines: The rows as EasyNLP's TSV.
+        rejected: What `Rejects.add` takes, for each row left out.
+        counts: Rows, tokens, entities and others.
+        hashes: Of each row's idx.
+        spilled: The file that holds `rows`, on the way between processes.
+    """
+
+    rows: list[pa.RecordBatch] = field(default_factory=list)
+    lines: bytes = b""
+    rejected: list[tuple[int, str, str, str]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    hashes: list[NDArray[np.uint64]] = field(default_factory=list)
+    spilled: Path | None = None
+
+    def spill(self, path: Path) -> None:
+        """Move the rows into a file, which costs less than sending them through a pipe."""
+        if self.rows:
+            schema = self.rows[0].schema
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+                for batch in self.rows:
+                    writer.write_batch(batch)
+            self.rows, self.spilled = [], path
+
+    def load(self) -> None:
+        """Map what `spill` wrote, and remove its name."""
+        if self.spilled is not None:
+            file = pa.ipc.open_file(pa.memory_map(str(self.spilled)))
+            self.rows = [file.get_batch(n) for n in range(file.num_record_batches)]
+            self.spilled.unlink()
+            self.spilled = None
+
+
+class _KeptRejects(Rejects):
+    """Rejected rows that are kept to be told later, in the order of the corpus."""
+
+    def __init__(self, kept: list[tuple[int, str, str, str]]) -> None:
+        super().__init__()
+        self.kept = kept
+
+    def add(self, line: int, reason: str, row: str, detail: str = "") -> None:
+        """Set a row aside."""
+        self.kept.append((line, reason, row[:200], detail))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a process needs to make parts; small, so that it can be sent to many.
+
+    Attributes:
+        tokenizer: Cuts captions.
+        vocabulary: A folder to be mapped; see `Vocabulary.save`.
+        config: What is matched and stored.
+        columns: Of a usable row: 2, or 3 with images.
+        check_images: See `lattice.building.caption_reader.batches`.
+        tsv: Whether the table is EasyNLP's TSV.
+        metadata: Of the table.
+    """
+
+    tokenizer: Tokenizer
+    vocabulary: Path
+    config: LatticeConfig
+    columns: int
+    check_images: str
+    tsv: bool
+    metadata: dict[str, Any]
+
+    def open(self) -> "PartMaker":
+        """The maker of parts, in this process."""
+        vocabulary = Vocabulary.attach_unnamed(self.vocabulary)
+        kernel = LatticeKernel(self.tokenizer, vocabulary, self.config)
+        return PartMaker(kernel, self.columns, self.check_images, self.tsv, self.metadata)
+
+
+class PartMaker:
+    """Chunks to parts.
+
+    Args:
+        kernel: What matches.
+        columns: Of a usable row.
+        check_images: See `lattice.building.caption_reader.batches`.
+        tsv: Whether the table is EasyNLP's TSV.
+        metadata: Of the table.
+        pool: Threads that check images.
+    """
+
+    def __init__(
+        self,
+        kernel: LatticeKernel,
+        columns: int,
+        check_images: str,
+        tsv: bool,
+        metadata: dict[str, Any],
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
+        self.columns, self.tsv, self.metadata = columns, tsv, metadata
+        self._kernel, self._check_images, self._pool = kernel, check_images, pool
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the table."""
+        schema = LATTICE.append(IMAGE) if self.columns == 3 else LATTICE
+        return with_metadata(schema, self.metadata)
+
+    def __call__(self, chunk: Chunk) -> Part:
+        """What becomes of a chunk."""
+        part = Part()
+        rejects = _KeptRejects(part.rejected)
+        for batch in batches(chunk, self.columns, rejects, self._check_images, self._pool):
+            table, undecided = self._kernel.run(batch.captions)
+            table, encoded = _drop_tokenless(table, batch, rejects)
+            if not table.num_rows:
+                continue
+            if self.tsv:
+                images = None if encoded is None else [str(image, "utf-8") for image in encoded]
+                part.lines += "".join(tsv_lines(table, images)).encode("utf-8")
+            else:
+                part.rows.append(table)
+            entities = np.diff(table.column("lex_ids").offsets.to_numpy())
+            part.counts["rows"] += table.num_rows
+            part.counts["undecided"] += undecided
+            part.counts["entities"] += int(entities.sum())
+            part.counts["captions_with_entity"] += int((entities > 0).sum())
+            part.counts["tokens"] += int(np.sum(table.column("seq_len").to_numpy()))
+            part.hashes.append(hash_strings(table.column("idx")))
+        return part
+
+
+def write_parts(
+    parts: Iterable[Part],
+    work: Path,
+    maker: PartMaker,
+    rejects: Rejects,
+    advance: Callable[[int], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Write a table of all parts to `work`; what was counted.
+
+    Args:
+        parts: In the order of the corpus.
+        work: A file.
+        maker: Who makes the parts.
+        rejects: Receives the rows left out.
+        advance: Is told how many rows were written.
+    """
+    counts: Counter[str] = Counter(
+        rows=0, undecided=0, entities=0, captions_with_entity=0, tokens=0
+    )
+    hashes = [np.empty(0, np.uint64)]
+    sink = _TsvWriter(work) if maker.tsv else _ParquetWriter(work, maker.schema)
+    try:
+        for part in parts:
+            part.load()
+            sink.write(part)
+            for rejected in part.rejected:
+                rejects.add(*rejected)
+            counts.update(part.counts)
+            if counts["rows"] <= MAX_TRACKED:
+                hashes += part.hashes
+            advance(part.counts["rows"])
+    finally:
+        sink.close()
+    checked = np.concatenate(hashes)
+    return {
+        "rows_in": counts["rows"] + rejects.count,
+        **counts,
+        "rejected": rejects.count,
+        "reasons": dict(rejects.reasons),
+        "first_reject": rejects.first,
+        "duplicate_idx": num_duplicates(checked),
+        "duplicate_idx_checked_rows": len(checked),
+    }
+
+
+def num_duplicates(hashes: NDArray[np.uint64]) -> int:
+    """How many equal an earlier one."""
+    ordered = np.sort(hashes)
+    return int((ordered[1:] == ordered[:-1]).sum())
+
+
+def _drop_tokenless(
+    table: pa.RecordBatch, batch: Batch, rejects: Rejects
+) -> tuple[pa.RecordBatch, list[memoryview] | None]:
+    """Without the captions that hold nothing the tokenizer keeps (control characters, say)."""
+    kept = table.column("seq_len").to_numpy() > 0
+    if kept.all():
+        return table, batch.encoded
+    for n in np.flatnonzero(~kept).tolist():
+        idx, text = (table.column(name)[n].as_py() for name in ("idx", "text"))
+        reason = "caption without a token" if text.strip() else "empty caption"
+        rejects.add(int(batch.lines[n]), reason, f"{idx}\t{text}")
+    encoded = batch.encoded and [e for e, k in zip(batch.encoded, kept, strict=True) if k]
+    return table.take(pa.array(np.flatnonzero(kept))), encoded
+
+
+class _ParquetWriter:
+    """Row groups of a fixed number of rows, however the parts were cut."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = table_writer(path, schema)
+        self._held: list[pa.RecordBatch] = []
+        self._group = _IMAGE_ROW_GROUP if IMAGE.name in schema.names else _TEXT_ROW_GROUP
+
+    def write(self, part: Part) -> None:
+        self._held += part.rows
+        held = sum(batch.num_rows for batch in self._held)
+        if held >= self._group:
+            self._flush(held - held % self._group)
+
+    def close(self) -> None:
+        if self._held:
+            self._flush(sum(batch.num_rows for batch in self._held))
+        self._writer.close()
+
+    def _flush(self, count: int) -> None:
+        """Write the first `count` rows in whole row groups; hold the rest."""
+        rows = pa.Table.from_batches(self._held).cast(self._schema)
+        self._writer.write_table(rows.slice(0, count), row_group_size=self._group)
+        self._held = rows.slice(count).to_batches()
+
+
+class _TsvWriter:
+    """EasyNLP's preprocessed rows; see `lattice.easynlp`."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+
+    def write(self, part: Part) -> None:
+        self._file.write(part.lines)
+
+    def close(self) -> None:
+        self._file.close()

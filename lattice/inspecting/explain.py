@@ -1,0 +1,292 @@
+"""One text under a lens: what was found in it, what was left out and why, and who won each surface.
+
+The entities that count are the kernel's own. What it never sees (names that end inside a word, or
+are too short) is found by a pass over all names, which also tells who else has the same surface.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from data.errors import InputError
+from data.kg_folder import open_names
+from data.tokenizer import Tokenizer
+from data.tsv import Rejects, read_rows
+from lattice.building.caption_reader import CAPTIONS
+from lattice.matching.kernel import LatticeConfig, LatticeKernel
+from lattice.matching.lexicon import LexiconConfig, names_file, surface_of, without_bracket
+from lattice.matching.vocabulary import load_vocabulary
+
+LONGEST = 1000  # characters of a text that can be explained
+
+NAME, FOLDED, MENTION, BRACKET = "as written", "folded", "mention", "without its bracket"
+
+
+class Claim(NamedTuple):
+    """An entity's claim to a surface.
+
+    Attributes:
+        entity_id: The entity.
+        name: Its name.
+        rule: `NAME`, `FOLDED`, `MENTION` or `BRACKET`.
+        lost: Why another has the surface; empty if the claim holds.
+    """
+
+    entity_id: int
+    name: str
+    rule: str
+    lost: str = ""
+
+
+class Place(NamedTuple):
+    """An entity on code points `[start, end)`, counted through the tokens' surfaces."""
+
+    start: int
+    end: int
+    entity_id: int
+
+
+class Match(NamedTuple):
+    """A place in the text where a surface stands.
+
+    Attributes:
+        start: First code point, counted through the tokens' surfaces.
+        end: One past the last.
+        surface: What stands there.
+        entity_ids: The entities that it names.
+        reason: Why it does not count; empty if it does.
+    """
+
+    start: int
+    end: int
+    surface: str
+    entity_ids: tuple[int, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """A text and everything that the names say of it.
+
+    Attributes:
+        text: As given.
+        surfaces: What each token stands for.
+        pieces: Whether a token goes on with the word before it (`##`).
+        matches: Places where names stand, by start and end.
+        claims: For each surface among them who claims it; those that hold come first.
+    """
+
+    text: str
+    surfaces: tuple[str, ...]
+    pieces: tuple[bool, ...]
+    matches: tuple[Match, ...]
+    claims: dict[str, tuple[Claim, ...]]
+
+
+def explain_text(
+    text: str,
+    *,
+    names: Path,
+    tokenizer: Tokenizer,
+    config: LatticeConfig | None = None,
+    mentions: Path | None = None,
+) -> Explanation:
+    """Match one text, and say of each name in it why it counts or not.
+
+    Args:
+        text: A caption or prompt, up to `LONGEST` characters.
+        names: A KG folder, an `entity2id.txt`, or a compiled vocabulary.
+        tokenizer: Cuts and folds the text.
+        config: What is matched and kept.
+        mentions: A file of `mention<TAB>entity`.
+
+    Raises:
+        InputError: The text is too long or not Unicode, or a file is missing or malformed.
+    """
+    config = config or LatticeConfig()
+    if len(text) > LONGEST:
+        raise InputError(f"the text has {len(text):,} characters; at most {LONGEST} can be shown.")
+    if any("\ud800" <= letter < "\ue000" for letter in text):  # a shell that is not UTF-8
+        raise InputError(f"the text {text!r} is not valid Unicode.")
+    vocabulary = load_vocabulary(names, tokenizer, config, mentions)
+    tokens = next(iter(tokenizer.encode([text])))
+    continued = {i for token, i in tokenizer.vocab.items() if token.startswith("##")}
+
+    edges = np.cumsum([0, *map(len, tokens.surfaces)]).tolist()
+
+    def found(config: LatticeConfig) -> set[Place]:
+        return _entities(LatticeKernel(tokenizer, vocabulary, config), text, edges)
+
+    uncapped = replace(config, max_entities=None)
+    stages = {
+        "": found(replace(uncapped, segment="none")),
+        "crosses a word boundary": found(uncapped),
+        f"over the cap of {config.max_entities}": found(config),
+    }
+    joined = "".join(tokens.surfaces)
+    pairs: list[list[str]] = []
+    if mentions is not None:
+        pairs = [row.fields for row in read_rows(mentions, (2,), Rejects())]
+    claims = _claims(joined, open_names(names_file(names)), tokenizer, config, pairs)
+    matches: list[Match] = []
+    for start, end in _places(joined, claims):
+        fates: dict[str, list[int]] = defaultdict(list)
+        for claim in claims[joined[start:end]]:
+            if not claim.lost:
+                fates[_fate(start, end, claim.entity_id, edges, stages, config)].append(
+                    claim.entity_id
+                )
+        matches += [
+            Match(start, end, joined[start:end], tuple(ids), reason)
+            for reason, ids in sorted(fates.items())
+        ]
+    return Explanation(
+        text=text,
+        surfaces=tuple(tokens.surfaces),
+        pieces=tuple(i in continued for i in tokens.ids),
+        matches=tuple(matches),
+        claims=claims,
+    )
+
+
+def _entities(kernel: LatticeKernel, text: str, edges: Sequence[int]) -> set[Place]:
+    """What the kernel finds, in code points."""
+    columns = [pa.array(["0"]), pa.array([text], pa.string())]
+    [row] = kernel(pa.RecordBatch.from_arrays(columns, schema=CAPTIONS)).to_pylist()
+    n = row["seq_len"]
+    spans = zip(row["pos_s"][n:], row["pos_e"][n:], row["lex_ids"], strict=True)
+    return {Place(edges[first], edges[last + 1], i) for first, last, i in spans}
+
+
+def _fate(
+    start: int,
+    end: int,
+    entity_id: int,
+    edges: Sequence[int],
+    stages: dict[str, set[Place]],
+    config: LexiconConfig,
+) -> str:
+    """Why an entity does not count at a place; empty if it does."""
+    if end - start < config.min_length:
+        return f"shorter than --min-length {config.min_length}"
+    for reason, found in stages.items():
+        if Place(start, end, entity_id) not in found:
+            whole = start in edges and end in edges
+            return reason or ("cuts a word" if whole else "ends inside a token")
+    return ""
+
+
+def _places(text: str, surfaces: Iterable[str]) -> list[tuple[int, int]]:
+    """Where the surfaces stand, by start and end."""
+    places = []
+    for surface in surfaces:
+        start = text.find(surface)
+        while start >= 0:
+            places.append((start, start + len(surface)))
+            start = text.find(surface, start + 1)
+    return sorted(places)
+
+
+def _claims(
+    text: str,
+    names: Sequence[str],
+    tokenizer: Tokenizer,
+    config: LexiconConfig,
+    mentions: Iterable[Sequence[str]],
+) -> dict[str, tuple[Claim, ...]]:
+    """Who claims each surface in the text, by the rules of `lattice.matching.lexicon`."""
+    starts = range(len(text))
+    spans = ((a, b) for a in starts for b in range(a + 1, a + config.max_length + 1))
+    wanted = {text[a:b] for a, b in spans if b <= len(text)}
+    named: dict[str, list[Claim]] = defaultdict(list)
+    folded: dict[str, list[Claim]] = defaultdict(list)
+    aliases: dict[str, list[Claim]] = defaultdict(list)
+    for entity_id, name in enumerate(names):
+        surface = surface_of(name, tokenizer)
+        if surface in wanted:
+            if surface == name:
+                named[surface].append(Claim(entity_id, name, NAME))
+            else:
+                folded[surface].append(Claim(entity_id, name, FOLDED))
+        if config.bracket_aliases and (alias := without_bracket(name)) is not None:
+            surface = surface_of(alias, tokenizer)
+            if surface in wanted:
+                aliases[surface].append(Claim(entity_id, name, BRACKET))
+    said = _mention_claims(mentions, names, tokenizer, config, wanted)
+    every = {*named, *folded, *aliases, *said}
+    return {
+        surface: _judged(
+            named[surface], folded[surface], said[surface], aliases[surface], config.max_senses
+        )
+        for surface in sorted(every)
+    }
+
+
+def _mention_claims(
+    mentions: Iterable[Sequence[str]],
+    names: Sequence[str],
+    tokenizer: Tokenizer,
+    config: LexiconConfig,
+    wanted: set[str],
+) -> dict[str, list[Claim]]:
+    said: dict[str, list[Claim]] = defaultdict(list)
+    meant = [(m, e) for m, e in mentions if surface_of(m, tokenizer) in wanted]
+    if not meant:
+        return said
+    ids = {name: i for i, name in enumerate(names)}
+    for mention, entity in meant:
+        entity_id = ids.get(entity)
+        if entity_id is None:
+            entity_id = _owner(surface_of(entity, tokenizer), names, tokenizer, config)
+        if entity_id is not None:
+            claim = Claim(entity_id, names[entity_id], MENTION)
+            surface = surface_of(mention, tokenizer)
+            if claim not in said[surface]:
+                said[surface].append(claim)
+    return said
+
+
+def _owner(
+    surface: str, names: Sequence[str], tokenizer: Tokenizer, config: LexiconConfig
+) -> int | None:
+    """The entity whose name has the surface."""
+    if not config.min_length <= len(surface) <= config.max_length:
+        return None
+    same = [i for i, name in enumerate(names) if surface_of(name, tokenizer) == surface]
+    equal = [i for i in same if names[i] == surface]
+    return max(equal or same, default=None)
+
+
+def _judged(
+    named: list[Claim],
+    folded: list[Claim],
+    said: list[Claim],
+    aliases: list[Claim],
+    max_senses: int,
+) -> tuple[Claim, ...]:
+    """The claims, those that hold first, the others with what they lost to."""
+    holding: list[Claim] = []
+    lost: list[Claim] = []
+    for n, claim in enumerate(reversed([*folded, *named])):  # in order of precedence
+        if n == 0:
+            holding.append(claim)
+        elif holding[0].rule == claim.rule:
+            lost.append(claim._replace(lost="a later line says the same"))
+        else:
+            lost.append(claim._replace(lost=f"{holding[0].name} is written so"))
+    own = {claim.entity_id for claim in holding}
+    holding += sorted(claim for claim in said if claim.entity_id not in own)
+    if holding:
+        lost += [claim._replace(lost="a name or mention is written so") for claim in aliases]
+    else:
+        holding = sorted(aliases)
+    cut = [
+        claim._replace(lost=f"only {max_senses} entities may share a surface")
+        for claim in holding[max_senses:]
+    ]
+    return (*holding[:max_senses], *cut, *lost)

@@ -1,0 +1,218 @@
+"""What a lattice table holds: coverage of its captions, and its most frequent entities."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.errors import ConfigError
+from data.kg_folder import open_names
+from data.schema import LATTICE, open_shards
+from lattice.matching.lexicon import names_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MANY = 20  # entities of a caption; histograms end with "so many or more"
+_LONG = 96  # tokens of a caption; likewise
+_COLUMNS = ["seq_len", "lex_ids", "pos_s", "pos_e"]
+_SHOWN = 10  # bars of the terminal's histogram, the last for "or more"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatticeStats:
+    """Figures of a lattice table.
+
+    Attributes:
+        num_captions: Rows.
+        num_tokens: Tokens of all captions.
+        num_covered_tokens: Tokens under at least one entity.
+        num_entities: Entities over all captions.
+        num_different: Different ones among them.
+        num_with_entity: Captions with at least one.
+        entities_per_caption: How many captions hold 0, 1, 2 ... entities; the last, 20 or more.
+        tokens_per_caption: How many captions have 0, 1, 2 ... tokens; the last, 96 or more.
+        text_len: Tokens that a model reads.
+        num_cut: Captions with more tokens.
+        num_entities_cut: Entities that begin behind those tokens.
+        most_frequent: Entity name (its id, where names are unknown) and how often it stands.
+    """
+
+    num_captions: int
+    num_tokens: int
+    num_covered_tokens: int
+    num_entities: int
+    num_different: int
+    num_with_entity: int
+    entities_per_caption: list[int]
+    tokens_per_caption: list[int]
+    text_len: int
+    num_cut: int
+    num_entities_cut: int
+    most_frequent: list[tuple[str, int]]
+
+    def __str__(self) -> str:
+        captions = max(1, self.num_captions)
+        lines = [
+            f"{self.num_captions:,} captions, {self.num_tokens / captions:.1f} tokens each",
+            f"{_percent(self.num_with_entity, self.num_captions)} have an entity; "
+            f"{self.num_entities / captions:.2f} entities a caption, "
+            f"{self.num_different:,} different; "
+            f"{_percent(self.num_covered_tokens, self.num_tokens)} of tokens covered",
+            f"{_percent(self.num_cut, self.num_captions)} are longer than {self.text_len} tokens; "
+            f"{_percent(self.num_entities_cut, self.num_entities)} of entities begin behind them",
+            "entities a caption:",
+        ]
+        shown = [*self.entities_per_caption[:_SHOWN], sum(self.entities_per_caption[_SHOWN:])]
+        most = max(1, *shown)
+        for n, count in enumerate(shown):
+            name = f"{n}+" if n == _SHOWN else str(n)
+            lines.append(f"{name:>5} {'█' * round(40 * count / most)} {count:,}")
+        named = ", ".join(f"{name} {count:,}" for name, count in self.most_frequent)
+        return "\n".join([*lines, f"most frequent: {named or 'none'}"])
+
+    def to_json(self) -> str:
+        """All figures as JSON."""
+        figures = asdict(self)
+        figures["most_frequent"] = [{"entity": e, "count": n} for e, n in self.most_frequent]
+        return json.dumps(figures, ensure_ascii=False, indent=1)
+
+
+def lattice_stats(
+    table: Path, names: Path | None = None, top: int = 20, text_len: int = 32
+) -> LatticeStats:
+    """Figures of a lattice table or a folder of its shards, read a little at a time.
+
+    Memory grows with the largest entity id (8 bytes each), not with the table.
+
+    Args:
+        table: The table.
+        names: The KG folder or `entity2id.txt`, so that entities are named.
+        top: How many of the most frequent entities are listed.
+        text_len: Tokens that a model reads.
+
+    Raises:
+        SchemaError: It is not a lattice table.
+    """
+    for name, value in (("top", top), ("text_len", text_len)):
+        if value < 1:
+            raise ConfigError(f"{name}={value} must be at least 1.")
+    file = open_shards(table, LATTICE)
+    frequency = np.zeros(1, np.int64)
+    entities, tokens = np.zeros(_MANY + 1, np.int64), np.zeros(_LONG + 1, np.int64)
+    num_tokens = covered = cut = behind = 0
+    for batch in file.iter_batches(16_384, columns=_COLUMNS):
+        seq_len = batch.column("seq_len").to_numpy().astype(np.int64)
+        ids = batch.column("lex_ids").flatten().to_numpy()
+        found = np.diff(batch.column("lex_ids").offsets.to_numpy())
+        frequency = _added(frequency, ids)
+        entities += np.bincount(np.minimum(found, _MANY), minlength=_MANY + 1)
+        tokens += np.bincount(np.minimum(seq_len, _LONG), minlength=_LONG + 1)
+        row, starts, lasts = _spans(batch, seq_len, found)
+        num_tokens += int(seq_len.sum())
+        covered += _num_covered(seq_len, row, starts, lasts)
+        cut += int((seq_len > text_len).sum())
+        behind += int((starts >= text_len).sum())
+    named = open_names(names_file(names)) if names is not None else None
+    often = np.argsort(-frequency, kind="stable")[:top]  # of equal ones the lowest id
+    return LatticeStats(
+        num_captions=file.num_rows,
+        num_tokens=num_tokens,
+        num_covered_tokens=covered,
+        num_entities=int(frequency.sum()),
+        num_different=int((frequency > 0).sum()),
+        num_with_entity=int(entities[1:].sum()),
+        entities_per_caption=entities.tolist(),
+        tokens_per_caption=tokens.tolist(),
+        text_len=text_len,
+        num_cut=cut,
+        num_entities_cut=behind,
+        most_frequent=[
+            (named[i] if named is not None and i < len(named) else str(i), int(frequency[i]))
+            for i in often.tolist()
+            if frequency[i]
+        ],
+    )
+
+
+def save_stats_plot(stats: LatticeStats, path: Path) -> None:
+    """Draw the figures as an SVG file: entities and tokens a caption, most frequent entities."""
+    from data.plot import COLOURS, new_figure, save_svg, style
+
+    with style():
+        figure = new_figure(9.6, max(4.2, 1.2 + 0.24 * len(stats.most_frequent)))
+        axes = figure.subplot_mosaic([["entities", "names"], ["tokens", "names"]])
+        _histogram(axes["entities"], stats.entities_per_caption, COLOURS[0])
+        share = _percent(stats.num_with_entity, stats.num_captions)
+        axes["entities"].set_title(f"Entities a caption: {share} have one")
+        _histogram(axes["tokens"], stats.tokens_per_caption, COLOURS[2])
+        axes["tokens"].axvline(stats.text_len + 0.5, color=COLOURS[1], linewidth=1)
+        share = _percent(stats.num_cut, stats.num_captions)
+        axes["tokens"].set_title(f"Tokens a caption: {share} over {stats.text_len}")
+        labels = [name for name, _ in stats.most_frequent]
+        counts = [count for _, count in stats.most_frequent]
+        bars = axes["names"].barh(range(len(labels)), counts, color=COLOURS[0])
+        axes["names"].bar_label(bars, [f" {count:,}" for count in counts], fontsize=8)
+        axes["names"].set_yticks(range(len(labels)), labels)
+        axes["names"].invert_yaxis()
+        axes["names"].xaxis.set_visible(False)
+        axes["names"].spines["bottom"].set_visible(False)
+        share = _percent(stats.num_covered_tokens, stats.num_tokens)
+        axes["names"].set_title(f"Most frequent entities; {share} of tokens are covered")
+        save_svg(figure, path)
+
+
+def _histogram(axes: "Axes", counts: list[int], colour: str) -> None:
+    """Bars as far as there are any; the last place says `or more`."""
+    last = max((n for n, count in enumerate(counts) if count), default=0)
+    axes.bar(range(last + 1), counts[: last + 1], color=colour, width=0.85)
+    if last == len(counts) - 1:
+        axes.set_xlabel(f"{last}: {last} or more", fontsize=8)
+    axes.set_xlim(-0.6, max(last, 10) + 0.6)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
+def _added(frequency: NDArray[np.int64], ids: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The frequencies with those of further ids."""
+    if not len(ids):
+        return frequency
+    largest = int(ids.max()) + 1
+    if largest > len(frequency):
+        frequency = np.concatenate((frequency, np.zeros(largest - len(frequency), np.int64)))
+    different, counts = np.unique(ids, return_counts=True)
+    frequency[different] += counts
+    return frequency
+
+
+def _spans(
+    batch: pa.RecordBatch, seq_len: NDArray[np.int64], found: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Row, first and last token of every entity of a batch."""
+    row = np.repeat(np.arange(len(found)), found)
+    nth = np.arange(len(row)) - np.repeat(np.cumsum(found) - found, found)
+    begins = batch.column("pos_s").offsets.to_numpy().astype(np.int64)
+    at = begins[row] - begins[0] + seq_len[row] + nth
+    starts, lasts = (batch.column(name).flatten().to_numpy()[at] for name in ("pos_s", "pos_e"))
+    return row, starts.astype(np.int64), lasts.astype(np.int64)
+
+
+def _num_covered(
+    seq_len: NDArray[np.int64],
+    row: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    lasts: NDArray[np.int64],
+) -> int:
+    """How many tokens lie under an entity: on a line of all tokens, entities add 1 and take it."""
+    begin = (np.cumsum(seq_len) - seq_len)[row]
+    size = int(seq_len.sum()) + 1
+    change = np.bincount(begin + starts, minlength=size)
+    change -= np.bincount(begin + lasts + 1, minlength=size)
+    return int((np.cumsum(change) > 0).sum())
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.1f} %"

@@ -1,0 +1,133 @@
+"""Trainings compared: the arms differ in what they are told, and intervals are over seeds too."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from artist.evaluation.ablation import ARMS, ablate, crossed_interval, shuffle_graph
+from artist.evaluation.intervals import interval
+from artist.tables.lattice_rows import read_rows
+from data.errors import ConfigError
+from data.kg_folder import ENTITY_NAMES, read_names, read_vectors
+from tests.artist.world import QUICK, make_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def run(world, out, **changes):
+    options = {"config": QUICK, "arms": ("lattice", "none", "shuffled"), "seeds": (0, 1)}
+    return ablate(
+        world.train,
+        valid=world.valid,
+        kg=world.kg,
+        vqgan=world.vqgan,
+        out=out,
+        device="cpu",
+        **(options | changes),
+    )
+
+
+def test_every_arm_is_trained_once_and_compared_with_the_first(world, tmp_path):
+    report = run(world, tmp_path)
+    assert set(report.losses) == {"lattice", "none", "shuffled"}
+    made = {p: p.stat().st_mtime_ns for p in tmp_path.glob("seed-*/*/model.safetensors")}
+    assert len(made) == 6
+    first = {c.what: c for c in report.comparisons if c.group == "all"}
+    assert set(first) == {"none", "shuffled", "lattice: none", "lattice: shuffled"}
+    for arm in ("none", "shuffled"):
+        gap = report.losses[arm].mean - report.losses["lattice"].mean
+        assert first[arm].cost.mean == pytest.approx(gap)
+        assert np.mean(first[arm].by_seed) == pytest.approx(gap)
+    again = run(world, tmp_path)
+    assert str(again) == str(report)
+    assert made == {p: p.stat().st_mtime_ns for p in made}
+
+
+def test_what_was_found_is_written_as_json_and_as_a_table(world, tmp_path):
+    report = run(world, tmp_path, seeds=(3,), arms=("none", "lattice"))
+    content = json.loads((tmp_path / "ablation.json").read_text(encoding="utf-8"))
+    assert content["arms"] == ["none", "lattice"]
+    assert content["costs"][0]["what"] == "lattice"
+    assert content["costs"][0]["cost"]["mean"] == report.comparisons[0].cost.mean
+    table = (tmp_path / "ablation.md").read_text(encoding="utf-8")
+    assert "seeds 3; ± is a 95 % interval over captions only" in table
+    assert table.count("| lattice |") == 1 + sum(c.what == "lattice" for c in report.comparisons)
+
+
+def test_the_released_fusion_can_be_an_arm(world, tmp_path):
+    report = run(world, tmp_path, seeds=(0,), arms=("lattice", "easynlp"))
+    assert set(report.losses) == {"lattice", "easynlp"}
+
+
+def test_a_false_graph_has_the_same_names_and_the_same_vectors_but_for_none_its_own(
+    world, tmp_path
+):
+    shuffle_graph(world.kg, tmp_path / "kg", np.arange(6), seed=0)
+    true, false = read_vectors(world.kg), read_vectors(tmp_path / "kg")
+    assert read_names(tmp_path / "kg" / ENTITY_NAMES) == read_names(world.kg / ENTITY_NAMES)
+    assert not (true[:6] == false[:6]).all(1).any()
+    assert (true[6:] == false[6:]).all()
+    assert sorted(map(tuple, true.tolist())) == sorted(map(tuple, false.tolist()))
+    shuffle_graph(world.kg, tmp_path / "other", np.arange(6), seed=1)
+    assert (read_vectors(tmp_path / "other") != false).any()
+
+
+def test_the_false_arm_reads_the_same_captions(world, tmp_path):
+    run(world, tmp_path, seeds=(0,))
+    options = {"text_len": 6, "pad_id": 0, "max_entities": 8}
+    true = read_rows(world.train, **options)
+    false = read_rows(tmp_path / "seed-0" / f"shuffled-{world.train.name}", **options)
+    assert true.metadata["kg_fingerprint"] != false.metadata["kg_fingerprint"]
+    for name in ("bert_ids", "codes", "entity_ids", "starts", "ends"):
+        assert (getattr(true, name) == getattr(false, name)).all()
+
+
+def test_the_interval_holds_the_truth_nineteen_times_in_twenty_over_seeds_and_captions():
+    rng = np.random.default_rng(0)
+    held, over_captions_only = 0, 0
+    for _ in range(400):
+        seeds, captions = rng.normal(size=(3, 1)), rng.normal(size=(1, 50))
+        values = 0.3 * seeds + captions + rng.normal(size=(3, 50))
+        found = crossed_interval(values)
+        held += abs(found.mean) <= found.half_width
+        narrow = interval(values.mean(0))
+        over_captions_only += abs(narrow.mean) <= narrow.half_width
+    assert held >= 380
+    assert over_captions_only < 370
+
+
+def test_one_seed_gives_the_interval_over_captions():
+    values = np.random.default_rng(0).normal(size=(1, 20))
+    assert crossed_interval(values) == interval(values[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"arms": ("lattice", "nonsense")}, ", ".join(ARMS)),
+        ({"arms": ("lattice",)}, "two or more"),
+        ({"arms": ("none", "none")}, "two or more"),
+        ({"seeds": ()}, "one seed or more"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(world, tmp_path, change, said):
+    with pytest.raises(ConfigError, match=said):
+        run(world, tmp_path, **change)
+    assert not any(tmp_path.iterdir())
+
+
+def test_other_settings_are_not_mixed_with_finished_trainings(world, tmp_path):
+    run(world, tmp_path, seeds=(0,), arms=("lattice", "none"))
+    with pytest.raises(Exception, match="belongs to another run"):
+        run(
+            world,
+            tmp_path,
+            seeds=(0,),
+            arms=("lattice", "none"),
+            config=replace(QUICK, epochs=QUICK.epochs + 1),
+        )

@@ -1,0 +1,136 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from artist.formats.vqgan_folder import load_vqgan, save_vqgan
+from artist.models.config import VQGANConfig
+from artist.models.vqgan import VQGAN
+from data.errors import ConfigError, InputError
+
+TINY = VQGANConfig(
+    resolution=16,
+    ch=32,
+    ch_mult=(1, 2),
+    num_res_blocks=1,
+    attn_resolutions=(8,),
+    z_channels=8,
+    codebook_size=16,
+    codebook_embed_dim=4,
+)
+
+
+def tiny() -> VQGAN:
+    torch.manual_seed(0)
+    return VQGAN(TINY).eval()
+
+
+def assert_same(one: VQGAN, other: VQGAN) -> None:
+    assert one.config == other.config
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_a_folder_gives_back_the_same_model(tmp_path: Path) -> None:
+    save_vqgan(tmp_path / "vqgan", tiny())
+    assert_same(load_vqgan(tmp_path / "vqgan"), tiny())
+
+
+def test_a_model_that_decodes_in_bfloat16_is_saved_in_float32(tmp_path: Path) -> None:
+    save_vqgan(tmp_path, tiny().decode_in(torch.bfloat16))
+    assert load_vqgan(tmp_path).decoder.conv_in.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", ["flat", "wrapped", "prefixed"])
+def test_taming_checkpoints_load_in_all_their_shapes(tmp_path: Path, shape: str) -> None:
+    state = dict(tiny().state_dict())
+    if shape == "wrapped":
+        losses = {"loss.discriminator.main.0.weight": torch.zeros(3)}
+        content: dict[str, object] = {"state_dict": state | losses, "global_step": 7}
+    elif shape == "prefixed":
+        content = {f"first_stage_model.{k}": v for k, v in state.items()}
+        content["transformer.head.weight"] = torch.zeros(2, 2)
+    else:
+        content = dict(state)
+    torch.save(content, tmp_path / "last.ckpt")
+    assert_same(load_vqgan(tmp_path / "last.ckpt", resolution=16), tiny())
+
+
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    state = tiny().state_dict()
+    del state["decoder.mid.attn_1.q.bias"]
+    torch.save(state, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=r"missing decoder\.mid\.attn_1\.q\.bias"):
+        load_vqgan(tmp_path / "last.ckpt", resolution=16)
+
+
+def test_a_superfluous_tensor_is_named(tmp_path: Path) -> None:
+    torch.save(tiny().state_dict() | {"ema.decay": torch.ones(1)}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=r"ema\.decay"):
+        load_vqgan(tmp_path / "last.ckpt", resolution=16)
+
+
+def test_a_gumbel_checkpoint_loads_and_takes_the_code_with_the_highest_score(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    model = VQGAN(replace(TINY, quantizer="gumbel")).eval()
+    state = model.state_dict()
+    assert {n for n in state if n.startswith("quantize.")} == {  # taming-transformers' names
+        "quantize.proj.weight",
+        "quantize.proj.bias",
+        "quantize.embed.weight",
+    }
+    torch.save({"state_dict": state | {"loss.logvar": torch.zeros(1)}}, tmp_path / "last.ckpt")
+    loaded = load_vqgan(tmp_path / "last.ckpt", resolution=16)
+    assert_same(loaded, model)
+
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    latents = loaded.encode(images)
+    scores = torch.nn.functional.conv2d(
+        latents, state["quantize.proj.weight"], state["quantize.proj.bias"]
+    )  # as GumbelVQ computes them
+    codes = loaded.encode_codes(images)
+    assert torch.equal(codes, scores.argmax(1).flatten(1))
+    pictures = loaded.decode(state["quantize.embed.weight"][codes].mT.reshape(2, 4, 8, 8))
+    assert torch.equal(loaded.decode_codes(codes), pictures)
+    save_vqgan(tmp_path / "folder", loaded)
+    assert_same(load_vqgan(tmp_path / "folder"), model)
+
+
+@pytest.mark.parametrize(("size", "width"), [(1024, 256), (300, 7)])
+def test_codebooks_of_other_sizes_load(tmp_path: Path, size: int, width: int) -> None:
+    model = VQGAN(replace(TINY, codebook_size=size, codebook_embed_dim=width)).eval()
+    torch.save(model.state_dict(), tmp_path / "last.ckpt")
+    assert_same(load_vqgan(tmp_path / "last.ckpt", resolution=16), model)
+
+
+def test_files_that_are_no_vqgan_say_so(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / "other.pt")
+    (tmp_path / "noise.pt").write_bytes(b"no checkpoint at all")
+    with pytest.raises(InputError, match="not a VQGAN checkpoint"):
+        load_vqgan(tmp_path / "other.pt")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_vqgan(tmp_path / "noise.pt")
+    with pytest.raises(InputError, match="does not exist"):
+        load_vqgan(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"config\.json is missing"):
+        load_vqgan(tmp_path)
+
+
+def test_an_unknown_setting_in_a_folder_is_an_error_with_an_offer(tmp_path: Path) -> None:
+    save_vqgan(tmp_path, tiny())
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"z_chanels": 3}))
+    with pytest.raises(ConfigError, match='did you mean "z_channels"'):
+        load_vqgan(tmp_path)
+
+
+def test_a_truncated_weight_file_is_an_error(tmp_path: Path) -> None:
+    save_vqgan(tmp_path, tiny())
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="cannot be read"):
+        load_vqgan(tmp_path)

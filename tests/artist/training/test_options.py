@@ -1,0 +1,189 @@
+"""What a training does besides learning: pictures, plots, TensorBoard, advice; and faster ways."""
+
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from artist.models.compiled import Compiled
+from artist.training import finetune as train
+from artist.training.config import TrainConfig
+from artist.training.finetune import METRICS, finetune
+from artist.training.memory import advice_on_memory, what_to_lower
+from artist.training.metrics import Journal
+from data.errors import ConfigError, ToolkitError
+from data.schema import LATTICE
+from tests.artist.training.test_finetune import metrics, run, same
+from tests.artist.world import QUICK, World, make_world
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def plain(world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("plain") / "model"
+    run(world, out)
+    return out
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_previews_are_drawn_at_intervals_and_change_nothing_else(world, plain, tmp_path):
+    out = tmp_path / "model"
+    run(world, out, preview_every=5)
+    grids = sorted((out / "previews").glob("*.png"))
+    assert [path.name for path in grids] == ["step-00000005.png", "step-00000010.png"]
+    first, second = (pixels(path) for path in grids)
+    assert first.shape == (2 * 8 + 2, 8 * 8 + 7 * 2, 3)  # 8 prompts; real above, drawn below
+    assert (first[:8] == second[:8]).all()
+    assert (first[8:] != second[8:]).any()
+    prompts = (out / "previews" / "prompts.tsv").read_text("utf-8").splitlines()
+    assert len(prompts) == 8
+    assert same(plain, out)
+    assert metrics(plain) == metrics(out)
+
+
+def test_prompts_of_ones_own_are_drawn_instead(world, tmp_path):
+    row = {"idx": "a", "text": "大象", "input_ids": [5, 6], "seq_len": 2, "lex_ids": [2]}
+    table = pa.Table.from_pylist([{**row, "pos_s": [0, 1, 0], "pos_e": [0, 1, 1]}], schema=LATTICE)
+    finetune(
+        world.train, valid=world.valid, kg=world.kg, vqgan=world.vqgan, out=tmp_path / "model",
+        config=replace(QUICK, max_steps=2, preview_every=2), preview_prompts=table,
+    )  # fmt: skip
+    folder = tmp_path / "model" / "previews"
+    assert pixels(folder / "step-00000002.png").shape == (8, 8, 3)
+    assert (folder / "prompts.tsv").read_text("utf-8") == "a\t大象\n"
+
+
+def test_the_end_has_a_plot_and_the_metrics_tell_of_steps_and_validations(plain):
+    svg = (plain / "loss.svg").read_text("utf-8")
+    assert "validation" in svg
+    lines = [json.loads(line) for line in (plain / METRICS).read_text().splitlines()]
+    steps = [line for line in lines if "valid_loss" not in line]
+    assert [line["step"] for line in steps] == list(range(1, 13))
+    assert all(line["images_per_second"] > 0 and line["gradient_norm"] > 0 for line in steps)
+    assert [line["step"] for line in lines if "valid_loss" in line] == [4, 8, 12]
+    validation = next(line for line in lines if "valid_loss" in line)
+    assert validation["train_loss"] == pytest.approx(np.mean([s["train_loss"] for s in steps[:4]]))
+
+
+def test_tensorboard_gets_the_same_figures(world, tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = tmp_path / "model"
+    run(world, out, tensorboard=True, preview_every=6)
+    events = reader.EventAccumulator(str(out / "tensorboard")).Reload()
+    lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+    want = [line["valid_loss"] for line in lines if "valid_loss" in line]
+    assert [point.value for point in events.Scalars("valid_loss")] == pytest.approx(want)
+    assert [point.step for point in events.Images("previews")] == [6, 12]
+
+
+def test_tensorboard_that_is_not_installed_says_what_to_install(world, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=r"pip install 'artist-toolkit\[tensorboard\]'"):
+        run(world, tmp_path / "model", tensorboard=True)
+
+
+def test_float16_trains_with_a_scaled_loss(world, tmp_path, monkeypatch):
+    """On a CPU, which is refused to users: the arithmetic is the GPU's."""
+    scales = []
+    monkeypatch.setattr(train, "choose_dtype", lambda *_: torch.float16)
+    real = train.Watch.check
+    monkeypatch.setattr(
+        train.Watch,
+        "check",
+        lambda *a: (scales.append(a[-1]), real(*a)),
+    )
+    report = run(world, tmp_path / "half", epochs=10, dropout=0.0)
+    monkeypatch.undo()
+    whole = run(world, tmp_path / "whole", epochs=10, dropout=0.0)
+    assert max(scales) > 1000
+    assert report.valid_loss == pytest.approx(whole.valid_loss, abs=0.02)
+
+
+def test_checkpointed_activations_change_the_memory_and_not_the_result(world, plain, tmp_path):
+    run(world, tmp_path / "model", checkpoint_activations=True)
+    assert same(plain, tmp_path / "model")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch about itself
+def test_without_a_compiler_a_warning_says_so_and_the_run_goes_on(caplog, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nowhere/c++",))
+    module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.GELU())
+    compiled = Compiled(module)
+    with caplog.at_level(logging.WARNING):
+        result = compiled(torch.ones(2, 3))
+    assert torch.equal(result, module(torch.ones(2, 3)))
+    assert "--compile does not work here" in caplog.text
+    assert "going on without" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_training_learns_what_a_plain_one_does(world, tmp_path):
+    pytest.importorskip("torch._inductor")
+    plain = run(world, tmp_path / "plain", dropout=0.0)
+    fast = run(world, tmp_path / "compiled", dropout=0.0, compile=True)
+    assert fast.valid_loss == pytest.approx(plain.valid_loss, abs=1e-3)
+
+
+def test_running_out_of_memory_says_what_to_lower_in_order():
+    config = TrainConfig(batch_size=64, precision="fp32")
+    with (
+        pytest.raises(ToolkitError, match=r"out of memory .*can't allocate memory.* Try") as caught,
+        advice_on_memory(config, 2, "It goes on."),
+    ):
+        torch.empty(1 << 55)  # what CPUs say
+    said = str(caught.value)
+    order = ["--micro-batch-size 16 (now 32", "--checkpoint-activations", "--precision auto",
+             "--size small", "It goes on."]  # fmt: skip
+    assert [said.index(part) for part in order] == sorted(said.index(part) for part in order)
+    with pytest.raises(ToolkitError, match="out of memory"), advice_on_memory(config, 1, ""):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with pytest.raises(RuntimeError, match="shapes"), advice_on_memory(config, 1, ""):
+        raise RuntimeError("shapes do not fit")
+    least = TrainConfig(size="nano", batch_size=1, checkpoint_activations=True)
+    assert what_to_lower(least) == "Use a larger machine."
+
+
+def test_a_training_that_really_runs_out_of_memory_is_one_clear_line(world, tmp_path):
+    """A process that may have little more memory than torch itself takes."""
+    words = ["artist", "finetune", world.train, "--valid", world.valid, "--kg", world.kg,
+             "--vqgan", world.vqgan, "--out", tmp_path / "model", "--size", "tiny",
+             "--batch-size", 16, "--text-len", 4096, "--max-steps", 1]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "cli.py"), *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert "error: out of memory" in done.stderr
+    assert "--micro-batch-size 8 (now 16" in done.stderr
+
+
+def test_damaged_beginnings_of_lines_in_the_metrics_do_not_stop_a_resumed_run(world, tmp_path):
+    path = Path(tmp_path) / METRICS
+    path.write_text('{"step": 1, "train_loss": 2.0}\n{"step": 2, "tr')
+    with Journal(tmp_path, total_steps=4, images_per_step=1) as journal:
+        journal.start(1)
+    assert path.read_text() == '{"step": 1, "train_loss": 2.0}\n'

@@ -1,0 +1,261 @@
+"""Outputs are whole or absent, know what they were made from, and are never overwritten unasked."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.errors import ArtefactError, InputError
+from data.runs import (
+    Run,
+    atomic,
+    fingerprint,
+    manifest_path,
+    read_manifest,
+    verify,
+    versions,
+    write_json,
+)
+from tests.conftest import ROOT
+
+
+def open_run(out: Path, folder: bool = True, overwrite: bool = False, **settings: object) -> Run:
+    return Run.open(
+        out,
+        kind="thing",
+        settings={"seed": 0, **settings},
+        inputs={"source": "abc"},
+        folder=folder,
+        overwrite=overwrite,
+    )
+
+
+def make(out: Path, text: str = "hello", **settings: object) -> None:
+    with open_run(out, **settings) as run:
+        assert run.finished is None
+        (run.work / "part.txt").write_text(text)
+        run.finish({"rows": 1})
+
+
+def make_file(out: Path, text: str = "hello", **settings: object) -> None:
+    with open_run(out, folder=False, **settings) as run:
+        run.work.write_text(text)
+        run.beside(".rejects.tsv").write_text("1\tbad\n")
+        run.finish({"rows": 1}, companions=(".rejects.tsv",))
+
+
+def test_a_folder_appears_under_its_name_only_when_it_is_finished(tmp_path):
+    out = tmp_path / "out"
+    with open_run(out) as run:
+        (run.work / "part.txt").write_text("half")
+        assert not out.exists()
+        run.finish({"rows": 1})
+    assert sorted(p.name for p in out.iterdir()) == ["manifest.json", "part.txt"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_manifest_says_what_made_the_output(tmp_path):
+    make(tmp_path / "out")
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.settings == {"seed": 0}
+    assert manifest.inputs == {"source": "abc"}
+    assert manifest.counts == {"rows": 1}
+    assert set(manifest.files) == {"part.txt"}
+    assert manifest.versions == versions()
+    assert manifest.versions["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_a_single_file_has_its_manifest_and_companions_beside_it(tmp_path):
+    out = tmp_path / "table.parquet"
+    make_file(out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "table.parquet",
+        "table.parquet.manifest.json",
+        "table.parquet.rejects.tsv",
+    ]
+    assert set(verify(out).files) == {"table.parquet", "table.parquet.rejects.tsv"}
+
+
+def test_what_is_finished_and_unchanged_is_left_alone(tmp_path):
+    make(tmp_path / "out")
+    with open_run(tmp_path / "out") as run:
+        assert run.finished is not None
+        assert run.finished.counts == {"rows": 1}
+
+
+@pytest.mark.parametrize("maker", [make, make_file])
+def test_another_runs_output_is_refused_and_says_what_differs(tmp_path, maker):
+    out = tmp_path / "out"
+    maker(out)
+    with pytest.raises(ArtefactError, match="seed was 0, now 1"):
+        open_run(out, folder=maker is make, seed=1)
+    with pytest.raises(ArtefactError, match="epochs was None, now 3"):
+        open_run(out, folder=maker is make, epochs=3)
+
+
+def test_a_folder_of_the_users_own_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("precious")
+    with pytest.raises(ArtefactError, match="not an output of this toolkit"):
+        open_run(tmp_path / "out")
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "precious"
+
+
+def test_overwriting_keeps_the_old_output_until_the_new_one_is_whole(tmp_path):
+    out = tmp_path / "out"
+    make(out, "old")
+    with open_run(out, overwrite=True, seed=1) as run:
+        (run.work / "part.txt").write_text("new")
+        assert (out / "part.txt").read_text() == "old"
+        run.finish({"rows": 1})
+    assert (out / "part.txt").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_unfinished_run_is_resumed_with_its_settings_and_refused_with_others(tmp_path):
+    out = tmp_path / "out"
+    with open_run(out) as run:
+        (run.work / "part.txt").write_text("half")
+    with open_run(out) as run:
+        assert run.resumed
+        assert (run.work / "part.txt").read_text() == "half"
+    with pytest.raises(ArtefactError, match="unfinished run with other settings"):
+        open_run(out, seed=1)
+    with open_run(out, seed=1, overwrite=True) as run:
+        assert not run.resumed
+        assert not (run.work / "part.txt").exists()
+
+
+def test_a_changed_byte_is_noticed(tmp_path):
+    out = tmp_path / "out"
+    make(out)
+    (out / "part.txt").write_text("hellO")
+    with pytest.raises(ArtefactError, match=r"part\.txt changed since it was written"):
+        verify(out)
+    with pytest.raises(ArtefactError, match="changed since it was written"):
+        open_run(out)
+
+
+def test_a_missing_file_is_noticed(tmp_path):
+    make(tmp_path / "out")
+    (tmp_path / "out" / "part.txt").unlink()
+    with pytest.raises(ArtefactError, match=r"part\.txt is missing"):
+        verify(tmp_path / "out")
+
+
+def test_a_damaged_manifest_is_one_clear_error(tmp_path):
+    make(tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text("{")
+    with pytest.raises(ArtefactError, match="cannot be read as a manifest"):
+        open_run(tmp_path / "out")
+
+
+def test_two_processes_do_not_write_the_same_output(tmp_path):
+    with (
+        open_run(tmp_path / "out"),
+        pytest.raises(ArtefactError, match="Another process is writing"),
+    ):
+        open_run(tmp_path / "out")
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    code = f"""
+import os
+from pathlib import Path
+from data.runs import Run
+Run.open(Path({str(tmp_path / "out")!r}), kind="thing", settings={{"seed": 0}},
+         inputs={{"source": "abc"}})
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert not (tmp_path / "out").exists()
+    make(tmp_path / "out")
+    assert (tmp_path / "out").exists()
+
+
+def test_fingerprints_follow_content_and_not_names_or_times(tmp_path):
+    make(tmp_path / "a")
+    make(tmp_path / "b")
+    make(tmp_path / "c", "other")
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+    assert fingerprint(tmp_path / "a") != fingerprint(tmp_path / "c")
+    with pytest.raises(InputError, match="does not exist"):
+        fingerprint(tmp_path / "nothing")
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_no_half_one(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+
+    def fail_half_way() -> None:
+        with atomic(path) as file:
+            file.write("{")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_place_is_one_clear_error(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ArtefactError, match="Choose another --out"):
+        open_run(tmp_path / "out")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing_under_the_final_name(tmp_path):
+    out = tmp_path / "out"
+
+    def fill():
+        with Run.open(out, kind="kg", settings={}) as run:
+            (run.work / "big").symlink_to("/dev/full")
+            (run.work / "big").write_bytes(b"x" * 10_000)
+
+    with pytest.raises(ArtefactError, match="disk is full"):
+        fill()
+    assert not out.exists()
+    with Run.open(out, kind="kg", settings={}) as run:
+        assert run.resumed
+
+
+def test_a_place_below_a_file_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtefactError, match="Choose another --out"):
+        open_run(tmp_path / "file" / "out")
+
+
+def test_the_manifest_of_a_folder_lies_inside_it(tmp_path):
+    make(tmp_path / "out")
+    assert manifest_path(tmp_path / "out") == tmp_path / "out" / "manifest.json"
+
+
+def fail_amid(out: Path, content: str, *, finish: bool = False) -> None:
+    with open_run(out, folder=False) as run:
+        run.work.write_text(content)
+        run.beside(".rejects.tsv").write_text("line 1")
+        if finish:
+            run.finish({}, companions=(".rejects.tsv",))
+        raise InputError("nothing can be used")
+
+
+def test_a_single_file_that_fails_leaves_nothing_behind(tmp_path):
+    with pytest.raises(InputError):
+        fail_amid(tmp_path / "out.tsv", "half")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_file_survives_what_fails_afterwards(tmp_path):
+    out = tmp_path / "out.tsv"
+    with pytest.raises(InputError):
+        fail_amid(out, "whole", finish=True)
+    assert verify(out).kind == "thing"
+    with pytest.raises(InputError):  # the run is found finished: partial files are another's
+        fail_amid(out, "another process is at work here")
+    assert verify(out).kind == "thing"
+    assert out.with_name("out.tsv.partial").exists()

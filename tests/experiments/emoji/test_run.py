@@ -1,0 +1,35 @@
+"""The demo's driver, the whole way with very little training."""
+
+import pytest
+
+from artist.training.config import TrainConfig, VQGANTrainConfig
+from experiments.emoji.run import BLIND, KNOWING, MISLED, DemoConfig, DemoReport, Score, run_demo
+
+TINY = DemoConfig(
+    vqgan=VQGANTrainConfig(steps=20, ch=32, codebook_size=64, batch_size=8),
+    train=TrainConfig(size="nano", text_len=16, max_steps=10, validations=1, ema_decay=0.5),
+    variants=1,
+)
+
+
+@pytest.mark.slow
+def test_the_demo_ends_in_a_gallery_and_a_comparison_and_is_not_done_twice(tmp_path):
+    report = run_demo(tmp_path / "demo", config=TINY, device="cpu")
+    assert set(report.scores) == {KNOWING, BLIND, MISLED}
+    assert all(0 <= score.scene_unseen <= 1 and score.loss > 0 for score in report.scores.values())
+    page = (tmp_path / "demo" / "gallery.html").read_text(encoding="utf-8")
+    assert page.count("never seen in training") >= 12
+    assert "OpenMoji" in page
+    again = run_demo(tmp_path / "demo", config=TINY, device="cpu")
+    assert again.scores == report.scores
+
+
+def test_the_report_names_the_gallery_the_figures_and_what_to_try_next(tmp_path):
+    score = Score(scene_unseen=0.9, scene_trained=0.95, loss=2.5, count=7)
+    said = str(DemoReport(out=tmp_path, scores={KNOWING: score}, scenes=16, seconds=60.0))
+    assert str(tmp_path / "gallery.html") in said
+    assert "0.90" in said
+    assert "2.500" in said
+    assert "chance 0.06" in said
+    for command in ("kg nearest", "lattice show", "artist predict"):
+        assert f"artist-toolkit {command}" in said

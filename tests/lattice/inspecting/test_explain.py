@@ -1,0 +1,142 @@
+"""What `lattice show` says of a text agrees with the table, and names the reason of every loss."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.errors import InputError
+from data.kg_folder import write_names
+from lattice.building.build import match_texts
+from lattice.inspecting.explain import LONGEST, Claim, explain_text
+from lattice.matching.kernel import LatticeConfig
+from lattice.matching.lexicon import make_lexicon
+
+
+@pytest.fixture
+def explain(tmp_path, characters):
+    def run(names, text, mentions=None, **options):
+        write_names(tmp_path / "entity2id.txt", names)
+        file = None
+        if mentions:
+            file = tmp_path / "m2e.tsv"
+            file.write_text("".join("\t".join(pair) + "\n" for pair in mentions), encoding="utf-8")
+        return explain_text(
+            text,
+            names=tmp_path / "entity2id.txt",
+            tokenizer=characters,
+            config=LatticeConfig(**options),
+            mentions=file,
+        )
+
+    return run
+
+
+def said(found) -> dict[str, str]:
+    return {m.surface: m.reason for m in found.matches}
+
+
+def test_every_loss_has_its_reason(explain):
+    names = ["研究", "研究生", "生命", "命", "研究生命的起源", "起源", "ip", "phone"]
+    text = "研究生命的起源iphone"
+    options = {"segment": "jieba", "max_entities": 3, "policy": "longest"}
+    assert said(explain(names, text, **options)) == {
+        "研究生命的起源": "",
+        "研究": "",
+        "生命": "",
+        "起源": "over the cap of 3",
+        "研究生": "crosses a word boundary",
+        "命": "shorter than --min-length 2",
+        "ip": "cuts a word",
+        "phone": "cuts a word",
+    }
+
+
+def test_a_match_may_end_inside_a_token(tmp_path, pieces):
+    write_names(tmp_path / "entity2id.txt", ["ipho", "iphone"])
+    found = explain_text("看iphone", names=tmp_path, tokenizer=pieces)
+    assert said(found) == {"ipho": "ends inside a token", "iphone": ""}
+    assert found.surfaces == ("看", "iphone")
+
+
+def test_who_has_a_surface_and_who_lost_it(explain):
+    names = ["t恤", "T恤", "t恤", "北京", "T 恤"]
+    found = explain(names, "T恤")
+    assert found.claims["t恤"] == (
+        Claim(2, "t恤", "as written"),
+        Claim(0, "t恤", "as written", "a later line says the same"),
+        Claim(4, "T 恤", "folded", "t恤 is written so"),
+        Claim(1, "T恤", "folded", "t恤 is written so"),
+    )
+    assert "北京" not in found.claims
+
+
+def test_brackets_and_mentions_are_told(explain):
+    names = ["李娜（歌手）", "李娜（网球）", "刘德华（演员）", "刘德华", "华仔"]
+    found = explain(names, "李娜和刘德华，华仔", mentions=[("华仔", "刘德华"), ("李", "华仔")])
+    assert found.claims["李娜"] == (
+        Claim(0, "李娜（歌手）", "without its bracket"),
+        Claim(1, "李娜（网球）", "without its bracket"),
+    )
+    assert found.claims["刘德华"][1].lost == "a name or mention is written so"
+    assert found.claims["华仔"] == (Claim(4, "华仔", "as written"), Claim(3, "刘德华", "mention"))
+    assert said(found)["李"] == "shorter than --min-length 2"
+
+
+def test_senses_over_the_limit_are_told(explain):
+    found = explain([f"张伟（{n}）" for n in range(4)], "张伟", max_senses=2)
+    assert [claim.lost for claim in found.claims["张伟"]] == ["", ""] + [
+        "only 2 entities may share a surface"
+    ] * 2
+    assert found.matches[0].entity_ids == (0, 1)
+
+
+LETTERS = "研究生命的aAbB1é（） "
+words = st.text(LETTERS, max_size=4)
+
+
+@settings(max_examples=60)
+@given(
+    names=st.lists(words | words.map("{}（生）".format), min_size=1, max_size=10),
+    text=st.text(LETTERS, max_size=15),
+    mentions=st.lists(st.tuples(words, words), max_size=3),
+    options=st.fixed_dictionaries(
+        {
+            "min_length": st.sampled_from([1, 2]),
+            "max_senses": st.sampled_from([1, 8]),
+            "max_entities": st.sampled_from([None, 2]),
+            "policy": st.sampled_from(["first", "leftmost-longest"]),
+            "segment": st.sampled_from(["none", "jieba"]),
+            "bracket_aliases": st.booleans(),
+        }
+    ),
+)
+def test_it_shows_what_the_table_holds(names, text, mentions, options, pieces, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explain")
+    write_names(folder / "entity2id.txt", [*names, "占位"])
+    file = folder / "m2e.tsv"
+    pairs = [pair for pair in mentions if "".join(pair).strip()] or [("占", "占位")]
+    file.write_text("".join("\t".join(pair) + "\n" for pair in pairs), encoding="utf-8")
+    config = LatticeConfig(**options)
+    given = {"names": folder, "tokenizer": pieces, "config": config, "mentions": file}
+    found = explain_text(text, **given)
+    [row] = match_texts([text], **given).to_pylist()
+    edges = [0]
+    for surface in found.surfaces:
+        edges.append(edges[-1] + len(surface))
+    n = row["seq_len"]
+    spans = zip(row["lex_ids"], row["pos_s"][n:], row["pos_e"][n:], strict=True)
+    in_table = {(edges[first], edges[last + 1], i) for i, first, last in spans}
+    shown = [(m.start, m.end, i) for m in found.matches if not m.reason for i in m.entity_ids]
+    assert len(shown) == len(set(shown))
+    assert set(shown) == in_table
+
+    lexicon = make_lexicon([*names, "占位"], pieces, config, pairs)
+    for surface, claims in found.claims.items():
+        if config.min_length <= len(surface):
+            holding = sorted(claim.entity_id for claim in claims if not claim.lost)
+            assert holding == lexicon.ids(surface)
+
+
+def test_a_text_that_is_no_sentence_is_refused(explain):
+    with pytest.raises(InputError, match="at most 1000 can be shown"):
+        explain(["北京"], "北" * (LONGEST + 1))

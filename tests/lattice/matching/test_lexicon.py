@@ -1,0 +1,85 @@
+"""Which names become surfaces, and which entity each names."""
+
+import pytest
+
+from data.errors import ConfigError, InputError
+from data.kg_folder import write_names
+from lattice.matching.lexicon import Lexicon, LexiconConfig, load_lexicon, make_lexicon
+
+
+def meanings(lexicon: Lexicon) -> dict[str, list[int]]:
+    return {surface: lexicon.ids(surface) for surface in lexicon.surfaces}
+
+
+def make(tokenizer, names, mentions=(), **options) -> Lexicon:
+    return make_lexicon(names, tokenizer, LexiconConfig(**options), mentions)
+
+
+def test_short_long_and_empty_names_are_left_out_and_counted(characters):
+    lexicon = make(characters, ["狗", "", " ", "北京", "长" * 64_000])
+    assert meanings(lexicon) == {"北京": [3]}
+    assert lexicon.counts["too_short"] == 3
+    assert lexicon.counts["too_long"] == 1
+
+
+def test_single_characters_match_on_request(characters):
+    assert meanings(make(characters, ["狗"], min_length=1)) == {"狗": [0]}
+
+
+def test_of_equal_names_the_last_wins(characters):
+    lexicon = make(characters, ["北京", "上海", "北京"])
+    assert meanings(lexicon) == {"北京": [2], "上海": [1]}
+    assert lexicon.counts["duplicate_names"] == 1
+
+
+def test_a_name_equal_to_its_normal_form_beats_one_that_becomes_equal(characters):
+    lexicon = make(characters, ["t恤", "T恤", "故宫 博物院"])
+    assert meanings(lexicon) == {"t恤": [0], "故宫博物院": [2]}
+    assert lexicon.counts["folded_names"] == 2
+    assert lexicon.counts["hidden_by_an_equal_name"] == 1
+
+
+@pytest.mark.parametrize("name", ["刘德华（演员）", "刘德华(演员)", "刘德华 （演员）"])
+def test_a_bracket_may_be_left_out(characters, name):
+    assert meanings(make(characters, [name]))["刘德华"] == [0]
+    assert "刘德华" not in meanings(make(characters, [name], bracket_aliases=False))
+
+
+def test_an_alias_names_every_entity_and_yields_to_a_name(characters):
+    names = ["李娜（歌手）", "李娜（网球）", "刘德华（演员）", "刘德华"]
+    found = meanings(make(characters, names))
+    assert found["李娜"] == [0, 1]
+    assert found["刘德华"] == [3]
+
+
+def test_senses_are_capped_by_lowest_ids(characters):
+    lexicon = make(characters, [f"张伟（{n}）" for n in range(10)], max_senses=3)
+    assert lexicon.ids("张伟") == [0, 1, 2]
+    assert lexicon.counts["senses_cut"] == 7
+
+
+def test_mentions_add_entities_to_a_surface(characters):
+    mentions = [["苹果", "苹果公司"], ["Apple", "苹果公司"], ["苹果", "没有"], ["果", "苹果"]]
+    lexicon = make(characters, ["苹果", "苹果公司"], mentions)
+    assert meanings(lexicon) == {"苹果": [0, 1], "苹果公司": [1], "apple": [1]}
+    assert lexicon.counts["mentions_of_unknown_entities"] == 1
+    assert lexicon.counts["mentions_too_short_or_long"] == 1
+
+
+def test_a_file_without_usable_names_is_an_error(characters, tmp_path):
+    write_names(tmp_path / "entity2id.txt", ["狗", "猫"])
+    with pytest.raises(InputError, match=r"none of its names can be matched.*too short: 2"):
+        load_lexicon(tmp_path, characters, LexiconConfig())
+
+
+@pytest.mark.parametrize(
+    "options", [{"min_length": 0}, {"min_length": 9, "max_length": 3}, {"max_length": 10**6}]
+)
+def test_senseless_lengths_are_refused(options):
+    with pytest.raises(ConfigError):
+        LexiconConfig(**options)
+
+
+def test_an_alias_yields_to_a_mention(characters):
+    lexicon = make(characters, ["李娜（歌手）", "李娜（网球）"], [["李娜", "李娜（网球）"]])
+    assert lexicon.ids("李娜") == [1]
