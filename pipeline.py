@@ -145,7 +145,7 @@ class ArtistPipeline:
         rows = self._artist.rows(table)
         given = None
         if image is not None:
-            size = self._artist.model.vqgan.config.resolution
+            size = self._artist.model.image_tokenizer.resolution
             given = self._artist.top_codes([square(image.convert("RGB"), size)], keep_top)
         wanted = [(n, i) for n in range(len(texts)) for i in range(num_images)]
         pictures: list[list[Image.Image]] = [[] for _ in texts]

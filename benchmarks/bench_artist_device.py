@@ -34,7 +34,8 @@ from artist.models.compiled import Compiled
 from artist.models.config import GPTConfig, VQGANConfig
 from artist.models.fusion import Entities
 from artist.models.gpt import GPT
-from artist.models.vqgan import VQGAN, to_uint8
+from artist.models.image_tokenizer import to_uint8
+from artist.models.vqgan import VQGAN
 from artist.tables.lattice_rows import Batch
 from artist.training.config import SIZES, TrainConfig
 from artist.training.finetune import StepLoss
@@ -51,9 +52,9 @@ class Bench:
         self.options = options
         self.device = choose_device(options.device)
         self.dtype = choose_dtype(options.precision, self.device)
-        self.codec_config = VQGANConfig(resolution=options.resolution)  # f16, 16,384 codes
+        self.vqgan_config = VQGANConfig(resolution=options.resolution)  # f16, 16,384 codes
         self.config = GPTConfig(
-            text_len=TEXT_LEN, image_len=self.codec_config.image_len, **SIZES[options.size]
+            text_len=TEXT_LEN, image_len=self.vqgan_config.image_len, **SIZES[options.size]
         )
 
     def model(self, device: torch.device | None = None) -> GPT:
@@ -194,7 +195,7 @@ class Bench:
         """Whole pictures, brought to the host."""
         self.fresh_memory()
         model = self.model().eval()
-        codec = VQGAN(self.codec_config).eval().to(self.device).decoding_in(self.dtype)
+        vqgan = VQGAN(self.vqgan_config).eval().to(self.device).decoding_in(self.dtype)
         text, entities = self.captions(rows)
         config = SamplingConfig(top_k=100, cfg_scale=3.0 if guided else 1.0)
         static = StaticSampler(model, rows, config, empty_ids=text[0], dtype=self.dtype)
@@ -202,11 +203,11 @@ class Bench:
 
         def pictures() -> Tensor:
             drawn = static.draw(text, entities, list(range(rows)))
-            return to_uint8(codec.decode_codes(drawn)).cpu()
+            return to_uint8(vqgan.decode(drawn)).cpu()
 
         return {
             "pictures_per_second": rows / self.seconds(pictures),
-            "decode_ms": 1000 * self.seconds(lambda: codec.decode_codes(codes)),
+            "decode_ms": 1000 * self.seconds(lambda: vqgan.decode(codes)),
             "peak_gib": peak_bytes(self.device) / 2**30,
         }
 

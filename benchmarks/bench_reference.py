@@ -29,7 +29,8 @@ from artist.generation.cuda_graph import StaticSampler
 from artist.generation.sampling import sample
 from artist.models.config import GPTConfig, VQGANConfig
 from artist.models.gpt import GPT, parameter_groups
-from artist.models.vqgan import VQGAN, channels_last, to_uint8
+from artist.models.image_tokenizer import channels_last, to_uint8
+from artist.models.vqgan import VQGAN
 from artist.training.config import SIZES
 from data.malloc import reuse_freed_memory
 
@@ -119,7 +120,7 @@ def text_of(config: GPTConfig, batch: int) -> Tensor:
     return torch.randint(config.image_vocab_size, config.vocab_size, (batch, TEXT_LEN))
 
 
-def bench_step(options: argparse.Namespace, config: GPTConfig, codec: VQGAN) -> dict[str, float]:
+def bench_step(options: argparse.Namespace, config: GPTConfig, vqgan: VQGAN) -> dict[str, float]:
     """One optimizer step: the reference encodes its images in it, ours has their codes."""
     text = text_of(config, options.batch)
     images = torch.rand(options.batch, 3, 256, 256) * 2 - 1
@@ -130,7 +131,7 @@ def bench_step(options: argparse.Namespace, config: GPTConfig, codec: VQGAN) -> 
 
     def theirs() -> None:
         with torch.no_grad():
-            target = codec.encode_codes(images)
+            target = vqgan.encode(images)
         logits = reference(torch.cat([text, target], 1)[:, :-1])[:, TEXT_LEN - 1 :]
         F.cross_entropy(logits.reshape(-1, logits.shape[-1]), target.reshape(-1)).backward()
         nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
@@ -190,16 +191,14 @@ def bench_sample(options: argparse.Namespace, config: GPTConfig) -> dict[str, fl
 
 
 @torch.inference_mode()
-def bench_decode(options: argparse.Namespace, codec: VQGAN) -> dict[str, float]:
+def bench_decode(options: argparse.Namespace, vqgan: VQGAN) -> dict[str, float]:
     """Codes to pictures: float32 against bfloat16 laid out with channels last."""
-    fast = VQGAN(codec.config).eval()
-    fast.load_state_dict(codec.state_dict())
+    fast = VQGAN(vqgan.config).eval()
+    fast.load_state_dict(vqgan.state_dict())
     fast.decode_in(torch.bfloat16)
-    codes = torch.randint(codec.config.codebook_size, (options.batch, codec.config.image_len))
-    their, our = in_turn(
-        lambda: codec.decode_codes(codes), lambda: fast.decode_codes(codes), options.rounds
-    )
-    levels = to_uint8(codec.decode_codes(codes)).int() - to_uint8(fast.decode_codes(codes)).int()
+    codes = torch.randint(vqgan.config.codebook_size, (options.batch, vqgan.config.image_len))
+    their, our = in_turn(lambda: vqgan.decode(codes), lambda: fast.decode(codes), options.rounds)
+    levels = to_uint8(vqgan.decode(codes)).int() - to_uint8(fast.decode(codes)).int()
     return {
         "reference_s": their,
         "ours_bf16_s": our,
@@ -210,22 +209,22 @@ def bench_decode(options: argparse.Namespace, codec: VQGAN) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def bench_encode(options: argparse.Namespace, codec: VQGAN) -> dict[str, float]:
+def bench_encode(options: argparse.Namespace, vqgan: VQGAN) -> dict[str, float]:
     """Pictures to codes, both in float32: as torch lays weights out, and channels last."""
-    ours = VQGAN(codec.config).eval()
-    ours.load_state_dict(codec.state_dict())
+    ours = VQGAN(vqgan.config).eval()
+    ours.load_state_dict(vqgan.state_dict())
     channels_last(ours)
     images = torch.rand(options.batch, 3, 256, 256) * 2 - 1
 
     def theirs() -> Tensor:
-        latents = codec.encode(images)
+        latents = vqgan.encode_latents(images)
         rows = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
-        table = codec.quantize.embedding.weight
+        table = vqgan.quantize.embedding.weight
         distance = rows.square().sum(1, keepdim=True) + table.square().sum(1)
         return (distance - 2 * torch.einsum("bd,nd->bn", rows, table)).argmin(1)
 
-    their, our = in_turn(theirs, lambda: ours.encode_codes(images), options.rounds)
-    equal = (theirs() == ours.encode_codes(images).flatten()).float().mean()
+    their, our = in_turn(theirs, lambda: ours.encode(images), options.rounds)
+    equal = (theirs() == ours.encode(images).flatten()).float().mean()
     return {
         "reference_s": their,
         "ours_fp32_s": our,
@@ -248,16 +247,16 @@ def main() -> None:
     config = GPTConfig(fusion="none", **SIZES[options.size])
     found: dict[str, dict[str, float]] = {}
     for what in options.what:
-        codec = VQGAN(VQGANConfig()).eval()  # the released sizes: f16, 16,384 codes
-        codec.quantize.embedding.weight.data.normal_()
+        vqgan = VQGAN(VQGANConfig()).eval()  # the released sizes: f16, 16,384 codes
+        vqgan.quantize.embedding.weight.data.normal_()
         if what == "step":
-            found[what] = bench_step(options, config, codec)
+            found[what] = bench_step(options, config, vqgan)
         elif what == "sample":
             found[what] = bench_sample(options, config)
         elif what == "decode":
-            found[what] = bench_decode(options, codec)
+            found[what] = bench_decode(options, vqgan)
         elif what == "encode":
-            found[what] = bench_encode(options, codec)
+            found[what] = bench_encode(options, vqgan)
         else:
             parser.error(f"{what} is none of step, sample, decode, encode")
         print(what, ", ".join(f"{k} {v:.4g}" for k, v in found[what].items()), flush=True)

@@ -13,9 +13,9 @@ def lazy_exports(package: str, modules: Mapping[str, str]) -> Callable[[str], An
         modules: Public name -> module that defines it.
     """
 
-    def __getattr__(name: str) -> Any:
+    def export(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(modules[name]), name)
 
-    return __getattr__
+    return export

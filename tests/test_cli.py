@@ -17,7 +17,7 @@ from PIL import Image
 
 from artist.formats.model_folder import load_model
 from artist.generation.predict import Artist
-from artist.models.vqgan import from_uint8
+from artist.models.image_tokenizer import from_uint8
 from data.kg_folder import read_vectors
 from data.runs import read_manifest
 from pipeline import ArtistPipeline
@@ -150,7 +150,7 @@ def test_the_upper_half_of_given_images_is_kept_and_the_rest_is_drawn(runs, comm
     artist = Artist(load_model(runs / "model"), read_vectors(runs / "kg"))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     images = from_uint8(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-    whole = artist.model.vqgan.encode_codes(images)
+    whole = artist.model.image_tokenizer.encode(images)
     assert torch.equal(artist.top_codes(pixels, 0.5), whole[:, : whole.shape[1] // 2])
 
     code, _, error = command(*words[:2], runs / "test.tsv", *words[3:], "--out", tmp_path / "no")
@@ -424,7 +424,7 @@ def test_a_model_refuses_another_graph_than_its_own(runs, command, tmp_path):
         ({"table": "kg/triples.parquet"}, "is not a lattice table: column idx is missing"),
         ({"--kg": "none"}, "none"),
         ({"--vqgan": "none"}, "none does not exist"),
-        ({"--vqgan": "kg"}, "not a VQGAN folder"),
+        ({"--vqgan": "kg"}, "not a folder of an image tokenizer"),
         ({"--size": "huge"}, "use one of nano"),
         ({"--fusion": "latice"}, "use one of lattice, easynlp, none"),
         ({"--out": "kg"}, "belongs to another run"),

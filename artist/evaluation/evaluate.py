@@ -268,7 +268,7 @@ class Evaluator:
         codes = self.inputs.rows.codes[self.inputs.first_rows]
         pixels = (picture.pixels for picture in self.inputs.originals())
         return measure_reconstruction(
-            self.inputs.model.vqgan, codes, pixels, self.config.batch_size
+            self.inputs.model.image_tokenizer, codes, pixels, self.config.batch_size
         )
 
     @cached_property
@@ -305,7 +305,9 @@ class Evaluator:
         images, ceiling = self._compare(pictures, reference, inception), None
         if self.sources.model is not None and self.inputs.has_images:
             codes = self.inputs.rows.codes[self.inputs.first_rows]
-            again = (Picture("", None, p) for p in decoded(self.inputs.model.vqgan, codes))
+            again = (
+                Picture("", None, p) for p in decoded(self.inputs.model.image_tokenizer, codes)
+            )
             found = self._statistics(again, self._square, inception, "reconstructions")
             ceiling = self._compare(found, reference, inception)
         return images, ceiling
@@ -333,7 +335,7 @@ class Evaluator:
     @property
     def _square(self) -> str:
         """How the table's pictures are cut for a model, and drawn ones come."""
-        return f"centre square at {self.inputs.model.vqgan.config.resolution} pixels"
+        return f"centre square at {self.inputs.model.image_tokenizer.resolution} pixels"
 
     def _statistics(
         self, pictures: Iterable[Picture], crop: str, inception: Loaded, label: str

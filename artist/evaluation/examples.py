@@ -105,7 +105,7 @@ def _pictures(
     """Each row's pictures, by row."""
     true = _true_pictures(inputs, rows) if inputs.has_images else {}
     codes = inputs.rows.codes[np.array(rows)]
-    again = dict(zip(rows, decoded(inputs.model.vqgan, codes), strict=True))
+    again = dict(zip(rows, decoded(inputs.model.image_tokenizer, codes), strict=True))
     drawn = {
         label: dict(zip(rows, made, strict=True))
         for label, made in _draw(inputs, rows, sampling, seed)

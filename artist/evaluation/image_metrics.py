@@ -27,7 +27,7 @@ from tqdm import tqdm
 from artist.evaluation.config import FID_LIKE
 from artist.evaluation.image_sets import Picture
 from artist.evaluation.inception import SIDE, Loaded
-from artist.models.vqgan import channels_last
+from artist.models.image_tokenizer import channels_last
 from data.errors import ConfigError, InputError
 from data.runs import atomic
 from data.seeds import stream

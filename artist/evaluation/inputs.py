@@ -12,7 +12,7 @@ from artist.evaluation.image_sets import Picture, PictureSet
 from artist.evaluation.intervals import group_of_rows
 from artist.evaluation.likelihood import without_entities
 from artist.evaluation.results import Sources
-from artist.formats.model_folder import VQGAN_FOLDER, Model, load_model, read_seen
+from artist.formats.model_folder import IMAGE_TOKENIZER_FOLDER, Model, load_model, read_seen
 from artist.generation.predict import entity_vectors
 from artist.tables.encode import with_codes
 from artist.tables.lattice_rows import Rows, check_table, open_lattice, read_rows, rows_from_table
@@ -73,7 +73,9 @@ class Inputs:
         assert self.sources.model is not None
         model, gpt = self.model, self.model.gpt.config
         rows = read_rows(
-            with_codes(self.sources.table, self.sources.model / VQGAN_FOLDER, self.device.type),
+            with_codes(
+                self.sources.table, self.sources.model / IMAGE_TOKENIZER_FOLDER, self.device.type
+            ),
             text_len=gpt.text_len,
             pad_id=model.tokenizer.pad_id,
             max_entities=gpt.max_entities,
@@ -119,7 +121,7 @@ class Inputs:
             SchemaError: The codes in the table are not of these rows.
         """
         assert self.sources.table is not None
-        side = self.model.vqgan.config.resolution
+        side = self.model.image_tokenizer.resolution
         chosen = set(self.first_rows.tolist())
         pictures = PictureSet(path=self.sources.table, side=side, resize=self._resize)
         n = -1

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from artist.evaluation.intervals import Interval, interval
+from artist.models.image_tokenizer import ImageTokenizer, to_uint8
 from artist.models.psnr_ssim import psnr, ssim
-from artist.models.vqgan import VQGAN, to_uint8
 
 SSIM_SIDE = 11  # pixels; SSIM's window does not fit into smaller pictures
 
@@ -51,17 +51,17 @@ class Reconstruction:
 
 @torch.inference_mode()
 def decoded(
-    vqgan: VQGAN, codes: NDArray[np.uint16], batch_size: int = 32
+    image_tokenizer: ImageTokenizer, codes: NDArray[np.uint16], batch_size: int = 32
 ) -> Iterator[NDArray[np.uint8]]:
     """The picture (H, W, 3) of each row of codes (P, L)."""
-    device = next(vqgan.parameters()).device
+    device = next(image_tokenizer.parameters()).device
     for begin in range(0, len(codes), batch_size):
         part = torch.from_numpy(codes[begin : begin + batch_size].astype(np.int64)).to(device)
-        yield from to_uint8(vqgan.decode_codes(part)).permute(0, 2, 3, 1).cpu().numpy()
+        yield from to_uint8(image_tokenizer.decode(part)).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def measure_reconstruction(
-    vqgan: VQGAN,
+    image_tokenizer: ImageTokenizer,
     codes: NDArray[np.uint16],
     originals: Iterable[NDArray[np.uint8]],
     batch_size: int = 32,
@@ -69,13 +69,15 @@ def measure_reconstruction(
     """Pictures of codes (P, L) against the pictures (H, W, 3) that the codes were made from."""
     near: list[float] = []
     alike: list[float] = []
-    side = vqgan.config.resolution
-    for picture, original in zip(decoded(vqgan, codes, batch_size), originals, strict=True):
+    side = image_tokenizer.resolution
+    for picture, original in zip(
+        decoded(image_tokenizer, codes, batch_size), originals, strict=True
+    ):
         both = [torch.from_numpy(np.array(p)).permute(2, 0, 1)[None] for p in (picture, original)]
         near.append(float(psnr(both[0], both[1])))
         if side >= SSIM_SIDE:
             alike.append(float(ssim(both[0], both[1])))
-    counts = np.bincount(codes.ravel(), minlength=vqgan.config.codebook_size)
+    counts = np.bincount(codes.ravel(), minlength=image_tokenizer.codebook_size)
     shares = counts[counts > 0] / counts.sum()
     return Reconstruction(
         pictures=len(near),

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from artist.formats.model_folder import Model, load_model, save_model
 from artist.formats.state_dict import from_easynlp, load_strict, read_state, to_easynlp
-from artist.formats.vqgan_folder import load_vqgan
+from artist.formats.taming import read_taming_checkpoint
 from artist.models.config import EASYNLP_ENTITIES, GPTConfig, VQGANConfig
 from artist.models.gpt import GPT
 from artist.models.vqgan import VQGAN
@@ -83,7 +83,7 @@ def import_easynlp(
     with Run.open(out, kind="model", settings=settings, inputs=inputs, overwrite=overwrite) as run:
         if run.finished:
             return ConversionReport(out=out, **run.finished.counts, unchanged=True)
-        vqgan = load_vqgan(folder / WEIGHTS, resolution=resolution)
+        vqgan = read_taming_checkpoint(folder / WEIGHTS, resolution)
         text_len = sizes["block_size"] - vqgan.config.image_len
         if text_len < 1:
             raise InputError(
@@ -113,7 +113,7 @@ def import_easynlp(
         load_strict(gpt, from_easynlp(state, config.n_layer), str(folder / WEIGHTS))
         model = Model(
             gpt=gpt,
-            vqgan=vqgan,
+            image_tokenizer=vqgan,
             tokenizer=Tokenizer.load(folder),
             kg_fingerprint=kg_fingerprint(kg) if kg is not None and fusion == "easynlp" else "",
             lattice=dict(_MATCHING),
@@ -147,12 +147,18 @@ def export_easynlp(model: Path, out: Path, *, overwrite: bool = False) -> Conver
             f"{model} fuses entities at the input (fusion lattice), which EasyNLP's code cannot "
             "compute. Only fusion none and easynlp can be exported."
         )
-    plain = VQGANConfig()
+    tokenizer, plain = loaded.image_tokenizer, VQGANConfig()
+    if not isinstance(tokenizer, VQGAN):
+        raise ConfigError(
+            f"{model} has an image tokenizer of type {tokenizer.model_type}; EasyNLP's "
+            "code supports VQGANs only."
+        )
     for name in ("patch_size", "norm_groups", "quantizer"):
-        if getattr(loaded.vqgan.config, name) != getattr(plain, name):
+        value = getattr(tokenizer.config, name)
+        if value != getattr(plain, name):
             raise ConfigError(
-                f"{model}: its VQGAN has {name}={getattr(loaded.vqgan.config, name)}, which "
-                "EasyNLP's code does not know. Train one with --preset base."
+                f"{model}: its VQGAN has {name}={value}, which EasyNLP's code does not support. "
+                "Train one with --preset base."
             )
     inputs = {"model": fingerprint(model)}
     with Run.open(out, kind="easynlp", settings={}, inputs=inputs, overwrite=overwrite) as run:
@@ -160,7 +166,7 @@ def export_easynlp(model: Path, out: Path, *, overwrite: bool = False) -> Conver
             return ConversionReport(out=out, **run.finished.counts, unchanged=True)
         state = to_easynlp(loaded.gpt.state_dict(), config.block_size)
         tensors = {_GPT + name: tensor for name, tensor in state.items()}
-        tensors |= {_VQGAN + name: t for name, t in loaded.vqgan.state_dict().items()}
+        tensors |= {_VQGAN + name: t for name, t in tokenizer.state_dict().items()}
         with atomic(run.work / WEIGHTS, "wb") as file:
             torch.save({name: t.contiguous() for name, t in tensors.items()}, file)
         write_json(
@@ -190,11 +196,11 @@ def _counts(model: Model) -> dict[str, Any]:
     return {
         "fusion": model.gpt.config.fusion,
         "parameters": _size(model.gpt),
-        "vqgan_parameters": _size(model.vqgan),
+        "vqgan_parameters": _size(model.image_tokenizer),
     }
 
 
-def _size(module: GPT | VQGAN) -> int:
+def _size(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 

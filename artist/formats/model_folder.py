@@ -2,7 +2,7 @@
 
 config.json            sizes of the GPT, how captions are matched, fingerprints of KG and tokenizer
 model.safetensors      the GPT
-vqgan/                 the frozen VQGAN
+vqgan/                 the frozen image tokenizer, of whatever type
 vocab.txt, tokenizer_config.json
 seen_entities.safetensors   ids of the entities in the training captions, if it knows any
 manifest.json          settings, inputs, counts, sha256 of each file
@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from artist.formats.image_tokenizer_folder import load_image_tokenizer, save_image_tokenizer
 from artist.formats.state_dict import load_strict, read_state
-from artist.formats.vqgan_folder import load_vqgan, save_vqgan
 from artist.models.config import GPTConfig
 from artist.models.gpt import GPT
-from artist.models.vqgan import VQGAN
+from artist.models.image_tokenizer import ImageTokenizer
 from data.errors import ArtefactError, ConfigError, InputError, did_you_mean
 from data.runs import write_json
 from data.tokenizer import Tokenizer
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-VQGAN_FOLDER = "vqgan"
+IMAGE_TOKENIZER_FOLDER = "vqgan"
 SEEN = "seen_entities.safetensors"
 _SEEN_KEY = "entity_ids"
 
@@ -41,14 +41,14 @@ class Model:
 
     Attributes:
         gpt: In eval mode.
-        vqgan: In eval mode.
+        image_tokenizer: In eval mode.
         tokenizer: The one it was trained with.
         kg_fingerprint: The KG it was trained with; empty for fusion `none`.
         lattice: The settings `lattice build` matched the training captions with.
     """
 
     gpt: GPT
-    vqgan: VQGAN
+    image_tokenizer: ImageTokenizer
     tokenizer: Tokenizer
     kg_fingerprint: str
     lattice: dict[str, Any]
@@ -61,7 +61,7 @@ class Model:
 
 def save_model(folder: Path, model: Model) -> None:
     """Write a model into an existing folder; the manifest is the caller's."""
-    save_vqgan(folder / VQGAN_FOLDER, model.vqgan)
+    save_image_tokenizer(folder / IMAGE_TOKENIZER_FOLDER, model.image_tokenizer)
     model.tokenizer.save(folder)
     state = {k: v.detach().float().cpu().contiguous() for k, v in model.gpt.state_dict().items()}
     save_file(state, folder / WEIGHTS)
@@ -116,7 +116,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Model:
         )
     return Model(
         gpt=gpt.to(device).eval(),
-        vqgan=load_vqgan(folder / VQGAN_FOLDER).to(device).eval(),
+        image_tokenizer=load_image_tokenizer(folder / IMAGE_TOKENIZER_FOLDER).to(device).eval(),
         tokenizer=tokenizer,
         kg_fingerprint=config["kg_fingerprint"],
         lattice=config["lattice"],

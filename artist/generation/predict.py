@@ -29,7 +29,7 @@ from artist.generation.gallery import Card, Entity, Picture, PictureRow, write_g
 from artist.generation.rerank import rank, write_scores
 from artist.generation.sampling import sample
 from artist.generation.text_image_scorer import ClipScorer
-from artist.models.vqgan import from_uint8, to_uint8
+from artist.models.image_tokenizer import from_uint8, to_uint8
 from artist.tables.lattice_rows import Batches, Rows, check_table, rows_from_table
 from data.errors import ConfigError, InputError, SchemaError
 from data.images import decode_base64, decode_image, encode_png, encode_webp, square
@@ -303,7 +303,7 @@ class Artist:
         self.dtype = choose_dtype(precision, self.device)
         # Not float16: some VQGANs' features leave its range.
         half = self.dtype == torch.bfloat16
-        self.codec = model.vqgan.decoding_in(torch.bfloat16 if half else torch.float32)
+        self.decoder = model.image_tokenizer.decoding_in(torch.bfloat16 if half else torch.float32)
         self._static: StaticSampler | None = None  # of the last setting
 
     def rows(self, table: pa.Table) -> Rows:
@@ -351,7 +351,7 @@ class Artist:
                 dtype=self.dtype,
             )
         with torch.inference_mode():
-            images = self.codec.decode_codes(codes)  # (B, 3, H, W)
+            images = self.decoder.decode(codes)  # (B, 3, H, W)
         pixels: NDArray[np.uint8] = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
         return pixels
 
@@ -377,11 +377,11 @@ class Artist:
     @torch.inference_mode()
     def top_codes(self, images: Sequence[NDArray[np.uint8]], share: float) -> torch.Tensor:
         """The codes (B, G) of the upper part of pictures (H, W, 3), in whole rows of codes."""
-        config = self.model.vqgan.config
-        rows = min(max(1, round(share * config.grid_size)), config.grid_size - 1)
+        tokenizer = self.model.image_tokenizer
+        rows = min(max(1, round(share * tokenizer.grid_size)), tokenizer.grid_size - 1)
         pixels = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2)
-        codes = self.model.vqgan.encode_codes(from_uint8(pixels))
-        return codes[:, : rows * config.grid_size]
+        codes = tokenizer.encode(from_uint8(pixels))
+        return codes[:, : rows * tokenizer.grid_size]
 
 
 class _Start:
@@ -389,7 +389,7 @@ class _Start:
 
     def __init__(self, artist: Artist, images: Sequence[bytes], share: float) -> None:
         self.artist, self.images, self.share = artist, images, share
-        self.size = artist.model.vqgan.config.resolution
+        self.size = artist.model.image_tokenizer.resolution
 
     def pixels(self, n: int) -> NDArray[np.uint8]:
         return square(decode_image(self.images[n]), self.size)

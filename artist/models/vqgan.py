@@ -14,7 +14,7 @@ N codebook_size.
 
 import copy
 import math
-from typing import NamedTuple, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -22,39 +22,9 @@ from torch import Tensor, nn
 
 from artist.models.config import VQGANConfig
 from artist.models.groupnorm_silu import add_conv, norm_swish
+from artist.models.image_tokenizer import ImageTokenizer, channels_last
 
 _LOOKUP_ROWS = 4096  # latents compared at once: bounds the distance matrix to rows x N floats
-
-
-class VQGANOutput(NamedTuple):
-    """What a training step needs of one forward pass."""
-
-    reconstruction: Tensor  # (B, 3, H, W)
-    latents: Tensor  # (B, D, h, w), before the codebook
-    quantised: Tensor  # (B, D, h, w), the nearest codes, without the straight-through trick
-    codes: Tensor  # (B, h*w)
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Pixels 0..255 of images in [-1, 1]: clipped and truncated, as the reference saves them."""
-    return ((images.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8)
-
-
-def from_uint8(pixels: Tensor) -> Tensor:
-    """Images in [-1, 1] of pixels 0..255, any shape."""
-    return pixels.float() / 127.5 - 1
-
-
-def codebook_loss(latents: Tensor, quantised: Tensor, commitment: float = 0.25) -> Tensor:
-    """Pulls codes to latents and, weaker, latents to codes (van den Oord et al. 2017, eq. 3)."""
-    codes_follow = F.mse_loss(quantised.float(), latents.detach().float())
-    latents_stay = F.mse_loss(latents.float(), quantised.detach().float())
-    return codes_follow + commitment * latents_stay
-
-
-def channels_last(module: nn.Module) -> None:
-    """Lay the weights of convolutions out as most devices compute them fastest; values stay."""
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
 
 
 class ResnetBlock(nn.Module):
@@ -311,12 +281,15 @@ class GumbelQuantizer(nn.Module):
             )
 
 
-class VQGAN(nn.Module):
+class VQGAN(ImageTokenizer):
     """Encoder, codebook and decoder."""
 
+    model_type = "vqgan"
+    config_class = VQGANConfig
+    config: VQGANConfig
+
     def __init__(self, config: VQGANConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         kind = GumbelQuantizer if config.quantizer == "gumbel" else Quantizer
@@ -324,29 +297,26 @@ class VQGAN(nn.Module):
         self.quant_conv = nn.Conv2d(config.z_channels, config.codebook_embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.codebook_embed_dim, config.z_channels, 1)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Latents (B, D, h, w) of images (B, 3, H, W) in [-1, 1], always in float32.
-
-        In bfloat16 one code in thirty would change, and with it the data that a GPT learns from.
-        """
-        with torch.autocast(images.device.type, enabled=False):
-            return self.latents(images.float())
-
     def latents(self, images: Tensor) -> Tensor:
-        """As `encode`, in whatever precision is set; for training."""
+        """Return latents (B, D, h, w) of images (B, 3, H, W), in autocast's precision."""
         latents: Tensor = self.quant_conv(self.encoder(images))
         return latents
+
+    def encode_latents(self, images: Tensor) -> Tensor:
+        """Return the same in float32: in bfloat16 one code in thirty would change."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self.latents(images.float())
 
     def quantise(self, latents: Tensor) -> Tensor:
         """The codes (B, h*w), row by row, of latents (B, D, h, w)."""
         rows = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])  # (B*h*w, D)
         return self.quantize.nearest(rows).view(latents.shape[0], -1)
 
-    def encode_codes(self, images: Tensor) -> Tensor:
-        """The codes (B, h*w) of images (B, 3, H, W) in [-1, 1]."""
-        # GPUs round float32 convolutions to TF32 unless told otherwise, which changes codes too.
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the codes (B, h*w) of images (B, 3, H, W) in [-1, 1]."""
+        # GPUs round float32 convolutions to TF32 by default, which changes codes too.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return self.quantise(self.encode(images))
+            return self.quantise(self.encode_latents(images))
 
     def lookup(self, codes: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """The code vectors (B, D, h, w) of codes (B, h*w); a square where no `grid` is given."""
@@ -357,15 +327,15 @@ class VQGAN(nn.Module):
         vectors: Tensor = self.quantize.embedding(codes)  # (B, h*w, D)
         return vectors.mT.reshape(len(codes), -1, *grid)
 
-    def decode(self, quantised: Tensor) -> Tensor:
-        """Images (B, 3, H, W) of code vectors (B, D, h, w), in the decoder's precision."""
+    def decode_latents(self, quantised: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) of code vectors (B, D, h, w), in the decoder's precision."""
         quantised = quantised.to(self.post_quant_conv.weight.dtype)
         images: Tensor = self.decoder(self.post_quant_conv(quantised))
         return images
 
-    def decode_codes(self, codes: Tensor) -> Tensor:
-        """Images (B, 3, H, W), float32, about [-1, 1], of codes (B, h*w)."""
-        return self.decode(self.lookup(codes)).float()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return images (B, 3, H, W), float32, about [-1, 1], of codes (B, h*w)."""
+        return self.decode_latents(self.lookup(codes)).float()
 
     def decode_in(self, dtype: torch.dtype) -> Self:
         """Make the decoder compute in `dtype`, laid out as is fastest; the encoder stays float32.
@@ -389,14 +359,6 @@ class VQGAN(nn.Module):
         for name in ("post_quant_conv", "decoder"):
             other._modules[name] = copy.deepcopy(self._modules[name])
         return other.decode_in(dtype)
-
-    def forward(self, images: Tensor) -> VQGANOutput:
-        """Through the codebook and back; gradients skip the codebook."""
-        latents = self.latents(images)
-        codes = self.quantise(latents.detach())
-        quantised = self.lookup(codes, (latents.shape[2], latents.shape[3]))
-        through = latents + (quantised - latents).detach()
-        return VQGANOutput(self.decode(through), latents, quantised, codes)
 
 
 def _norm(channels: int, groups: int) -> nn.GroupNorm:

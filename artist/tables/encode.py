@@ -25,8 +25,8 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from artist.device import choose_device
-from artist.formats.vqgan_folder import load_vqgan, vqgan_fingerprint
-from artist.models.vqgan import VQGAN, channels_last, from_uint8
+from artist.formats.image_tokenizer_folder import load_image_tokenizer
+from artist.models.image_tokenizer import ImageTokenizer, channels_last, from_uint8
 from data import schema
 from data.errors import ConfigError, InputError, SchemaError
 from data.images import decode_image, square
@@ -162,8 +162,8 @@ def encode_table(
             f"{table} has no images to encode. Build it with `cli.py lattice build` from a TSV "
             "whose third column is a base64 image."
         )
-    model = load_vqgan(vqgan)
-    made_by = vqgan_fingerprint(model)
+    model = load_image_tokenizer(vqgan)
+    made_by = model.fingerprint()
     with Run.open(
         out,
         kind="codes",
@@ -179,14 +179,14 @@ def encode_table(
         channels_last(model.to(on))
         target = _target_schema(source.schema_arrow, model, made_by, keep_images, versions)
         rejects = Rejects(run.beside(_REJECTS))
-        used = torch.zeros(model.config.codebook_size, dtype=torch.bool)
+        used = torch.zeros(model.codebook_size, dtype=torch.bool)
         encoded, waiting = 0, list[pa.RecordBatch]()
         with (
             schema.table_writer(run.work, target) as writer,
             tqdm(total=source.num_rows, unit="image", disable=None) as bar,
         ):
             batches = source.iter_batches(_READ * batch_size)
-            prepare = partial(_pixels, size=model.config.resolution, resize=resize)
+            prepare = partial(_pixels, size=model.resolution, resize=resize)
             prepare = partial(prepare, versions=versions)
             # Further versions depend on the row.
             decoded = _decoded(batches, prepare, rejects, once=versions.count == 1)
@@ -210,7 +210,7 @@ def encode_table(
             "rows": source.num_rows,
             "encoded": encoded,
             "rejected": dict(rejects.reasons),
-            "image_len": model.config.image_len,
+            "image_len": model.image_len,
             "codes_used": int(used.sum()),
             "seconds": round(time.monotonic() - start, 3),
         }
@@ -300,7 +300,7 @@ def with_codes(table: Path, vqgan: Path, device: str) -> Path:
         SchemaError: The codes in the table are another VQGAN's.
     """
     found = schema.open_shards(table, schema.LATTICE, [schema.CODES]).schema_arrow
-    made_by = vqgan_fingerprint(load_vqgan(vqgan))
+    made_by = load_image_tokenizer(vqgan).fingerprint()
     if schema.CODES.name not in found.names:
         encoded = codes_beside(table, made_by)
         report = encode_table(table, encoded, vqgan=vqgan, device=device)
@@ -322,14 +322,16 @@ def codes_beside(table: Path, vqgan_fingerprint: str) -> Path:
 
 
 @torch.inference_mode()
-def _encode(model: VQGAN, pixels: list[NDArray[np.uint8]], device: torch.device) -> torch.Tensor:
+def _encode(
+    model: ImageTokenizer, pixels: list[NDArray[np.uint8]], device: torch.device
+) -> torch.Tensor:
     """Codes (B, h*w) on the CPU."""
     batch = torch.from_numpy(np.stack(pixels)).to(device).permute(0, 3, 1, 2)  # (B, 3, H, W)
-    return model.encode_codes(from_uint8(batch)).cpu()
+    return model.encode(from_uint8(batch)).cpu()
 
 
 def _target_schema(
-    source: pa.Schema, model: VQGAN, made_by: str, keep_images: bool, versions: Versions
+    source: pa.Schema, model: ImageTokenizer, made_by: str, keep_images: bool, versions: Versions
 ) -> pa.Schema:
     """The source's columns, perhaps without images, and the codes; its metadata and the VQGAN's."""
     names = {schema.CODES.name, schema.MORE_CODES.name}
@@ -340,8 +342,8 @@ def _target_schema(
         pa.schema([*kept, schema.CODES, *more], metadata=source.metadata),
         {
             "vqgan_fingerprint": made_by,
-            "codebook_size": model.config.codebook_size,
-            "image_len": model.config.image_len,
+            "codebook_size": model.codebook_size,
+            "image_len": model.image_len,
             **_said(versions),
         },
     )

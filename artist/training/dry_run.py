@@ -14,8 +14,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import torch
 
-from artist.formats.vqgan_folder import load_vqgan, vqgan_fingerprint
-from artist.models.vqgan import VQGAN
+from artist.formats.image_tokenizer_folder import load_image_tokenizer
+from artist.models.image_tokenizer import ImageTokenizer
 from artist.tables.encode import codes_beside, encode_table
 from artist.tables.lattice_rows import open_lattice
 from artist.training.config import TrainConfig
@@ -111,9 +111,9 @@ def rehearse(
     """
     began = time.monotonic()
     with join(device) as team, tempfile.TemporaryDirectory() as temporary:
-        codec, folder = load_vqgan(vqgan), Path(temporary)
+        image_tokenizer, folder = load_image_tokenizer(vqgan), Path(temporary)
         sample, valid_sample = (
-            _sample(source, most, folder / name, codec, vqgan, device)
+            _sample(source, most, folder / name, image_tokenizer, vqgan, device)
             for name, source, most in (
                 ("train", table, _STEPS * config.batch_size),
                 ("valid", valid, _VALID_ROWS),
@@ -121,7 +121,12 @@ def rehearse(
         )
         tables = (sample.path, valid_sample.path)
         materials = load_materials(
-            *tables, kg=kg, codec=codec, config=config, init=init, called=(table, valid)
+            *tables,
+            kg=kg,
+            image_tokenizer=image_tokenizer,
+            config=config,
+            init=init,
+            called=(table, valid),
         )
         if team.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(team.device)
@@ -169,9 +174,11 @@ class _Sample(NamedTuple):
     encoding_seconds: float
 
 
-def _sample(source: Path, most: int, path: Path, codec: VQGAN, vqgan: Path, device: str) -> _Sample:
+def _sample(
+    source: Path, most: int, path: Path, image_tokenizer: ImageTokenizer, vqgan: Path, device: str
+) -> _Sample:
     """The first rows of a table as one of its own, with codes."""
-    beside = codes_beside(source, vqgan_fingerprint(codec))
+    beside = codes_beside(source, image_tokenizer.fingerprint())
     shards = open_lattice(beside if beside.exists() else source)
     rows = min(most, shards.num_rows)
     with table_writer(path, shards.schema_arrow) as writer:

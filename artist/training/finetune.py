@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from artist.device import choose_dtype
+from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.formats.model_folder import save_model, save_seen
 from artist.formats.state_dict import load_strict
-from artist.formats.vqgan_folder import load_vqgan, vqgan_fingerprint
 from artist.models.compiled import Compiled
 from artist.models.fusion import Entities
 from artist.models.gpt import GPT
@@ -117,14 +117,14 @@ def finetune(
     with join(device) as team, ExitStack() as stack:
         given = (table, valid)
         table, valid = team.in_turn(lambda: tuple(with_codes(p, vqgan, device) for p in given))
-        codec = load_vqgan(vqgan)
+        image_tokenizer = load_image_tokenizer(vqgan)
         inputs = {}
         if team.local_rank == 0:
             inputs = {
                 "table": fingerprint(table),
                 "valid": fingerprint(valid),
                 "kg": kg_fingerprint(kg),
-                "vqgan": vqgan_fingerprint(codec),
+                "vqgan": image_tokenizer.fingerprint(),
                 **({"init": fingerprint(init)} if init else {}),
             }
         check_inputs(team, inputs)
@@ -144,7 +144,9 @@ def finetune(
         check_shared(team, work / FOLDER)
         tables = (table, valid)
         materials = team.in_turn(  # large tables are written out for mapping, once
-            lambda: load_materials(*tables, kg=kg, codec=codec, config=config, init=init)
+            lambda: load_materials(
+                *tables, kg=kg, image_tokenizer=image_tokenizer, config=config, init=init
+            )
         )
         trainer = Trainer(
             materials.gpt.to(team.device),

@@ -15,7 +15,7 @@ from torch import Tensor
 from artist.generation.config import SamplingConfig
 from artist.generation.sampling import sample
 from artist.models.gpt import GPT
-from artist.models.vqgan import VQGAN, to_uint8
+from artist.models.image_tokenizer import ImageTokenizer, to_uint8
 from artist.tables.lattice_rows import Batches
 from data.images import encode_png
 from data.runs import atomic
@@ -32,13 +32,15 @@ class Preview:
 
     Args:
         batches: The prompts; where they have codes, those are shown too.
-        vqgan: On the model's device, in eval mode.
+        image_tokenizer: On the model's device, in eval mode.
         folder: The run's.
         seed: The run's.
     """
 
-    def __init__(self, batches: Batches, vqgan: VQGAN, folder: Path, seed: int) -> None:
-        self.folder, self.vqgan = folder / FOLDER, vqgan
+    def __init__(
+        self, batches: Batches, image_tokenizer: ImageTokenizer, folder: Path, seed: int
+    ) -> None:
+        self.folder, self.image_tokenizer = folder / FOLDER, image_tokenizer
         self.chosen = spread(len(batches.rows)) if batches.rows.codes.shape[1] else None
         chosen = self.chosen if self.chosen is not None else np.arange(len(batches.rows))
         self.batch = batches.get(chosen)
@@ -71,7 +73,7 @@ class Preview:
     @torch.inference_mode()
     def _pictures(self, codes: Tensor) -> NDArray[np.uint8]:
         """Codes (B, L) -> pixels (B, H, W, 3)."""
-        images = to_uint8(self.vqgan.decode_codes(codes))
+        images = to_uint8(self.image_tokenizer.decode(codes))
         pixels: NDArray[np.uint8] = images.permute(0, 2, 3, 1).cpu().numpy()
         return pixels
 

@@ -10,7 +10,7 @@ from artist.formats.model_folder import CONFIG, Model, load_model
 from artist.formats.state_dict import load_strict
 from artist.models.config import GPTConfig
 from artist.models.gpt import GPT
-from artist.models.vqgan import VQGAN
+from artist.models.image_tokenizer import ImageTokenizer
 from artist.tables.lattice_rows import Batches, Rows, lattice_settings, rows_from_table, unit_scale
 from artist.tables.mmap_rows import open_rows
 from artist.training.config import SIZES, TrainConfig
@@ -26,7 +26,7 @@ class Materials:
     """What a training begins with, all read and fitted together."""
 
     gpt: GPT
-    codec: VQGAN
+    image_tokenizer: ImageTokenizer
     tokenizer: Tokenizer
     graph: str
     train: Batches
@@ -37,7 +37,7 @@ class Materials:
         knows = self.gpt.config.fusion != "none"
         return Model(
             gpt=self.gpt,
-            vqgan=self.codec.cpu(),
+            image_tokenizer=self.image_tokenizer.cpu(),
             tokenizer=self.tokenizer,
             kg_fingerprint=self.graph if knows else "",
             lattice=lattice_settings(self.train.rows.metadata),
@@ -58,7 +58,7 @@ class Materials:
                 source="the preview's prompts",
             )
             batches = Batches(rows, self.valid.vectors, self.gpt.config)
-        return Preview(batches, self.codec.to(device), folder, config.seed)
+        return Preview(batches, self.image_tokenizer.to(device), folder, config.seed)
 
 
 def load_materials(
@@ -66,7 +66,7 @@ def load_materials(
     valid: Path,
     *,
     kg: Path,
-    codec: VQGAN,
+    image_tokenizer: ImageTokenizer,
     config: TrainConfig,
     init: Path | None,
     called: tuple[Path, Path] | None = None,
@@ -88,7 +88,7 @@ def load_materials(
     gpt = GPT(
         GPTConfig(
             text_vocab_size=tokenizer.vocab_size,
-            image_vocab_size=codec.config.codebook_size,
+            image_vocab_size=image_tokenizer.codebook_size,
             text_len=config.text_len,
             image_len=rows.codes.shape[1],
             embd_pdrop=config.dropout,
@@ -104,7 +104,7 @@ def load_materials(
     if init is not None:
         start_from(gpt, init)
     batches = [Batches(r, vectors, gpt.config) for r in (rows, valid_rows)]
-    return Materials(gpt, codec, tokenizer, graph, *batches)
+    return Materials(gpt, image_tokenizer, tokenizer, graph, *batches)
 
 
 def _read(

@@ -25,15 +25,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from artist.device import choose_device, choose_dtype
-from artist.formats.vqgan_folder import save_vqgan
+from artist.formats.image_tokenizer_folder import save_image_tokenizer
 from artist.models.discriminator import (
     PatchDiscriminator,
     discriminator_loss,
     reconstruction_loss,
 )
+from artist.models.image_tokenizer import channels_last, from_uint8, to_uint8
 from artist.models.perceptual import LEAST_RESOLUTION, VGGFeatures, load_vgg
 from artist.models.psnr_ssim import psnr, ssim
-from artist.models.vqgan import VQGAN, AttnBlock, ResnetBlock, channels_last, from_uint8, to_uint8
+from artist.models.vqgan import VQGAN, AttnBlock, ResnetBlock
 from artist.training.config import VQGANTrainConfig
 from artist.training.muon import Muon
 from artist.training.vqgan_init import k_means, start_as_identity, start_from_patches
@@ -146,7 +147,7 @@ def train_vqgan(
             pixels, train_rows, held_out, config, device=on, folder=run.work, eye=eye
         )
         counts = trainer.run() | {"rejected": dict(rejects.reasons)}
-        save_vqgan(run.work, trainer.model)
+        save_image_tokenizer(run.work, trainer.model)
         (run.work / SHEET).write_bytes(encode_png(trainer.sheet()))
         for name in (_CHECKPOINT, _PIXELS, f"valid.{_PIXELS}"):
             (run.work / name).unlink(missing_ok=True)
@@ -260,9 +261,9 @@ class VQGANTrainer:
             if quantising:
                 codes = model.quantise(latents.detach())  # (B, h*w)
                 quantised = model.lookup(codes).detach()
-                pictures = model.decode(latents + (quantised - latents).detach())
+                pictures = model.decode_latents(latents + (quantised - latents).detach())
             else:
-                pictures = model.decode(latents)
+                pictures = model.decode_latents(latents)
             pictures = pictures.float()
             loss = reconstruction_loss(pictures, images)
             if self.eye is not None:
@@ -308,7 +309,10 @@ class VQGANTrainer:
     def _start_codebook(self) -> None:
         """After the plain steps: k-means over latents, so that codes begin where latents are."""
         self.model.eval()
-        parts = [self.model.encode(images) for images in torch.split(self._sample(), _DECODE_BATCH)]
+        parts = [
+            self.model.encode_latents(images)
+            for images in torch.split(self._sample(), _DECODE_BATCH)
+        ]
         rows = _rows(torch.cat(parts))
         table = self.model.quantize.embedding.weight
         table.copy_(k_means(rows, len(table), rounds=8, generator=self._generator("k-means")))
@@ -380,8 +384,8 @@ class VQGANTrainer:
         pictures, codes = [], []
         for begin in range(0, len(pixels), _DECODE_BATCH):
             images = self._to_device(pixels[begin : begin + _DECODE_BATCH])
-            codes.append(self.model.encode_codes(images))
-            pictures.append(to_uint8(self.model.decode_codes(codes[-1])).cpu())
+            codes.append(self.model.encode(images))
+            pictures.append(to_uint8(self.model.decode(codes[-1])).cpu())
         return torch.cat(pictures), torch.cat(codes).cpu()
 
     def measure(self, pixels: NDArray[np.uint8]) -> dict[str, float]:

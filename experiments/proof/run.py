@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from artist.evaluation.ablation import ablate
 from artist.evaluation.likelihood import shuffled_vectors
+from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.formats.model_folder import load_model
-from artist.formats.vqgan_folder import load_vqgan
 from artist.generation.config import SamplingConfig
 from artist.generation.predict import Artist, picture_seed
-from artist.models.vqgan import from_uint8, to_uint8
+from artist.models.image_tokenizer import from_uint8, to_uint8
 from artist.tables.lattice_rows import Rows
 from artist.training.config import TrainConfig, VQGANTrainConfig
 from artist.training.vqgan import train_vqgan
@@ -365,11 +365,11 @@ def _check_judge(world: World, codec: Path, size: int, seed: int) -> tuple[Accur
         paint(thing.colour, thing.shape, size, np.random.default_rng(stream(seed, "judge", n)))
         for n, thing in enumerate(world.things)
     ]
-    model, coded = load_vqgan(codec), list[Pixels]()
+    model, coded = load_image_tokenizer(codec), list[Pixels]()
     with torch.inference_mode():
         for begin in range(0, len(true), _BATCH):
             batch = torch.from_numpy(np.stack(true[begin : begin + _BATCH])).permute(0, 3, 1, 2)
-            again = to_uint8(model.decode_codes(model.encode_codes(from_uint8(batch))))
+            again = to_uint8(model.decode(model.encode(from_uint8(batch))))
             coded.extend(again.permute(0, 2, 3, 1).numpy())
     return _accuracy(true, idx, world), _accuracy(coded, idx, world)
 

@@ -11,12 +11,14 @@ from artist.generation.sampling import sample
 from artist.models.config import FUSIONS
 from artist.models.discriminator import PatchDiscriminator, discriminator_loss, reconstruction_loss
 from artist.models.gpt import GPT
-from artist.models.vqgan import VQGAN, codebook_loss, to_uint8
+from artist.models.image_tokenizer import to_uint8
+from artist.models.vqgan import VQGAN
 from artist.tables.lattice_rows import Batch
 from artist.training.config import TrainConfig
 from artist.training.finetune import StepLoss
 from artist.training.optimizers import make_optimizers
 from tests.accelerator import accelerator, moved
+from tests.artist.codebook import codebook_loss, through_codebook
 from tests.artist.models.test_gpt import TINY, L, T, entities_of, ids_of
 from tests.artist.test_devices import GUIDED, SPANS
 from tests.artist.world import VQ
@@ -62,18 +64,18 @@ def test_drawing_stays_on_its_device_and_waits_for_nothing(fusion):
 
 def test_codes_and_pictures_stay_on_their_device():
     with accelerator() as device:
-        codec = moved(VQGAN(VQ), device).eval()
-        codes = codec.encode_codes(torch.rand(2, 3, 8, 8).to(device))
+        vqgan = moved(VQGAN(VQ), device).eval()
+        codes = vqgan.encode(torch.rand(2, 3, 8, 8).to(device))
         assert codes.device == device
-        assert to_uint8(codec.decode_codes(codes)).device == device
+        assert to_uint8(vqgan.decode(codes)).device == device
 
 
 def test_a_step_of_the_vqgan_s_training_stays_on_its_device():
     with accelerator() as device:
-        codec, judge = moved(VQGAN(VQ), device), moved(PatchDiscriminator(), device)
+        vqgan, judge = moved(VQGAN(VQ), device), moved(PatchDiscriminator(), device)
         images = torch.rand(2, 3, 8, 8).to(device)
-        out = codec(images)
+        out = through_codebook(vqgan, images)
         drawn = out.reconstruction
         loss = reconstruction_loss(drawn, images) + codebook_loss(out.latents, out.quantised)
         (loss + discriminator_loss(judge(images), judge(drawn))).backward()
-        assert all(p.grad.device == device for p in codec.decoder.parameters())
+        assert all(p.grad.device == device for p in vqgan.decoder.parameters())

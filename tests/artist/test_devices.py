@@ -102,13 +102,13 @@ def test_codes_and_pictures_of_images_are_the_cpu_s(name):
     found = []
     for device in (CPU, torch.device(name)):
         torch.manual_seed(0)
-        codec = VQGAN(VQ).eval()
-        torch.nn.init.normal_(codec.quantize.embedding.weight)
+        vqgan = VQGAN(VQ).eval()
+        torch.nn.init.normal_(vqgan.quantize.embedding.weight)
         images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
-        codec = codec.to(device).decoding_in(torch.float32)
+        vqgan = vqgan.to(device).decoding_in(torch.float32)
         with torch.no_grad():
-            codes = codec.encode_codes(images.to(device))
-            found.append((codes.cpu(), codec.decode_codes(codes).cpu()))
+            codes = vqgan.encode(images.to(device))
+            found.append((codes.cpu(), vqgan.decode(codes).cpu()))
     assert torch.equal(found[0][0], found[1][0])
     torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-3, atol=1e-3)
 

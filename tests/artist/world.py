@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from safetensors.numpy import save_file
 
-from artist.formats.vqgan_folder import load_vqgan, save_vqgan, vqgan_fingerprint
+from artist.formats.image_tokenizer_folder import load_image_tokenizer, save_image_tokenizer
 from artist.models.config import VQGANConfig
 from artist.models.vqgan import VQGAN
 from artist.training.config import TrainConfig
@@ -62,7 +62,7 @@ def make_world(folder: Path, rows: int = 16) -> World:
     vectors = np.eye(len(NAMES), 100, dtype=np.float32)
     save_file({VECTORS_KEY: vectors}, kg / VECTORS)
     torch.manual_seed(0)
-    save_vqgan(vqgan, VQGAN(VQ))
+    save_image_tokenizer(vqgan, VQGAN(VQ))
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set("".join(NAMES)) | {"##a"})]
     (folder / "vocab.txt").write_text("\n".join(vocab) + "\n", encoding="utf-8")
     tokenizer = Tokenizer.load(folder / "vocab.txt")
@@ -104,7 +104,7 @@ def write_table(
         {
             "tokenizer_fingerprint": tokenizer.fingerprint,
             "kg_fingerprint": kg_fingerprint(kg),
-            "vqgan_fingerprint": vqgan_fingerprint(load_vqgan(vqgan)),
+            "vqgan_fingerprint": load_image_tokenizer(vqgan).fingerprint(),
             "settings": {},
         },
     )

@@ -65,7 +65,7 @@ def test_an_imported_painter_draws_the_codes_of_the_released_one(golden, tmp_pat
     vectors = load_file(golden / "painter_tiny.safetensors")
     codes = sample(model.gpt, vectors["ids"][:, :32], None, [0, 0, 0], SamplingConfig(top_k=1))
     assert torch.equal(codes, vectors["greedy_ids"])
-    pictures = model.vqgan.decode_codes(codes)
+    pictures = model.image_tokenizer.decode(codes)
     assert pictures.shape == (3, 3, PIXELS, PIXELS)
 
 

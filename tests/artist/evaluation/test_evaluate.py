@@ -18,7 +18,7 @@ from artist.evaluation.evaluate import evaluate
 from artist.evaluation.likelihood import CAPTION, GIVEN, NONE, OTHER_KG, SHUFFLED
 from artist.evaluation.reconstruction import measure_reconstruction
 from artist.evaluation.results import Evaluation
-from artist.formats.vqgan_folder import load_vqgan
+from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.generation.config import SamplingConfig
 from artist.tables.encode import encode_table
 from artist.training.finetune import finetune
@@ -337,7 +337,7 @@ def test_originals_are_resized_as_they_were_for_their_codes(world, model, tmp_pa
         path, tmp_path / "codes.parquet", vqgan=world.vqgan, keep_images=True, resize=resize
     )
     found = run(tmp_path / "codes.parquet", model=model, kg=world.kg)
-    vqgan = load_vqgan(world.vqgan)
+    vqgan = load_image_tokenizer(world.vqgan)
     first = pq.read_table(path)["image"][0].as_py()["bytes"]
     image = decode_image(first)
     pixels = opencv_square(np.asarray(image), 8) if resize == "easynlp" else square(image, 8)

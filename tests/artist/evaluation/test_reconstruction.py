@@ -7,8 +7,9 @@ from scipy.ndimage import gaussian_filter
 
 from artist.evaluation.reconstruction import decoded, measure_reconstruction
 from artist.models.config import VQGANConfig
+from artist.models.image_tokenizer import from_uint8, to_uint8
 from artist.models.psnr_ssim import psnr, ssim
-from artist.models.vqgan import VQGAN, from_uint8, to_uint8
+from artist.models.vqgan import VQGAN
 
 RNG = np.random.default_rng(0)
 VQ = VQGANConfig(
@@ -61,7 +62,7 @@ def vqgan() -> VQGAN:
 def test_pictures_of_codes_are_those_of_the_model_whatever_the_batch(vqgan):
     codes = RNG.integers(0, 8, (5, VQ.image_len)).astype(np.uint16)
     with torch.inference_mode():
-        want = to_uint8(vqgan.decode_codes(torch.from_numpy(codes.astype(np.int64))))
+        want = to_uint8(vqgan.decode(torch.from_numpy(codes.astype(np.int64))))
     for size in (2, 5):
         found = np.stack(list(decoded(vqgan, codes, size)))
         assert abs(found.astype(int) - want.permute(0, 2, 3, 1).numpy()).max() <= 1
@@ -71,8 +72,8 @@ def test_a_reconstruction_is_measured_picture_by_picture(vqgan):
     pixels = RNG.integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
     images = from_uint8(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     with torch.inference_mode():
-        codes = vqgan.encode_codes(images)
-        pictures = to_uint8(vqgan.decode_codes(codes))
+        codes = vqgan.encode(images)
+        pictures = to_uint8(vqgan.decode(codes))
     found = measure_reconstruction(vqgan, codes.numpy().astype(np.uint16), list(pixels))
     originals = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     np.testing.assert_allclose(found.psnr_of, psnr(pictures, originals), rtol=1e-3)

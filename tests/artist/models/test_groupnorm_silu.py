@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from artist.models.groupnorm_silu import _PART, _can_add, add_conv, norm_swish
-from artist.models.vqgan import ResnetBlock, Upsample, to_uint8
+from artist.models.image_tokenizer import to_uint8
+from artist.models.vqgan import ResnetBlock, Upsample
 from tests.artist.models.test_vqgan import some_images, tiny
 
 BF16 = torch.bfloat16
@@ -126,12 +127,12 @@ def test_folded_upsampling_is_upsampling_and_a_convolution(layout):
 
 def test_a_decoder_made_fast_draws_the_same_in_float32_and_nearly_in_bfloat16():
     model = tiny()
-    codes = model.encode_codes(some_images())
+    codes = model.encode(some_images())
     with torch.inference_mode():
-        exact = model.decode_codes(codes)
-        fast = model.decoding_in(torch.float32).decode_codes(codes)
-        half = model.decoding_in(BF16).decode_codes(codes)
-        after = model.decode_codes(codes)
+        exact = model.decode(codes)
+        fast = model.decoding_in(torch.float32).decode(codes)
+        half = model.decoding_in(BF16).decode(codes)
+        after = model.decode(codes)
     torch.testing.assert_close(fast, exact, rtol=0, atol=1e-5)
     assert (to_uint8(half).int() - to_uint8(exact).int()).abs().float().mean() < 1
     assert torch.equal(after, exact)  # they are copies

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from artist.formats.vqgan_folder import load_vqgan, save_vqgan, vqgan_fingerprint
+from artist.formats.image_tokenizer_folder import load_image_tokenizer, save_image_tokenizer
 from artist.models.config import VQGANConfig
-from artist.models.vqgan import VQGAN, from_uint8
+from artist.models.image_tokenizer import from_uint8
+from artist.models.vqgan import VQGAN
 from artist.tables.encode import Versions, encode_table
 from data import schema
 from data.errors import ArtefactError, ConfigError, InputError, SchemaError
@@ -35,7 +36,7 @@ def vqgan(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     model = VQGAN(CONFIG)
     torch.nn.init.normal_(model.quantize.embedding.weight)
-    save_vqgan(tmp_path / "vqgan", model)
+    save_image_tokenizer(tmp_path / "vqgan", model)
     return tmp_path / "vqgan"
 
 
@@ -80,12 +81,12 @@ def test_rows_keep_everything_and_gain_their_own_codes(tmp_path: Path, vqgan: Pa
     said = schema.table_metadata(out.schema)
     assert said["tokenizer_fingerprint"] == "abc"
     assert (said["image_len"], said["codebook_size"]) == ("64", "32")
-    assert said["vqgan_fingerprint"] == vqgan_fingerprint(load_vqgan(vqgan))
-    model = load_vqgan(vqgan)
+    assert said["vqgan_fingerprint"] == load_image_tokenizer(vqgan).fingerprint()
+    model = load_image_tokenizer(vqgan)
     for content, codes in zip(images, out["codes"].to_pylist(), strict=True):
         assert content is not None
         pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(content)))).permute(2, 0, 1)
-        assert model.encode_codes(from_uint8(pixels)[None])[0].tolist() == codes
+        assert model.encode(from_uint8(pixels)[None])[0].tolist() == codes
 
 
 def test_an_image_with_several_captions_is_encoded_once(
@@ -169,7 +170,7 @@ def test_easynlp_s_resize_gives_the_codes_of_its_pixels(tmp_path, vqgan):
     found = pq.read_table(tmp_path / "codes.parquet")["codes"].to_pylist()
     images = [np.asarray(Image.open(io.BytesIO(png(n, size=50)))) for n in range(5)]
     pixels = torch.from_numpy(np.stack([opencv_square(image, 16) for image in images]))
-    codes = load_vqgan(vqgan).encode_codes(from_uint8(pixels.permute(0, 3, 1, 2)))
+    codes = load_image_tokenizer(vqgan).encode(from_uint8(pixels.permute(0, 3, 1, 2)))
     assert found == codes.tolist()
     with pytest.raises(ConfigError, match="antialias, easynlp"):
         encode_table(table, tmp_path / "other.parquet", vqgan=vqgan, resize="nearest")
@@ -230,13 +231,13 @@ def test_versions_are_encoded_beside_the_image_as_it_is(tmp_path, vqgan):
     encode_table(table, out, vqgan=vqgan, versions=versions, batch_size=2)
     plain, more = pq.read_table(tmp_path / "plain.parquet"), pq.read_table(out)
     assert more["codes"].to_pylist() == plain["codes"].to_pylist()
-    model = load_vqgan(vqgan)
+    model = load_image_tokenizer(vqgan)
     length = model.config.image_len
     for n, codes in enumerate(more["more_codes"].to_pylist()):
         image = Image.open(io.BytesIO(png(n, 24)))
         cropped = list(versions.of(image, n, "猫"))[1:]
         pixels = torch.from_numpy(np.stack([square(c, 16) for c in cropped])).permute(0, 3, 1, 2)
-        want = model.encode_codes(from_uint8(pixels))
+        want = model.encode(from_uint8(pixels))
         assert torch.equal(torch.tensor(codes).view(2, length), want)
     said = schema.table_metadata(pq.read_schema(out))
     assert '"count": 3' in said["versions"]

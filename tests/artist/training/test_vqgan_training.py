@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from artist.formats.vqgan_folder import load_vqgan
+from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.models.discriminator import reconstruction_loss
+from artist.models.image_tokenizer import from_uint8
 from artist.models.psnr_ssim import psnr, ssim
-from artist.models.vqgan import VQGAN, from_uint8
+from artist.models.vqgan import VQGAN
 from artist.training.config import VQGANTrainConfig
 from artist.training.muon import Muon, orthogonalise
 from artist.training.vqgan import SHEET, VQGANTrainer, train_vqgan
@@ -79,7 +80,7 @@ def test_training_writes_a_folder_that_loads_and_says_what_it_reached(tmp_path: 
         "wrong column count": 1,
         "not an image": 1,
     }
-    model = load_vqgan(tmp_path / "vqgan")
+    model = load_image_tokenizer(tmp_path / "vqgan")
     assert model.config == SMALL.model_config()
     manifest = read_manifest(tmp_path / "vqgan")
     assert manifest.kind == "vqgan"

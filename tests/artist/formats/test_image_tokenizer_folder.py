@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from artist.formats.vqgan_folder import load_vqgan, save_vqgan
+from artist.formats.image_tokenizer_folder import load_image_tokenizer, save_image_tokenizer
 from artist.models.config import VQGANConfig
 from artist.models.vqgan import VQGAN
 from data.errors import ConfigError, InputError
@@ -34,13 +34,13 @@ def assert_same(one: VQGAN, other: VQGAN) -> None:
 
 
 def test_a_folder_gives_back_the_same_model(tmp_path: Path) -> None:
-    save_vqgan(tmp_path / "vqgan", tiny())
-    assert_same(load_vqgan(tmp_path / "vqgan"), tiny())
+    save_image_tokenizer(tmp_path / "vqgan", tiny())
+    assert_same(load_image_tokenizer(tmp_path / "vqgan"), tiny())
 
 
 def test_a_model_that_decodes_in_bfloat16_is_saved_in_float32(tmp_path: Path) -> None:
-    save_vqgan(tmp_path, tiny().decode_in(torch.bfloat16))
-    assert load_vqgan(tmp_path).decoder.conv_in.weight.dtype == torch.float32
+    save_image_tokenizer(tmp_path, tiny().decode_in(torch.bfloat16))
+    assert load_image_tokenizer(tmp_path).decoder.conv_in.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("shape", ["flat", "wrapped", "prefixed"])
@@ -55,7 +55,7 @@ def test_taming_checkpoints_load_in_all_their_shapes(tmp_path: Path, shape: str)
     else:
         content = dict(state)
     torch.save(content, tmp_path / "last.ckpt")
-    assert_same(load_vqgan(tmp_path / "last.ckpt", resolution=16), tiny())
+    assert_same(load_image_tokenizer(tmp_path / "last.ckpt", resolution=16), tiny())
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
@@ -63,13 +63,13 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     del state["decoder.mid.attn_1.q.bias"]
     torch.save(state, tmp_path / "last.ckpt")
     with pytest.raises(InputError, match=r"missing decoder\.mid\.attn_1\.q\.bias"):
-        load_vqgan(tmp_path / "last.ckpt", resolution=16)
+        load_image_tokenizer(tmp_path / "last.ckpt", resolution=16)
 
 
 def test_a_superfluous_tensor_is_named(tmp_path: Path) -> None:
     torch.save(tiny().state_dict() | {"ema.decay": torch.ones(1)}, tmp_path / "last.ckpt")
     with pytest.raises(InputError, match=r"ema\.decay"):
-        load_vqgan(tmp_path / "last.ckpt", resolution=16)
+        load_image_tokenizer(tmp_path / "last.ckpt", resolution=16)
 
 
 def test_a_gumbel_checkpoint_loads_and_takes_the_code_with_the_highest_score(
@@ -84,53 +84,53 @@ def test_a_gumbel_checkpoint_loads_and_takes_the_code_with_the_highest_score(
         "quantize.embed.weight",
     }
     torch.save({"state_dict": state | {"loss.logvar": torch.zeros(1)}}, tmp_path / "last.ckpt")
-    loaded = load_vqgan(tmp_path / "last.ckpt", resolution=16)
+    loaded = load_image_tokenizer(tmp_path / "last.ckpt", resolution=16)
     assert_same(loaded, model)
 
     images = torch.rand(2, 3, 16, 16) * 2 - 1
-    latents = loaded.encode(images)
+    latents = loaded.encode_latents(images)
     scores = torch.nn.functional.conv2d(
         latents, state["quantize.proj.weight"], state["quantize.proj.bias"]
     )  # as GumbelVQ computes them
-    codes = loaded.encode_codes(images)
+    codes = loaded.encode(images)
     assert torch.equal(codes, scores.argmax(1).flatten(1))
-    pictures = loaded.decode(state["quantize.embed.weight"][codes].mT.reshape(2, 4, 8, 8))
-    assert torch.equal(loaded.decode_codes(codes), pictures)
-    save_vqgan(tmp_path / "folder", loaded)
-    assert_same(load_vqgan(tmp_path / "folder"), model)
+    pictures = loaded.decode_latents(state["quantize.embed.weight"][codes].mT.reshape(2, 4, 8, 8))
+    assert torch.equal(loaded.decode(codes), pictures)
+    save_image_tokenizer(tmp_path / "folder", loaded)
+    assert_same(load_image_tokenizer(tmp_path / "folder"), model)
 
 
 @pytest.mark.parametrize(("size", "width"), [(1024, 256), (300, 7)])
 def test_codebooks_of_other_sizes_load(tmp_path: Path, size: int, width: int) -> None:
     model = VQGAN(replace(TINY, codebook_size=size, codebook_embed_dim=width)).eval()
     torch.save(model.state_dict(), tmp_path / "last.ckpt")
-    assert_same(load_vqgan(tmp_path / "last.ckpt", resolution=16), model)
+    assert_same(load_image_tokenizer(tmp_path / "last.ckpt", resolution=16), model)
 
 
 def test_files_that_are_no_vqgan_say_so(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(2)}, tmp_path / "other.pt")
     (tmp_path / "noise.pt").write_bytes(b"no checkpoint at all")
     with pytest.raises(InputError, match="not a VQGAN checkpoint"):
-        load_vqgan(tmp_path / "other.pt")
+        load_image_tokenizer(tmp_path / "other.pt")
     with pytest.raises(InputError, match="cannot be loaded"):
-        load_vqgan(tmp_path / "noise.pt")
+        load_image_tokenizer(tmp_path / "noise.pt")
     with pytest.raises(InputError, match="does not exist"):
-        load_vqgan(tmp_path / "nothing")
+        load_image_tokenizer(tmp_path / "nothing")
     with pytest.raises(InputError, match=r"config\.json is missing"):
-        load_vqgan(tmp_path)
+        load_image_tokenizer(tmp_path)
 
 
 def test_an_unknown_setting_in_a_folder_is_an_error_with_an_offer(tmp_path: Path) -> None:
-    save_vqgan(tmp_path, tiny())
+    save_image_tokenizer(tmp_path, tiny())
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"z_chanels": 3}))
     with pytest.raises(ConfigError, match='did you mean "z_channels"'):
-        load_vqgan(tmp_path)
+        load_image_tokenizer(tmp_path)
 
 
 def test_a_truncated_weight_file_is_an_error(tmp_path: Path) -> None:
-    save_vqgan(tmp_path, tiny())
+    save_image_tokenizer(tmp_path, tiny())
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="cannot be read"):
-        load_vqgan(tmp_path)
+        load_image_tokenizer(tmp_path)
