@@ -1,6 +1,7 @@
 """The errors a user can cause, and can mend. Everything else is a bug and keeps its traceback."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 
@@ -14,6 +15,33 @@ class ConfigError(ToolkitError):
 
 class InputError(ToolkitError):
     """A file or folder that was given cannot be read, or does not hold what it should."""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class SkipReason:
+    """Why a row is skipped.
+
+    Attributes:
+        kind: The same text for all rows with the same fault; rejects are counted by it.
+        detail: What is wrong with this row.
+    """
+
+    kind: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}" if self.detail else self.kind
+
+
+class RowError(InputError):
+    """One row, or its image, cannot be used; a reader of many rows skips it and counts `reason`."""
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(kind, detail)
+        self.reason = SkipReason(kind, detail)
+
+    def __str__(self) -> str:
+        return str(self.reason)
 
 
 class SchemaError(InputError):

@@ -3,7 +3,7 @@
 An image is rejected before it is decoded when its header announces more than `MAX_PIXELS`.
 Rotation in EXIF is applied, transparency is laid over white, 16-bit and CMYK files become plain
 RGB, and of an animation the first frame is taken. A truncated file is an error, never a grey half.
-Messages are `reason: detail`; the reason is the same for all files with the same fault.
+Errors are `RowError`s; their reason's kind is the same for all files with the same fault.
 """
 
 import base64
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.errors import InputError
+from data.errors import RowError
 
 MAX_PIXELS = 50_000_000
 # What people and cameras save. Pillow knows more, some of them by calling other programs (EPS).
@@ -54,25 +54,25 @@ def decode_base64(text: str) -> bytes:
     """The bytes behind base64 text: standard or url-safe alphabet, a `data:` URI allowed, strict.
 
     Raises:
-        InputError: The text is empty or not base64.
+        RowError: The text is empty or not base64.
     """
     text = text.strip()
     if text.startswith("data:"):
         text = text.partition(",")[2]
     if not text:
-        raise InputError("empty image")
+        raise RowError("empty image")
     text = text.translate(_TO_STANDARD)
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InputError(f"invalid base64: {error}; begins with {text[:12]!r}") from None
+        raise RowError("invalid base64", f"{error}; begins with {text[:12]!r}") from None
 
 
 def split_pictures(cell: str) -> list[str]:
     """The base64 texts of a cell `gen_imgbase64`: one, a JSON list, or EasyNLP's Python list.
 
     Raises:
-        InputError: It begins like a list and is none.
+        RowError: It begins like a list and is none.
     """
     if not cell.startswith("["):
         return [cell]
@@ -81,25 +81,25 @@ def split_pictures(cell: str) -> list[str]:
     except ValueError:
         found = None
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise InputError("not a list of pictures: begins with " + repr(cell[:12]))
+        raise RowError("not a list of pictures", "begins with " + repr(cell[:12]))
     return found
 
 
 def _open(content: bytes, max_pixels: int) -> Image.Image:
     """The image behind its header, not yet decoded; refused if it is too large."""
     if not content:
-        raise InputError("empty image")
+        raise RowError("empty image")
     try:
         with _quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own bound below is stricter than Pillow's warning
             image = Image.open(io.BytesIO(content), formats=_formats())
     except Image.DecompressionBombError as error:
-        raise InputError(f"image too large: {error}") from None
+        raise RowError("image too large", str(error)) from None
     except Exception as error:  # whatever a parser makes of a stranger's bytes
-        raise InputError(f"not an image: {_what_it_is(content, error)}") from None
+        raise RowError("not an image", _what_it_is(content, error)) from None
     if image.width * image.height > max_pixels:
-        raise InputError(
-            f"image too large: {image.width}x{image.height} is over {max_pixels:,} pixels"
+        raise RowError(
+            "image too large", f"{image.width}x{image.height} is over {max_pixels:,} pixels"
         )
     return image
 
@@ -135,7 +135,7 @@ def read_header(content: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     """The header of an encoded image.
 
     Raises:
-        InputError: It is no image, or larger than `max_pixels`.
+        RowError: It is no image, or larger than `max_pixels`.
     """
     image = _open(content, max_pixels)
     return Header(image.width, image.height, image.format or "?")
@@ -145,7 +145,7 @@ def check_image(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
     """Width and height of an encoded image, read from its header.
 
     Raises:
-        InputError: It is no image, or larger than `max_pixels`.
+        RowError: It is no image, or larger than `max_pixels`.
     """
     return read_header(content, max_pixels)[:2]
 
@@ -161,7 +161,7 @@ def decode_image(
         enough: A JPEG may come smaller, with sides of at least so many pixels; that is quicker.
 
     Raises:
-        InputError: It is no image, truncated, too large, or of a kind without a fixed range.
+        RowError: It is no image, truncated, too large, or of a kind without a fixed range.
     """
     image = _open(content, max_pixels)
     try:
@@ -171,10 +171,10 @@ def decode_image(
         turn = _turn(image)
         image = _plain(image)
         return image.transpose(turn) if turn is not None else image
-    except InputError:
+    except RowError:
         raise
     except Exception as error:  # whatever a decoder makes of a stranger's bytes
-        raise InputError(f"damaged image: {error or type(error).__name__}") from None
+        raise RowError("damaged image", str(error) or type(error).__name__) from None
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -192,9 +192,9 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         image = _sixteen_bits(image)
     elif image.mode in ("I", "F"):
-        raise InputError(
-            f"unsupported image: mode {image.mode}, numbers without a fixed range; save it with "
-            "8 or 16 bits"
+        raise RowError(
+            "unsupported image",
+            f"mode {image.mode}, numbers without a fixed range; save it with 8 or 16 bits",
         )
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from data.errors import InputError
+from data.errors import InputError, SkipReason
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -24,7 +24,7 @@ _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _UNPACKED = 1 << 17  # bytes of a gzip file unpacked at once
 LONGEST_LINE = 1 << 30  # bytes
-Rejected = tuple[int, str, str, str]  # line, reason, row, detail
+NOT_UTF8, NUL, BLANK = map(SkipReason, ("not UTF-8", "NUL character", "blank line"))
 _BREAKS = str.maketrans(dict.fromkeys("\t\n\r", " "))
 _ALL_BAD = 20  # this many undecodable rows and not one good: the whole file has another encoding
 
@@ -34,6 +34,14 @@ class Row(NamedTuple):
 
     line: int
     fields: list[str]
+
+
+class Rejected(NamedTuple):
+    """A skipped row: its line, counted from 1, why, and its text."""
+
+    line: int
+    reason: SkipReason
+    row: str
 
 
 class Rejects:
@@ -54,19 +62,18 @@ class Rejects:
         """How many rows were set aside."""
         return self.reasons.total()
 
-    def add(self, line: int, reason: str, row: str, detail: str = "") -> None:
-        """Set a row aside; `reason` is counted, `detail` only kept in the file."""
-        self.add_all([(line, reason, row, detail)])
+    def add(self, line: int, reason: SkipReason, row: str) -> None:
+        """Set a row aside; the reason's kind is counted, its detail only kept in the file."""
+        self.add_all([Rejected(line, reason, row)])
 
     def add_all(self, rejected: Iterable[Rejected]) -> None:
         """Set several rows aside."""
         lines = []
-        for line, reason, row, detail in rejected:
-            said = f"{reason}: {detail}" if detail else reason
-            self.reasons[reason] += 1
-            self.first = self.first or f"line {line}: {said}"
+        for line, reason, row in rejected:
+            self.reasons[reason.kind] += 1
+            self.first = self.first or f"line {line}: {reason}"
             row = row[:200].replace("\t", "\\t").replace("\r", "\\r").replace("\n", "\\n")
-            lines.append(f"{line}\t{said}\t{row}\n")
+            lines.append(f"{line}\t{reason}\t{row}\n")
         if self.path is not None and lines:
             with self.path.open("a", encoding="utf-8", newline="\n") as file:
                 file.writelines(lines)
@@ -178,6 +185,11 @@ def bounded_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
         yield line
 
 
+def wrong_column_count(found: int, expected: str) -> SkipReason:
+    """Return the reason of a row with another number of columns than expected."""
+    return SkipReason("wrong column count", f"{found}, expected {expected}")
+
+
 def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterator[Row]:
     """Stream the rows of a TSV file that have one of the given numbers of columns.
 
@@ -205,15 +217,15 @@ def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterato
                         f"{path} is not UTF-8 (line {line}: {error.reason} at byte "
                         f"{error.start}). If it is GBK: iconv -f GB18030 -t UTF-8 {path}."
                     ) from None
-                rejects.add(line, "not UTF-8", raw.decode("utf-8", "replace"))
+                rejects.add(line, NOT_UTF8, raw.decode("utf-8", "replace"))
                 continue
             fields = text.split("\t")
             if not text.strip():
-                rejects.add(line, "blank line", text)
+                rejects.add(line, BLANK, text)
             elif "\0" in text:
-                rejects.add(line, "NUL character", text)
+                rejects.add(line, NUL, text)
             elif len(fields) not in columns:
-                rejects.add(line, "wrong column count", text, f"{len(fields)}, expected {want}")
+                rejects.add(line, wrong_column_count(len(fields), want), text)
             else:
                 good += 1
                 yield Row(line, fields)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from tqdm import tqdm
 
-from data.errors import ArtefactError, ConfigError, InputError
+from data.errors import ArtefactError, ConfigError, InputError, RowError
 from data.images import check_image, decode_base64, decode_image
 from data.kg_folder import open_names
 from data.runs import Manifest, Run, fingerprint, sha256
@@ -297,9 +297,8 @@ class _Reader:
             for row, (ids, _) in zip(part, tokens, strict=True):
                 try:
                     good = self._check(row, ids)
-                except InputError as error:
-                    reason, _, detail = str(error).partition(": ")
-                    self._rejects.add(row.line, reason, "\t".join(row.fields), detail)
+                except RowError as error:
+                    self._rejects.add(row.line, error.reason, "\t".join(row.fields))
                     continue
                 self.counts["rows"] += 1
                 self.counts["changed"] += not good.exact
@@ -309,7 +308,7 @@ class _Reader:
         """The row as values.
 
         Raises:
-            InputError: It cannot be used; `reason: detail`.
+            RowError: It cannot be used.
         """
         idx, text, *fields = row.fields
         lex_ids, starts, lasts, [seq_len] = (
@@ -317,21 +316,21 @@ class _Reader:
             for name, value in zip(("lex_ids", "pos_s", "pos_e", "seq_len"), fields, strict=False)
         )
         if seq_len != len(ids):
-            raise InputError(f"seq_len is not the tokenizer's: {seq_len}, expected {len(ids)}")
+            raise RowError("seq_len is not the tokenizer's", f"{seq_len}, expected {len(ids)}")
         positions = list(range(seq_len))
         if not (
             starts[:seq_len] == lasts[:seq_len] == positions
             and len(starts) == len(lasts) == seq_len + len(lex_ids)
         ):
-            raise InputError(
-                "positions do not fit: pos_s and pos_e must hold 0..seq_len-1 and then one number "
-                "for each entity"
+            raise RowError(
+                "positions do not fit",
+                "pos_s and pos_e must hold 0..seq_len-1 and then one number for each entity",
             )
         for start, last, entity_id in zip(starts[seq_len:], lasts[seq_len:], lex_ids, strict=True):
             if not 0 <= start <= last < seq_len:
-                raise InputError(f"entity outside the caption: tokens {start} to {last}")
+                raise RowError("entity outside the caption", f"tokens {start} to {last}")
             if entity_id >= self._num_names:
-                raise InputError(f"unknown entity: id {entity_id} of {self._num_names} names")
+                raise RowError("unknown entity", f"id {entity_id} of {self._num_names} names")
         values: dict[str, Any] = {
             "idx": idx,
             "text": text,
@@ -354,9 +353,9 @@ class _Reader:
 def _numbers(name: str, text: str) -> list[int]:
     parts = text.split()
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise InputError(f"{name} is not a list of numbers: {text[:60]!r}")
+        raise RowError(f"{name} is not a list of numbers", f"{text[:60]!r}")
     if name == "seq_len" and len(parts) != 1:
-        raise InputError(f"{name} is not a number: {text[:60]!r}")
+        raise RowError(f"{name} is not a number", f"{text[:60]!r}")
     return [int(part) for part in parts]
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.errors import InputError, SchemaError
+from data.errors import InputError, RowError, SchemaError, SkipReason
 from data.images import decode_base64, decode_image, split_pictures, square
 from data.opencv_resize import opencv_square
 from data.runs import fingerprint
@@ -83,9 +83,8 @@ class PictureSet:
         for encoded in self._contents():
             try:
                 image = decode_image(encoded.content)
-            except InputError as error:
-                reason, _, detail = str(error).replace(" (", ": ", 1).partition(": ")
-                self.rejects.add(encoded.place, reason, encoded.idx, detail)
+            except RowError as error:
+                self.rejects.add(encoded.place, error.reason, encoded.idx)
                 continue
             some = True
             yield Picture(encoded.idx, encoded.text, self._pixels(image))
@@ -123,8 +122,8 @@ class PictureSet:
                 for one in split_pictures(cell):
                     content = decode_base64(one)
                     yield _Encoded(row.line, idx, text[0] if text else None, content)
-            except InputError as error:
-                self.rejects.add(row.line, str(error).partition(":")[0], idx, str(error))
+            except RowError as error:
+                self.rejects.add(row.line, error.reason, idx)
 
     def _of_table(self, shards: Sequence[Path]) -> Iterator[_Encoded]:
         number = 0
@@ -144,6 +143,6 @@ class PictureSet:
                     content = (row[IMAGE.name] or {}).get("bytes")
                     idx = str(row.get("idx", number))
                     if content is None:
-                        self.rejects.add(number, "no image", idx)
+                        self.rejects.add(number, SkipReason("no image"), idx)
                     else:
                         yield _Encoded(number, idx, row.get("text"), content)

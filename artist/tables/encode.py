@@ -28,7 +28,7 @@ from artist.device import choose_device
 from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.models.image_tokenizer import ImageTokenizer, channels_last, from_uint8
 from data import schema
-from data.errors import ConfigError, InputError, SchemaError
+from data.errors import ConfigError, InputError, RowError, SchemaError
 from data.images import decode_image, square
 from data.opencv_resize import opencv_square
 from data.runs import Run, fingerprint
@@ -262,9 +262,8 @@ def _decoded(
                 row_number += 1
                 try:
                     made = future.result()
-                except InputError as error:
-                    reason, _, detail = str(error).replace(" (", ": ", 1).partition(": ")
-                    rejects.add(row_number, reason, batch["idx"][i].as_py(), detail)
+                except RowError as error:
+                    rejects.add(row_number, error.reason, batch["idx"][i].as_py())
                     continue
                 if future not in place:
                     place[future] = len(pictures)
@@ -279,7 +278,7 @@ def _pixels(
 ) -> _Pictures:
     """The versions of an encoded image, (size, size, 3) each."""
     if content is None:
-        raise InputError("no image")
+        raise RowError("no image")
     images = versions.of(decode_image(content), row, text)
     if resize == "easynlp":
         return [opencv_square(np.asarray(image), size) for image in images]

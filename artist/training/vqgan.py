@@ -39,7 +39,14 @@ from artist.training.config import VQGANTrainConfig
 from artist.training.muon import Muon
 from artist.training.vqgan_init import k_means, start_as_identity, start_from_patches
 from data import schema
-from data.errors import ConfigError, InputError, Interrupted, ToolkitError
+from data.errors import (
+    ConfigError,
+    InputError,
+    Interrupted,
+    RowError,
+    SkipReason,
+    ToolkitError,
+)
 from data.images import decode_base64, decode_image, encode_png, square
 from data.runs import Run, atomic, fingerprint
 from data.seeds import stream
@@ -484,9 +491,8 @@ def _read_pixels(table: Path, target: Path, size: int, rejects: Rejects) -> NDAr
             try:
                 file.write(square(decode_image(content), size).tobytes())
                 count += 1
-            except InputError as error:
-                reason, _, detail = str(error).replace(" (", ": ", 1).partition(": ")
-                rejects.add(line, reason, "", detail)
+            except RowError as error:
+                rejects.add(line, error.reason, "")
     if not count:
         raise InputError(f"{table} holds no usable image ({rejects.first or 'it is empty'}).")
     return np.memmap(target, dtype=np.uint8, mode="r", shape=(count, size, size, 3))
@@ -509,16 +515,15 @@ def _image_bytes(table: Path, rejects: Rejects) -> Iterator[tuple[int, bytes]]:
             for content in _bytes_of(batch.column(0)):
                 line += 1
                 if content is None:
-                    rejects.add(line, "no image", "")
+                    rejects.add(line, SkipReason("no image"), "")
                 else:
                     yield line, content
         return
     for row in read_rows(table, {3}, rejects):
         try:
             yield row.line, decode_base64(row.fields[2])
-        except InputError as error:
-            reason, _, detail = str(error).partition(": ")
-            rejects.add(row.line, reason, row.fields[0], detail)
+        except RowError as error:
+            rejects.add(row.line, error.reason, row.fields[0])
 
 
 def _bytes_of(images: Any) -> Iterable[bytes | None]:

@@ -11,8 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.errors import InputError, did_you_mean
-from data.tsv import Rejects, bounded_lines, open_bytes, read_rows, read_start
+from data.errors import InputError, SkipReason, did_you_mean
+from data.tsv import (
+    Rejects,
+    bounded_lines,
+    open_bytes,
+    read_rows,
+    read_start,
+    wrong_column_count,
+)
 
 # Names that sets use, the likeliest first.
 TEXT_COLUMNS = ("text", "caption", "captions", "query_text", "texts", "raw", "sentence", "title")
@@ -22,6 +29,7 @@ IMAGE_COLUMNS = (
 )  # fmt: skip
 ID_COLUMNS = ("idx", "text_id", "query_id", "id", "image_id", "img_id", "filename", "file_name")
 
+EMPTY_CAPTION, NO_IMAGE_NAMED = SkipReason("empty caption"), SkipReason("no image named")
 # `1000268201_693b08cb0e.jpg#zhc#0 `, `COCO_val2014_000000000042#1<TAB>`
 _KEY = re.compile(r"(?P<image>[^\t#]+)(?:#[A-Za-z]+)?#\d+(?:\t|[ \u3000]+|$)")
 _TAG = re.compile(r":[a-z]+$")  # a part of speech, as the segmented files append it
@@ -111,7 +119,7 @@ def _keyed(path: Path, rejects: Rejects) -> Iterator[Caption]:
         elif len(fields) > 1:
             image, text = fields[:2]
         else:
-            rejects.add(line, "no image named", fields[0])
+            rejects.add(line, NO_IMAGE_NAMED, fields[0])
             continue
         yield Caption(line, image, image, text)
 
@@ -131,10 +139,10 @@ def _json_lines(
                     f"{path} is one JSON document; JSON lines, one object a line, are expected "
                     f"(jq -c '.[]' {path} makes them of a list)."
                 ) from None
-            rejects.add(line, "not JSON", row, str(error))
+            rejects.add(line, SkipReason("not JSON", str(error)), row)
             continue
         if not isinstance(found, dict):
-            rejects.add(line, "not a JSON object", row)
+            rejects.add(line, SkipReason("not a JSON object"), row)
             continue
         if names is None:
             names = _find(path, list(found), columns, with_images)
@@ -144,7 +152,7 @@ def _json_lines(
         if not with_images:
             images = [own or (images[0] if images else str(line))]
         if not texts or not images:
-            rejects.add(line, "no image named" if texts else "empty caption", row)
+            rejects.add(line, NO_IMAGE_NAMED if texts else EMPTY_CAPTION, row)
         for image in images:
             for text in texts:
                 yield Caption(line, own or image, image, text)
@@ -162,8 +170,8 @@ def _table(
             names = _find(path, header, columns, with_images)
             continue
         if len(fields) != len(header):
-            detail = f"{len(fields)}, expected {len(header)}"
-            rejects.add(line, "wrong column count", mark.join(fields), detail)
+            reason = wrong_column_count(len(fields), str(len(header)))
+            rejects.add(line, reason, mark.join(fields))
             continue
         row = dict(zip(header, fields, strict=True))
         image = row[names.image].strip() if names.image else ""

@@ -18,11 +18,12 @@ from typing import Any, BinaryIO
 from PIL import Image
 from tqdm import tqdm
 
+from data.datasets.captions import EMPTY_CAPTION
 from data.datasets.readers import ImageTextSet, Sample, SetOptions, open_set
-from data.errors import ArtefactError, ConfigError, InputError
+from data.errors import ArtefactError, ConfigError, InputError, RowError, SkipReason
 from data.images import check_image, decode_image
 from data.runs import Manifest, Run
-from data.tsv import Rejects, one_line
+from data.tsv import NUL, Rejects, one_line
 
 _RECENT = 16  # images kept for further captions of them
 
@@ -160,14 +161,14 @@ def _stream(
         for sample, made in _ahead(found.samples(rejects), options, workers):
             text = one_line(sample.text).strip()
             row = f"{one_line(sample.idx)}\t{text}"
+            reason, image = _problem(row, text), None
             try:
-                problem = _problem(row, text)
-                if problem:
-                    raise InputError(problem)
-                image = made.result() if made is not None else None
-            except InputError as error:
-                reason, _, detail = str(error).partition(": ")
-                rejects.add(sample.line, reason, row.encode("utf-8", "replace").decode(), detail)
+                if reason is None and made is not None:
+                    image = made.result()
+            except RowError as error:
+                reason = error.reason
+            if reason is not None:
+                rejects.add(sample.line, reason, row.encode("utf-8", "replace").decode())
                 continue
             encoded = row.encode() + (b"\t" + image.encoded if image is not None else b"") + b"\n"
             file.write(encoded)
@@ -198,15 +199,15 @@ def _stream(
     }
 
 
-def _problem(row: str, text: str) -> str:
-    """Why a caption cannot be written; empty if it can."""
+def _problem(row: str, text: str) -> SkipReason | None:
+    """Return why a caption cannot be written; None if it can."""
     if not text:
-        return "empty caption"
+        return EMPTY_CAPTION
     if "\0" in row:
-        return "NUL character"
+        return NUL
     if any("\ud800" <= letter <= "\udfff" for letter in row):
-        return "not valid Unicode"
-    return ""
+        return SkipReason("not valid Unicode")
+    return None
 
 
 @dataclass

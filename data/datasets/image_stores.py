@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from data.datasets.captions import is_image_name, stem
-from data.errors import InputError
+from data.errors import InputError, RowError
 from data.images import decode_base64
 from data.runs import sha256
 from data.tsv import bounded_lines, is_gzip
@@ -37,7 +37,7 @@ class ImageStore(Protocol):
         """An image's encoded bytes.
 
         Raises:
-            InputError: It cannot be read, or is not base64.
+            RowError: It cannot be read, or is not base64.
         """
 
     def fingerprint(self) -> str:
@@ -97,10 +97,10 @@ class FolderStore:
         try:
             size = path.stat().st_size
             if size > MAX_BYTES:
-                raise InputError(f"image too large: {size:,} bytes")
+                raise RowError("image too large", f"{size:,} bytes")
             return path.read_bytes()
         except OSError as error:
-            raise InputError(f"unreadable image: {error.strerror}") from None
+            raise RowError("unreadable image", str(error.strerror)) from None
 
     def close(self) -> None:
         """See `ImageStore`."""
@@ -166,7 +166,7 @@ class TsvStore:
         """See `ImageStore`."""
         size = self._sizes[number]
         if size > MAX_BYTES * 4 // 3:
-            raise InputError(f"image too large: {size:,} bytes of base64")
+            raise RowError("image too large", f"{size:,} bytes of base64")
         line = os.pread(self._file, size, self._places[number])
         return decode_base64(line.rpartition(b"\t")[2].decode("ascii", "replace"))
 

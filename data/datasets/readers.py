@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.datasets.captions import (
+    EMPTY_CAPTION,
     ID_COLUMNS,
     IMAGE_COLUMNS,
     TEXT_COLUMNS,
@@ -34,7 +35,7 @@ from data.datasets.captions import (
     stem,
 )
 from data.datasets.image_stores import MAX_BYTES, FolderStore, ImageStore, TsvStore
-from data.errors import ConfigError, InputError
+from data.errors import ConfigError, InputError, RowError, SkipReason
 from data.images import decode_base64
 from data.runs import sha256
 from data.tsv import Rejects, read_rows, read_start
@@ -214,7 +215,7 @@ class JoinedSet:
             if wanted is not None and stem(caption.image) not in wanted:
                 outside += 1
             elif not caption.text.strip():
-                rejects.add(caption.line, "empty caption", caption.image)
+                rejects.add(caption.line, EMPTY_CAPTION, caption.image)
             elif self.join:
                 yield caption._replace(text=join_words(caption.text))
             else:
@@ -236,7 +237,7 @@ class JoinedSet:
         for line, _, image, text in self._captions(rejects):
             number = store.find(image)
             if number is None:
-                rejects.add(line, "no such image", f"{image}\t{text}", image)
+                rejects.add(line, SkipReason("no such image", image), f"{image}\t{text}")
                 continue
             n, taken[number] = int(taken[number]), taken[number] + 1
             if n == 0 or self.options.captions == "all":
@@ -466,7 +467,7 @@ class ParquetSet:
                 found = row[self.text]
                 texts = [t for t in (found if isinstance(found, list) else [found]) if t]
                 if not texts:
-                    rejects.add(line, "empty caption", path.name)
+                    rejects.add(line, EMPTY_CAPTION, path.name)
                     continue
                 yield from self._of_row(line, row, texts, path)
 
@@ -531,14 +532,14 @@ def _embedded(value: Any, folder: Path) -> Callable[[], bytes]:
         if content is None and cell.get("path"):
             path = folder.joinpath(str(cell["path"])).resolve()
             if not path.is_relative_to(folder.resolve()):
-                raise InputError(f"no image: {cell['path']} lies outside {folder}")
+                raise RowError("no image", f"{cell['path']} lies outside {folder}")
             if not path.is_file() or path.stat().st_size > MAX_BYTES:
-                raise InputError(f"no image: {path} is missing or over {MAX_BYTES:,} bytes")
+                raise RowError("no image", f"{path} is missing or over {MAX_BYTES:,} bytes")
             return path.read_bytes()
         if content is None:
-            raise InputError("no image")
+            raise RowError("no image")
         if len(content) > MAX_BYTES:
-            raise InputError(f"image too large: {len(content):,} bytes")
+            raise RowError("image too large", f"{len(content):,} bytes")
         return content
 
     return read

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from data.datasets.captions import EMPTY_CAPTION
 from data.datasets.image_hash import difference_hash, is_flat, nearest_earlier
-from data.errors import ConfigError, InputError
+from data.errors import ConfigError, InputError, RowError, SkipReason
 from data.images import decode_base64, decode_image, read_header
 from data.schema import IMAGE, LATTICE, open_shards
 from data.tokenizer import Tokenizer
@@ -42,9 +43,9 @@ class Row(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What one row came to; `fault` says why it cannot be used, and then the rest is empty."""
+    """What one row came to; if it cannot be used, `fault` is why and the rest is empty."""
 
-    fault: str = ""
+    fault: SkipReason | None = None
     num_bytes: int = 0
     width: int = 0
     height: int = 0
@@ -74,12 +75,12 @@ class Faults(Rejects):
         self.keep = keep
         self.examples: dict[str, list[Offender]] = {}
 
-    def add(self, line: int, reason: str, row: str, detail: str = "") -> None:
+    def add(self, line: int, reason: SkipReason, row: str) -> None:
         """See `Rejects.add`."""
-        super().add(line, reason, row, detail)
-        known = self.examples.setdefault(reason, [])
+        super().add(line, reason, row)
+        known = self.examples.setdefault(reason.kind, [])
         if len(known) < self.keep:
-            known.append(Offender(line, detail or row[:60]))
+            known.append(Offender(line, reason.detail or row[:60]))
 
 
 @dataclass
@@ -253,7 +254,7 @@ def _table_rows(path: Path) -> Iterator[Row]:
 def _cell(cell: dict[str, Any] | None) -> Callable[[], bytes]:
     def read() -> bytes:
         if cell is None or cell["bytes"] is None:
-            raise InputError("no image")
+            raise RowError("no image")
         return bytes(cell["bytes"])
 
     return read
@@ -278,8 +279,7 @@ class _Looker:
             kept = [n for n, look in enumerate(looks) if not look.fault]
             for row, look in zip(rows, looks, strict=True):
                 if look.fault:
-                    reason, _, detail = look.fault.partition(": ")
-                    faults.add(row.line, reason, f"{row.idx}\t{row.text}", detail)
+                    faults.add(row.line, look.fault, f"{row.idx}\t{row.text}")
             _append(columns, [rows[n] for n in kept], [looks[n] for n in kept],
                     [tokens[n][0] for n in kept])  # fmt: skip
             unknown += sum(tokens[n][1] for n in kept)
@@ -320,7 +320,7 @@ class _Looker:
 
     def _look_at(self, row: Row, known: dict[int, Look]) -> Look:
         if not row.text.strip():
-            return Look("empty caption")
+            return Look(EMPTY_CAPTION)
         if row.image is None:
             return Look()
         try:
@@ -332,9 +332,9 @@ class _Looker:
             digest = bytes(16)
             if self.check == "full":
                 digest = difference_hash(decode_image(content, enough=64))
-        except InputError as error:
-            return Look(str(error))
-        known[sha] = Look("", len(content), *header, sha, digest)
+        except RowError as error:
+            return Look(error.reason)
+        known[sha] = Look(None, len(content), *header, sha, digest)
         return known[sha]
 
     def _tokens(self, rows: list[Row]) -> list[tuple[int, int]]:

@@ -25,10 +25,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data.errors import InputError
+from data.errors import InputError, SkipReason
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, read_names
 from data.names import Names
-from data.tsv import Rejected, Rejects, is_gzip, open_bytes
+from data.tsv import Rejected, Rejects, is_gzip, open_bytes, wrong_column_count
 from kg.reading.graph_index import (
     Strings,
     distinct,
@@ -72,7 +72,6 @@ _REASONS = {
     NUL: "NUL character",
     NOT_UTF8: "not UTF-8",
     BLANK: "blank line",
-    COLUMNS: "wrong column count",
     TAB_IN_FIELD: "line break, tab or NUL in a field",
 }
 
@@ -149,7 +148,7 @@ class _Chunk(NamedTuple):
         separator: Between fields.
         skip: 1 for each line that belongs to a record with quotes; empty if there is none.
         records: Line, place in `data` and fields of each such record.
-        rejected: Line, reason, text and detail of those that are none.
+        rejected: The records that are not rows.
     """
 
     data: bytes
@@ -277,14 +276,16 @@ def _quoted(
         if record is None:
             if _is_utf8(lines.raw(i)):  # else the compiled scan reports it
                 skip[i] = 1
-                rejected.append((number + i, "unbalanced quote", lines.raw(i).decode(), ""))
+                reason = SkipReason("unbalanced quote")
+                rejected.append(Rejected(number + i, reason, lines.raw(i).decode()))
             continue
         skip[i : i + used] = 1
         if any(c in f for f in record for c in "\n\t\0"):
-            rejected.append((number + i, _REASONS[TAB_IN_FIELD], ",".join(record), ""))
+            reason = SkipReason(_REASONS[TAB_IN_FIELD])
+            rejected.append(Rejected(number + i, reason, ",".join(record)))
         elif len(record) != 3:
-            detail = f"{len(record)}, expected 3"
-            rejected.append((number + i, _REASONS[COLUMNS], ",".join(record), detail))
+            reason = wrong_column_count(len(record), "3")
+            rejected.append(Rejected(number + i, reason, ",".join(record)))
         else:
             records.append((number + i, int(lines.begin[i]), record))
     return records, rejected, skip, len(lines.begin)
@@ -351,12 +352,10 @@ def _scan(chunk: _Chunk) -> _Scanned:
         np.bitwise_or.at(empty, row, blank)
     for i, first, end, reason, fields in bad.tolist():
         text = chunk.data[first:end].decode("utf-8", "replace")
-        detail = ""
+        why = SkipReason(_REASONS[BLANK if reason == COLUMNS else reason])
         if reason == COLUMNS and text.strip():
-            detail = f"{fields}, expected 3"
-        elif reason == COLUMNS:
-            reason = BLANK
-        rejected.append((chunk.line + i, _REASONS[reason], text, detail))
+            why = wrong_column_count(fields, "3")
+        rejected.append(Rejected(chunk.line + i, why, text))
     if chunk.records:
         added = [[normalise(f).encode() for f in fields] for _, _, fields in chunk.records]
         hashes = np.concatenate([hashes, _hash_all(added)])
@@ -368,11 +367,12 @@ def _scan(chunk: _Chunk) -> _Scanned:
         empty = np.concatenate([empty, np.array(bits, np.uint8)])
     if empty.any():
         for i in np.flatnonzero(empty).tolist():
-            reason = "empty " + ("head", "relation", "tail")[_lowest_bit(int(empty[i]))]
+            empty_field = ("head", "relation", "tail")[_lowest_bit(int(empty[i]))]
             first = int(begin[i])
             end = chunk.data.index(b"\n", first)
             text = chunk.data[first:end].removesuffix(b"\r").decode()
-            rejected.append((chunk.line + int(line[i]), reason, text, ""))
+            reason = SkipReason(f"empty {empty_field}")
+            rejected.append(Rejected(chunk.line + int(line[i]), reason, text))
         full = empty == 0
         hashes, stood, begin = hashes[full], stood[full], begin[full]
     return _Scanned(hashes, stood, begin + chunk.base, sorted(rejected))

@@ -17,11 +17,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.errors import InputError
+from data.errors import InputError, RowError
 from data.images import check_image, decode_base64, decode_image
 from data.jit import jit
 from data.schema import IMAGE
-from data.tsv import LONGEST_LINE, Rejects, open_bytes, read_rows
+from data.tsv import (
+    BLANK,
+    LONGEST_LINE,
+    NOT_UTF8,
+    NUL,
+    Rejects,
+    open_bytes,
+    read_rows,
+    wrong_column_count,
+)
 
 CAPTIONS = pa.schema([("idx", pa.string()), ("text", pa.string())])
 IMAGE_CHECKS = ("full", "header")
@@ -189,14 +198,14 @@ def _reject(raw: bytes, line: int, columns: int, rejects: Rejects) -> None:
     """Set a line aside, for the reason that `data.tsv` would give."""
     text = raw.decode("utf-8", "replace")
     if not _is_utf8(raw):
-        rejects.add(line, "not UTF-8", text)
+        rejects.add(line, NOT_UTF8, text)
     elif not text.strip():
-        rejects.add(line, "blank line", text)
+        rejects.add(line, BLANK, text)
     elif "\0" in text:
-        rejects.add(line, "NUL character", text)
+        rejects.add(line, NUL, text)
     else:
-        found = f"{text.count(chr(9)) + 1}, expected {columns} as most of the first rows have"
-        rejects.add(line, "wrong column count", text, found)
+        expected = f"{columns} as most of the first rows have"
+        rejects.add(line, wrong_column_count(text.count("\t") + 1, expected), text)
 
 
 def _with_images(
@@ -212,10 +221,9 @@ def _with_images(
     check = _full_check if check_images == "full" else _header_check
     checked = map(check, groups) if pool is None else pool.map(check, groups)
     for n, (text, content) in enumerate(chain.from_iterable(checked)):
-        if isinstance(content, InputError):
-            reason, _, detail = str(content).partition(": ")
+        if isinstance(content, RowError):
             row = [*(c[n].as_py() for c in columns.captions), str(text[:200], "utf-8", "replace")]
-            rejects.add(int(columns.lines[n]), reason, "\t".join(row), detail)
+            rejects.add(int(columns.lines[n]), content.reason, "\t".join(row))
         else:
             kept.append(n)
             encoded.append(text)
@@ -234,22 +242,22 @@ def _with_images(
     )
 
 
-def _header_check(images: list[memoryview]) -> list[tuple[memoryview, bytes | InputError]]:
+def _header_check(images: list[memoryview]) -> list[tuple[memoryview, bytes | RowError]]:
     return [_check(image, check_image) for image in images]
 
 
-def _full_check(images: list[memoryview]) -> list[tuple[memoryview, bytes | InputError]]:
+def _full_check(images: list[memoryview]) -> list[tuple[memoryview, bytes | RowError]]:
     return [_check(image, decode_image) for image in images]
 
 
 def _check(
     encoded: memoryview, look: Callable[[bytes], object]
-) -> tuple[memoryview, bytes | InputError]:
+) -> tuple[memoryview, bytes | RowError]:
     """Base64 text, and the image behind it or what is wrong with it."""
     try:
         content = _decode_base64(encoded)
         look(content)
-    except InputError as error:
+    except RowError as error:
         return encoded, error
     return encoded, content
 

@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data.errors import SkipReason
 from data.schema import IMAGE, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer
-from data.tsv import Rejects
+from data.tsv import Rejected, Rejects
 from lattice.building.caption_reader import Batch, Chunk, batches, hash_strings
 from lattice.easynlp import tsv_lines
 from lattice.matching.kernel import LatticeConfig, LatticeKernel
@@ -38,7 +39,7 @@ class Part:
     Attributes:
         rows: Of the table; empty where `lines` holds them.
         lines: The rows as EasyNLP's TSV.
-        rejected: What `Rejects.add` takes, for each row left out.
+        rejected: The rows left out.
         counts: Rows, tokens, entities and others.
         hashes: Of each row's idx.
         spilled: The file that holds `rows`, on the way between processes.
@@ -46,7 +47,7 @@ class Part:
 
     rows: list[pa.RecordBatch] = field(default_factory=list)
     lines: bytes = b""
-    rejected: list[tuple[int, str, str, str]] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     hashes: list[NDArray[np.uint64]] = field(default_factory=list)
     spilled: Path | None = None
@@ -72,13 +73,13 @@ class Part:
 class _KeptRejects(Rejects):
     """Rejected rows that are kept to be told later, in the order of the corpus."""
 
-    def __init__(self, kept: list[tuple[int, str, str, str]]) -> None:
+    def __init__(self, kept: list[Rejected]) -> None:
         super().__init__()
         self.kept = kept
 
-    def add(self, line: int, reason: str, row: str, detail: str = "") -> None:
+    def add(self, line: int, reason: SkipReason, row: str) -> None:
         """Set a row aside."""
-        self.kept.append((line, reason, row[:200], detail))
+        self.kept.append(Rejected(line, reason, row[:200]))
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,7 @@ def write_parts(
         for part in parts:
             part.load()
             sink.write(part)
-            for rejected in part.rejected:
-                rejects.add(*rejected)
+            rejects.add_all(part.rejected)
             counts.update(part.counts)
             if counts["rows"] <= MAX_TRACKED:
                 hashes += part.hashes
@@ -225,7 +225,7 @@ def _drop_tokenless(
     for n in np.flatnonzero(~kept).tolist():
         idx, text = (table.column(name)[n].as_py() for name in ("idx", "text"))
         reason = "caption without a token" if text.strip() else "empty caption"
-        rejects.add(int(batch.lines[n]), reason, f"{idx}\t{text}")
+        rejects.add(int(batch.lines[n]), SkipReason(reason), f"{idx}\t{text}")
     encoded = batch.encoded and [e for e, k in zip(batch.encoded, kept, strict=True) if k]
     return table.take(pa.array(np.flatnonzero(kept))), encoded
 
