@@ -50,6 +50,15 @@ _ALIKE = {
 _MAKERS = {"lattice": "cli.py lattice build", "triples": "cli.py kg train"}
 
 
+def is_parquet(path: Path) -> bool:
+    """Return whether a file begins as Parquet does; False for a folder or an unreadable file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return False  # the reader of text files reports the error
+
+
 def open_table(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ()) -> pq.ParquetFile:
     """An open Parquet file whose columns, types, name and version are those of `schema`.
 

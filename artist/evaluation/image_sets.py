@@ -19,12 +19,11 @@ from data.errors import InputError, RowError, SchemaError, SkipReason
 from data.images import decode_base64, decode_image, split_pictures, square
 from data.opencv_resize import opencv_square
 from data.runs import fingerprint
-from data.schema import IMAGE
+from data.schema import IMAGE, is_parquet
 from data.tsv import Rejects, read_rows
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _PREDICTIONS = "predictions.tsv"  # of `artist predict`; it knows the captions, its images do not
-_PARQUET = b"PAR1"
 
 
 class Picture(NamedTuple):
@@ -106,9 +105,7 @@ class PictureSet:
         if self.path.is_dir():
             shards = sorted(self.path.glob("*.parquet"))
             return self._of_table(shards) if shards else self._of_folder()
-        with self.path.open("rb") as file:
-            parquet = file.read(len(_PARQUET)) == _PARQUET
-        return self._of_table([self.path]) if parquet else self._of_tsv()
+        return self._of_table([self.path]) if is_parquet(self.path) else self._of_tsv()
 
     def _of_folder(self) -> Iterator[_Encoded]:
         files = (p for p in sorted(self.path.rglob("*")) if p.suffix.lower() in SUFFIXES)

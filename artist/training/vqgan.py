@@ -503,7 +503,7 @@ def _image_bytes(table: Path, rejects: Rejects) -> Iterator[tuple[int, bytes]]:
 
     The table may be a folder of shards.
     """
-    if table.is_dir() or _is_parquet(table):
+    if table.is_dir() or schema.is_parquet(table):
         source = schema.open_shards(table, schema.LATTICE, [schema.IMAGE])
         if schema.IMAGE.name not in source.schema_arrow.names:
             raise InputError(
@@ -530,11 +530,3 @@ def _bytes_of(images: Any) -> Iterable[bytes | None]:
     """The `bytes` of an Arrow column of images."""
     values: Iterable[bytes | None] = images.field("bytes").to_pylist()
     return values
-
-
-def _is_parquet(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == b"PAR1"
-    except OSError:
-        return False  # the reader of text says what is wrong

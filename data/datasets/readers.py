@@ -38,7 +38,8 @@ from data.datasets.image_stores import MAX_BYTES, FolderStore, ImageStore, TsvSt
 from data.errors import ConfigError, InputError, RowError, SkipReason
 from data.images import decode_base64
 from data.runs import sha256
-from data.tsv import Rejects, read_rows, read_start
+from data.schema import is_parquet
+from data.tsv import Rejects, read_rows
 
 FORMATS = ("tsv", "muge", "chinese-clip", "flickr8k-cn", "flickr30k-cn", "coco-cn", "folder",
            "parquet")  # fmt: skip
@@ -168,7 +169,7 @@ def _kinds(source: Path, options: SetOptions, images: Path | None) -> list[str]:
         return ["keyed" if options.format in _KEYED else options.format]
     if source.is_dir():
         return ["parquet", "chinese-clip", "muge", "keyed", "folder", "tsv"]
-    if _is_parquet(source):
+    if is_parquet(source):
         return ["parquet"]
     if not options.with_images or images is not None:
         return ["captions"]
@@ -631,10 +632,6 @@ def _one(files: list[Path], what: str, option: str) -> Path:
         f"there are {len(files)} candidates for the {what}: "
         f"{', '.join(str(f) for f in files[:6])}. Name one as {option}."
     )
-
-
-def _is_parquet(path: Path) -> bool:
-    return read_start(path, 4) == b"PAR1"
 
 
 def _listing(folder: Path) -> str:

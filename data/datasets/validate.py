@@ -23,9 +23,9 @@ from data.datasets.captions import EMPTY_CAPTION
 from data.datasets.image_hash import difference_hash, is_flat, nearest_earlier
 from data.errors import ConfigError, InputError, RowError, SkipReason
 from data.images import decode_base64, decode_image, read_header
-from data.schema import IMAGE, LATTICE, open_shards
+from data.schema import IMAGE, LATTICE, is_parquet, open_shards
 from data.tokenizer import Tokenizer
-from data.tsv import Rejects, read_rows, read_start
+from data.tsv import Rejects, read_rows
 
 _TASK, _TEXT_TASK = 32, 1024  # rows that a thread looks at together, with and without images
 _PARQUET_ROWS = 64
@@ -223,16 +223,12 @@ def validate(
 # --- reading -------------------------------------------------------------------------------------
 def _rows(path: Path, faults: Faults) -> Iterator[Row]:
     """The rows of a TSV or of a lattice table."""
-    if path.is_dir() or _is_parquet(path):
+    if path.is_dir() or is_parquet(path):
         yield from _table_rows(path)
         return
     for line, fields in read_rows(path, (2, 3), faults):
         image = _decoder(fields[2]) if len(fields) == 3 else None
         yield Row(line, fields[0], fields[1], image, -1)
-
-
-def _is_parquet(path: Path) -> bool:
-    return read_start(path, 4) == b"PAR1"
 
 
 def _decoder(encoded: str) -> Callable[[], bytes]:
