@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -31,6 +30,7 @@ from data import schema
 from data.errors import ConfigError, InputError, RowError, SchemaError
 from data.images import decode_image, square
 from data.opencv_resize import opencv_square
+from data.read_ahead import lookahead
 from data.runs import Run, fingerprint
 from data.seeds import stream
 from data.tokenizer import tokenizer_folder
@@ -233,29 +233,25 @@ def _decoded(
     with equal images share them. Images are decoded in threads (Pillow lets go of the interpreter)
     and a few batches ahead.
     """
-    begun = row_number = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead = deque[tuple[pa.RecordBatch, list[Future[_Pictures]]]]()
-        more = True
-        while more or ahead:
-            while more and len(ahead) <= _AHEAD:
-                batch = next(batches, None)
-                more = batch is not None
-                if batch is not None:
-                    contents = batch.column(schema.IMAGE.name).field("bytes").to_pylist()
-                    numbers, texts = range(begun, begun + batch.num_rows), batch["text"].to_pylist()
-                    shared: dict[Any, Future[_Pictures]] = {}
-                    of_rows = []
-                    for row in zip(contents, numbers, texts, strict=True):
-                        image = row[0] if once else row[1]
-                        if image not in shared:
-                            shared[image] = pool.submit(prepare, *row)
-                        of_rows.append(shared[image])
-                    ahead.append((batch, of_rows))
-                    begun += batch.num_rows
-            if not ahead:
-                return
-            batch, futures = ahead.popleft()
+
+        def submitted() -> Iterator[tuple[pa.RecordBatch, list[Future[_Pictures]]]]:
+            begun = 0
+            for batch in batches:
+                contents = batch.column(schema.IMAGE.name).field("bytes").to_pylist()
+                numbers, texts = range(begun, begun + batch.num_rows), batch["text"].to_pylist()
+                shared: dict[Any, Future[_Pictures]] = {}
+                of_rows = []
+                for row in zip(contents, numbers, texts, strict=True):
+                    image = row[0] if once else row[1]
+                    if image not in shared:
+                        shared[image] = pool.submit(prepare, *row)
+                    of_rows.append(shared[image])
+                yield batch, of_rows
+                begun += batch.num_rows
+
+        row_number = 0
+        for batch, futures in lookahead(submitted(), _AHEAD):
             kept, which, pictures = [], [], list[_Pictures]()
             place: dict[Future[_Pictures], int] = {}
             for i, future in enumerate(futures):

@@ -8,7 +8,7 @@ written as they came.
 import base64
 import io
 import os
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,6 +22,7 @@ from data.datasets.captions import EMPTY_CAPTION
 from data.datasets.readers import ImageTextSet, Sample, SetOptions, open_set
 from data.errors import ArtefactError, ConfigError, InputError, RowError, SkipReason
 from data.images import check_image, decode_image
+from data.read_ahead import lookahead
 from data.runs import Manifest, Run
 from data.tsv import NUL, Rejects, one_line
 
@@ -222,22 +223,22 @@ def _ahead(
     samples: Iterator[Sample], options: ImageOptions, workers: int
 ) -> Iterator[tuple[Sample, "Future[_Made] | None"]]:
     """The samples in order, while threads make the images of the next ones ready."""
-    waiting: deque[tuple[Sample, Future[_Made] | None]] = deque()
     recent: OrderedDict[object, Future[_Made]] = OrderedDict()
     with ThreadPoolExecutor(workers, thread_name_prefix="images") as pool:
-        for sample in samples:
-            made = None
-            if sample.image is not None:
-                made = recent.get(sample.image_key)
-                if made is None:
-                    made = pool.submit(_make, sample.image, options)
-                    recent[sample.image_key] = made
-                    if len(recent) > _RECENT:
-                        recent.popitem(last=False)
-            waiting.append((sample, made))
-            if len(waiting) > 2 * workers + _RECENT:
-                yield waiting.popleft()
-        yield from waiting
+
+        def submitted() -> Iterator[tuple[Sample, Future[_Made] | None]]:
+            for sample in samples:
+                made = None
+                if sample.image is not None:
+                    made = recent.get(sample.image_key)
+                    if made is None:
+                        made = pool.submit(_make, sample.image, options)
+                        recent[sample.image_key] = made
+                        if len(recent) > _RECENT:
+                            recent.popitem(last=False)
+                yield sample, made
+
+        yield from lookahead(submitted(), 2 * workers + _RECENT)
 
 
 def _make(read: Callable[[], bytes], options: ImageOptions) -> _Made:

@@ -8,9 +8,8 @@ times that while they are compared. Findings are *problems*, which cost rows or 
 import hashlib
 import json
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from data.datasets.captions import EMPTY_CAPTION
 from data.datasets.image_hash import difference_hash, is_flat, nearest_earlier
 from data.errors import ConfigError, InputError, RowError, SkipReason
 from data.images import decode_base64, decode_image, read_header
+from data.read_ahead import map_ahead
 from data.schema import IMAGE, LATTICE, is_parquet, open_shards
 from data.tokenizer import Tokenizer
 from data.tsv import Rejects, read_rows
@@ -256,6 +256,18 @@ def _cell(cell: dict[str, Any] | None) -> Callable[[], bytes]:
     return read
 
 
+def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Yield the rows in groups that one thread checks at once."""
+    group: list[Row] = []
+    for row in rows:
+        group.append(row)
+        if len(group) == (_TEXT_TASK if row.image is None else _TASK):
+            yield group
+            group = []
+    if group:
+        yield group
+
+
 class _Looker:
     """Scans tables: reads rows in order, looks at their images in threads."""
 
@@ -271,7 +283,9 @@ class _Looker:
         formats: Counter[str] = Counter()
         unknown = 0
         bar = tqdm(desc=path.name, unit=" rows", disable=None)
-        for rows, looks, tokens in self._ahead(_rows(path, faults)):
+        groups = _groups(_rows(path, faults))
+        for rows, looks in map_ahead(self._look, groups, self.workers):
+            tokens = self._tokens(rows)
             kept = [n for n, look in enumerate(looks) if not look.fault]
             for row, look in zip(rows, looks, strict=True):
                 if look.fault:
@@ -289,26 +303,6 @@ class _Looker:
             for (name, kind), parts in zip(_COLUMNS.items(), columns.values(), strict=True)
         }
         return Scan(path=path, faults=faults, formats=formats, unknown_tokens=unknown, **arrays)
-
-    def _ahead(
-        self, rows: Iterator[Row]
-    ) -> Iterator[tuple[list[Row], list[Look], list[tuple[int, int]]]]:
-        """Groups of rows in order, while threads look at the next ones."""
-        waiting: deque[tuple[list[Row], Future[list[Look]]]] = deque()
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="images") as pool:
-            group: list[Row] = []
-            for row in rows:
-                group.append(row)
-                if len(group) == (_TEXT_TASK if row.image is None else _TASK):
-                    waiting.append((group, pool.submit(self._look, group)))
-                    group = []
-                if len(waiting) > self.workers + 1:
-                    done, looks = waiting.popleft()
-                    yield done, looks.result(), self._tokens(done)
-            if group:
-                waiting.append((group, pool.submit(self._look, group)))
-            for done, looks in waiting:
-                yield done, looks.result(), self._tokens(done)
 
     def _look(self, rows: list[Row]) -> list[Look]:
         known: dict[int, Look] = {}  # further captions of an image follow it

@@ -12,13 +12,11 @@ Knows the file formats and the rules of a graph; knows nothing of vectors.
 import csv
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +26,7 @@ from tqdm import tqdm
 from data.errors import InputError, SkipReason
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, read_names
 from data.names import Names
+from data.read_ahead import map_ahead
 from data.tsv import Rejected, Rejects, is_gzip, open_bytes, wrong_column_count
 from kg.reading.graph_index import (
     Strings,
@@ -58,8 +57,6 @@ Ints = NDArray[np.int64]
 Ids = NDArray[np.int32]
 Hashes = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 _BLOCK = 1 << 22  # bytes read at a time
 _LONGEST_ROW = 1 << 26  # a row that has not ended after so many bytes is not a row
@@ -424,7 +421,7 @@ def _read_dumps(paths: Sequence[Path], rejects: Rejects, threads: int) -> _Read:
         mine.path = rejects.path
         begun, base_of_file = good, base
         with _bar(f"reading {path.name}", "triples") as bar:
-            for chunk, found in _in_order(_scan, _read_chunks(path, base), threads):
+            for chunk, found in map_ahead(_scan, _read_chunks(path, base), threads):
                 mine.add_all(found.rejected)
                 good += len(found.place)
                 _check_encoding(path, good - begun, mine)
@@ -456,26 +453,6 @@ def _read_dumps(paths: Sequence[Path], rejects: Rejects, threads: int) -> _Read:
 def _format(path: Path, separator: int) -> str:
     """What a dump turned out to be, in words."""
     return ("CSV" if separator == COMMA else "TSV") + (" in gzip" if is_gzip(path) else "")
-
-
-def _in_order(
-    function: Callable[[_In], _Out], items: Iterable[_In], threads: int
-) -> Iterator[tuple[_In, _Out]]:
-    """Each item with what the function makes of it, in their order; worked at by threads."""
-    if threads == 1:
-        for item in items:
-            yield item, function(item)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[tuple[_In, Future[_Out]]] = deque()
-        for item in items:
-            waiting.append((item, pool.submit(function, item)))
-            if len(waiting) > threads:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
 
 
 def _check_encoding(path: Path, good: int, rejects: Rejects, least: int = _ALL_BAD) -> None:
