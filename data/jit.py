@@ -8,7 +8,10 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
+_FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
+_HALF = np.uint64(32)
 _F = TypeVar("_F", bound=Callable[..., object])
 
 
@@ -20,6 +23,18 @@ def jit(function: _F) -> _F:
     compiled must stay within its arrays.
     """
     return cast(_F, njit(cache=True, nogil=True)(function))
+
+
+@jit
+def fnv1a(values: NDArray[Any], begin: int, end: int) -> np.uint64:
+    """Return the 64-bit FNV-1a hash of `values[begin:end]`, its upper half folded into the lower.
+
+    The values (bytes or code points) are hashed one by one; the hash is the same in every process.
+    """
+    mixed = _FNV_OFFSET
+    for at in range(begin, end):
+        mixed = (mixed ^ np.uint64(values[at])) * _FNV_PRIME
+    return mixed ^ (mixed >> _HALF)
 
 
 def in_threads(kernel: Callable[..., None], count: int, num_threads: int, *arguments: Any) -> None:

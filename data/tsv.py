@@ -168,6 +168,15 @@ def read_start(path: Path, size: int) -> bytes:
         return file.read(size)
 
 
+def is_utf8(raw: bytes) -> bool:
+    """Return whether the bytes are valid UTF-8."""
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def one_line(text: str) -> str:
     """A text that can be a field: tabs and line ends become spaces."""
     return text.translate(_BREAKS)

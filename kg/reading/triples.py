@@ -27,7 +27,7 @@ from data.errors import InputError, SkipReason
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, read_names
 from data.names import Names
 from data.read_ahead import map_ahead
-from data.tsv import Rejected, Rejects, is_gzip, open_bytes, wrong_column_count
+from data.tsv import Rejected, Rejects, is_gzip, is_utf8, open_bytes, wrong_column_count
 from kg.reading.graph_index import (
     Strings,
     distinct,
@@ -271,7 +271,7 @@ def _quoted(
         if record is None and used and last == len(lines.begin) and not final:
             return records, rejected, skip, i
         if record is None:
-            if _is_utf8(lines.raw(i)):  # else the compiled scan reports it
+            if is_utf8(lines.raw(i)):  # else the compiled scan reports it
                 skip[i] = 1
                 reason = SkipReason("unbalanced quote")
                 rejected.append(Rejected(number + i, reason, lines.raw(i).decode()))
@@ -286,14 +286,6 @@ def _quoted(
         else:
             records.append((number + i, int(lines.begin[i]), record))
     return records, rejected, skip, len(lines.begin)
-
-
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _csv_record(lines: _Lines, first: int, last: int) -> tuple[list[str] | None, int]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from data.errors import InputError, RowError
 from data.images import check_image, decode_base64, decode_image
-from data.jit import jit
+from data.jit import fnv1a, jit
 from data.schema import IMAGE
 from data.tsv import (
     BLANK,
@@ -27,6 +27,7 @@ from data.tsv import (
     NOT_UTF8,
     NUL,
     Rejects,
+    is_utf8,
     open_bytes,
     read_rows,
     wrong_column_count,
@@ -160,11 +161,9 @@ def _cut(chunk: bytes, first_line: int, columns: int, rejects: Rejects) -> _Colu
     good = tabs_to - first_tab == columns - 1
     if b"\0" in chunk:
         good[np.searchsorted(ends, np.flatnonzero(data == 0))] = False
-    try:
-        chunk.decode("utf-8")
-    except UnicodeDecodeError:
+    if not is_utf8(chunk):
         for n, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
-            good[n] &= _is_utf8(chunk[begin:end])
+            good[n] &= is_utf8(chunk[begin:end])
     for n in np.flatnonzero(~good).tolist():
         _reject(chunk[begins[n] : ends[n]], first_line + n, columns, rejects)
 
@@ -186,18 +185,10 @@ def _cut(chunk: bytes, first_line: int, columns: int, rejects: Rejects) -> _Colu
     return _Columns(first_line + np.flatnonzero(good), captions, images)
 
 
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _reject(raw: bytes, line: int, columns: int, rejects: Rejects) -> None:
     """Set a line aside, for the reason that `data.tsv` would give."""
     text = raw.decode("utf-8", "replace")
-    if not _is_utf8(raw):
+    if not is_utf8(raw):
         rejects.add(line, NOT_UTF8, text)
     elif not text.strip():
         rejects.add(line, BLANK, text)
@@ -284,7 +275,4 @@ def _hash_strings(
     content: NDArray[np.uint8], offsets: NDArray[np.int32], hashes: NDArray[np.uint64]
 ) -> None:
     for row in range(len(hashes)):
-        mixed = np.uint64(0xCBF29CE484222325)
-        for at in range(offsets[row], offsets[row + 1]):
-            mixed = (mixed ^ np.uint64(content[at])) * np.uint64(0x100000001B3)
-        hashes[row] = mixed ^ (mixed >> np.uint64(32))
+        hashes[row] = fnv1a(content, offsets[row], offsets[row + 1])

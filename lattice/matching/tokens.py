@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.jit import jit
+from data.jit import fnv1a, jit
 from data.tokenizer import SPECIAL_TOKENS, Tokenizer, Tokens
 
 SEPARATOR = ord("\n")  # white space, so it is never part of a surface
@@ -27,8 +27,6 @@ _UNSEEN, _ALONE, _BLANK, _WORD, _ODD = range(5)
 _BRACKET = ord("[")  # a special token begins with it
 _SPECIAL = np.frombuffer("".join(SPECIAL_TOKENS).encode("utf-32-le"), np.uint32)
 _SPECIAL_AT = np.cumsum([0, *map(len, SPECIAL_TOKENS)])
-_HASH_START, _HASH_STEP = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)  # FNV-1a's
-_HALF = np.uint64(32)
 
 
 class TokenBatch(NamedTuple):
@@ -345,14 +343,6 @@ def _is_special(
 
 
 @jit
-def _hash(codes: NDArray[np.uint32], begin: int, end: int) -> np.uint64:
-    mixed = _HASH_START
-    for at in range(begin, end):
-        mixed = (mixed ^ np.uint64(codes[at])) * _HASH_STEP
-    return mixed ^ (mixed >> _HALF)
-
-
-@jit
 def _find_words(
     source: NDArray[np.uint32],
     begins: NDArray[np.int64],
@@ -366,7 +356,7 @@ def _find_words(
     complete = True
     for n in range(len(begins)):
         begin, length = begins[n], ends[n] - begins[n]
-        slot = _hash(source, begin, ends[n]) & mask
+        slot = fnv1a(source, begin, ends[n]) & mask
         found[n] = -1
         while slots[slot] >= 0:
             word = slots[slot]
@@ -394,7 +384,7 @@ def _enter(
     """Put the words from `first` on into the hash table."""
     mask = np.uint64(len(slots) - 1)
     for word in range(first, count):
-        slot = _hash(letters, letter_at[word], letter_at[word + 1]) & mask
+        slot = fnv1a(letters, letter_at[word], letter_at[word + 1]) & mask
         while slots[slot] >= 0:
             slot = (slot + np.uint64(1)) & mask
         slots[slot] = word
