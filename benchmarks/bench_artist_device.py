@@ -38,7 +38,7 @@ from artist.models.image_tokenizer import to_uint8
 from artist.models.vqgan import VQGAN
 from artist.tables.lattice_rows import Batch
 from artist.training.config import SIZES, TrainConfig
-from artist.training.finetune import StepLoss
+from artist.training.gpt_task import CodeLoss
 from artist.training.memory import peak_bytes
 from artist.training.optimizers import make_optimizers
 
@@ -139,7 +139,7 @@ class Bench:
         config = TrainConfig(size=self.options.size)
         model = self.model().train()
         optimizers = make_optimizers(model, config)
-        loss_of: torch.nn.Module = StepLoss(model, 0.0)
+        loss_of: torch.nn.Module = CodeLoss(model, 0.0)
         if compiled:
             loss_of = Compiled(loss_of)
         text, entities = self.captions(rows)

@@ -1,7 +1,7 @@
 """Does feeding a training take more memory for more rows, and what does a row cost?
 
 Tables with codes (256 a row) are made in a temporary folder. Each way of reading them runs in a
-process of its own, through the training's own `Feed`, in random order:
+process of its own, through the training's own `Loader`, in random order:
 
 held      the whole table in memory: the way of tables up to 100,000 rows, and the baseline
 mapped    written out once as records beside the table, then mapped
@@ -30,8 +30,8 @@ from artist.models.config import GPTConfig
 from artist.tables.lattice_rows import Batches, rows_from_table
 from artist.tables.mmap_rows import open_rows
 from artist.training.config import TrainConfig
-from artist.training.loader import Feed
-from artist.training.process_group import Team
+from artist.training.loader import Loader
+from artist.training.process_group import ProcessGroup
 from data.schema import CODES, LATTICE, table_writer
 
 READING = {"text_len": 32, "pad_id": 0, "max_entities": 32}
@@ -82,7 +82,7 @@ class Peak(threading.Thread):
 
 
 def read(way: str, table: Path, steps: int) -> dict[str, float]:
-    """Feed a training for some steps; CPU seconds a row and memory above what imports took."""
+    """Loader a training for some steps; CPU seconds a row and memory above what imports took."""
     config = GPTConfig(n_layer=1, n_head=1, n_embd=8)
     vectors = np.zeros((NUM_ENTITIES, DIM), dtype=np.float32)
     before, peak = anonymous_bytes(), Peak()
@@ -93,7 +93,7 @@ def read(way: str, table: Path, steps: int) -> dict[str, float]:
     else:
         rows = open_rows(table, in_memory=1 << 62 if way == "held" else 0, **READING)
         batches = Batches(rows, vectors, config)
-        feed = Feed(batches, TrainConfig(batch_size=BATCH), Team(torch.device("cpu")), 0)
+        feed = Loader(batches, TrainConfig(batch_size=BATCH), ProcessGroup(torch.device("cpu")), 0)
         opened, began = time.process_time() - began, time.process_time()
         for step in range(steps):
             feed.make(step)

@@ -219,9 +219,9 @@ def artist_finetune(
     config = TrainConfig.preset(preset, **given)
     report: object
     if dry_run:
-        from artist.training.dry_run import rehearse
+        from artist.training.dry_run import dry_run_finetune
 
-        report = rehearse(
+        report = dry_run_finetune(
             table, valid=valid, kg=kg, vqgan=vqgan, config=config, init=init, device=device.value
         )
     else:

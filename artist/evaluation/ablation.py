@@ -28,6 +28,7 @@ from safetensors.numpy import save_file
 from artist.device import choose_device, choose_dtype
 from artist.evaluation.intervals import Interval, interval
 from artist.evaluation.likelihood import GIVEN, has_unseen, measure_likelihood
+from artist.formats.image_tokenizer_folder import FrozenTokenizer
 from artist.formats.model_folder import load_model
 from artist.models.config import EASYNLP_ENTITIES
 from artist.tables.encode import with_codes
@@ -152,7 +153,10 @@ def ablate(
         Interrupted: SIGINT or SIGTERM; repeated, the command goes on.
     """
     check_arms(arms, seeds)
-    table, valid, test = (with_codes(path, vqgan, device) for path in (table, valid, test or valid))
+    tokenizer = FrozenTokenizer.load(vqgan)
+    table, valid, test = (
+        with_codes(path, tokenizer, device) for path in (table, valid, test or valid)
+    )
     tables = {"train": table, "valid": valid, "test": test}
     shared = {"vqgan": vqgan, "device": device, "overwrite": overwrite}
     measured: dict[str, list[dict[str, Floats]]] = {arm: [] for arm in arms}

@@ -12,7 +12,8 @@ from artist.evaluation.image_sets import Picture, PictureSet
 from artist.evaluation.intervals import group_of_rows
 from artist.evaluation.likelihood import without_entities
 from artist.evaluation.results import Sources
-from artist.formats.model_folder import IMAGE_TOKENIZER_FOLDER, Model, load_model, read_seen
+from artist.formats.image_tokenizer_folder import FrozenTokenizer
+from artist.formats.model_folder import Model, load_model, read_seen
 from artist.generation.predict import entity_vectors
 from artist.tables.encode import with_codes
 from artist.tables.lattice_rows import Rows, check_table, open_lattice, read_rows, rows_from_table
@@ -66,6 +67,12 @@ class Inputs:
         """Names of its graph's entities, by id."""
         return open_names(self.sources.kg / ENTITY_NAMES) if self.sources.kg else []
 
+    def _tokenizer(self) -> FrozenTokenizer:
+        """Return the image tokenizer of the model."""
+        assert self.sources.model is not None
+        model = self.model.image_tokenizer
+        return FrozenTokenizer(model, model.fingerprint(), self.sources.model)
+
     @cached_property
     def rows(self) -> Rows:
         """The table's captions with the model's codes; without entities where it has no graph."""
@@ -73,9 +80,7 @@ class Inputs:
         assert self.sources.model is not None
         model, gpt = self.model, self.model.gpt.config
         rows = read_rows(
-            with_codes(
-                self.sources.table, self.sources.model / IMAGE_TOKENIZER_FOLDER, self.device.type
-            ),
+            with_codes(self.sources.table, self._tokenizer(), self.device.type),
             text_len=gpt.text_len,
             pad_id=model.tokenizer.pad_id,
             max_entities=gpt.max_entities,

@@ -1,6 +1,7 @@
 """Image tokenizers on disk: a folder with `config.json` and `model.safetensors`."""
 
 import json
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -16,6 +17,27 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 # `model_type` in `config.json` -> module and class. Names, not imports: rooms above add theirs.
 IMAGE_TOKENIZERS = {"vqgan": ("artist.models.vqgan", "VQGAN")}
+
+
+@dataclass(frozen=True)
+class FrozenTokenizer:
+    """An image tokenizer whose weights no longer change, loaded and hashed once.
+
+    Attributes:
+        model: The tokenizer, in eval mode.
+        fingerprint: Of the model; names the codes that it makes.
+        source: Path it was loaded from.
+    """
+
+    model: ImageTokenizer
+    fingerprint: str
+    source: Path
+
+    @classmethod
+    def load(cls, path: Path) -> "FrozenTokenizer":
+        """Load a tokenizer as `load_image_tokenizer` does."""
+        model = load_image_tokenizer(path)
+        return cls(model, model.fingerprint(), path)
 
 
 def save_image_tokenizer(folder: Path, tokenizer: ImageTokenizer) -> None:

@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from artist.device import choose_device
-from artist.formats.image_tokenizer_folder import load_image_tokenizer
+from artist.formats.image_tokenizer_folder import FrozenTokenizer
 from artist.models.image_tokenizer import ImageTokenizer, channels_last, from_uint8
 from data import schema
 from data.errors import ConfigError, InputError, RowError, SchemaError
@@ -123,7 +123,7 @@ def encode_table(
     table: Path,
     out: Path,
     *,
-    vqgan: Path,
+    vqgan: Path | FrozenTokenizer,
     device: str = "auto",
     batch_size: int = 32,
     resize: str = "antialias",
@@ -139,7 +139,8 @@ def encode_table(
     Args:
         table: A lattice table with an `image` column, or a folder of its shards.
         out: The table to write.
-        vqgan: A VQGAN folder or taming-transformers checkpoint.
+        vqgan: Folder of an image tokenizer or taming-transformers checkpoint, or the loaded
+            tokenizer.
         device: `auto`, `cpu` or `cuda`.
         batch_size: Images that go through the encoder at once.
         resize: How images get the VQGAN's size: `antialias`, or `easynlp`, the released code's way
@@ -162,8 +163,8 @@ def encode_table(
             f"{table} has no images to encode. Build it with `cli.py lattice build` from a TSV "
             "whose third column is a base64 image."
         )
-    model = load_image_tokenizer(vqgan)
-    made_by = model.fingerprint()
+    tokenizer = vqgan if isinstance(vqgan, FrozenTokenizer) else FrozenTokenizer.load(vqgan)
+    model, made_by = tokenizer.model, tokenizer.fingerprint
     with Run.open(
         out,
         kind="codes",
@@ -286,26 +287,26 @@ def _said(versions: Versions | None) -> dict[str, Any]:
     return {"versions": asdict(versions)} if versions and versions.count > 1 else {}
 
 
-def with_codes(table: Path, vqgan: Path, device: str) -> Path:
-    """The table itself if it holds this VQGAN's codes, else its encoded companion.
+def with_codes(table: Path, tokenizer: FrozenTokenizer, device: str) -> Path:
+    """Return the table itself if it holds the codes of this tokenizer, else its encoded companion.
 
-    The companion is `<table>.codes-<VQGAN>.parquet` beside it; it is made if it is not there.
+    The companion is `<table>.codes-<fingerprint>.parquet` next to it; it is made if missing.
 
     Raises:
-        SchemaError: The codes in the table are another VQGAN's.
+        SchemaError: The table holds the codes of another tokenizer.
     """
     found = schema.open_shards(table, schema.LATTICE, [schema.CODES]).schema_arrow
-    made_by = load_image_tokenizer(vqgan).fingerprint()
+    made_by = tokenizer.fingerprint
     if schema.CODES.name not in found.names:
         encoded = codes_beside(table, made_by)
-        report = encode_table(table, encoded, vqgan=vqgan, device=device)
+        report = encode_table(table, encoded, vqgan=tokenizer, device=device)
         if not report.already_done:
             _log.info("%s", report)
         return encoded
     if schema.table_metadata(found).get("vqgan_fingerprint") != made_by:
         raise SchemaError(
-            f"{table} holds codes of another VQGAN than {vqgan}. Encode the images again with "
-            "`cli.py artist encode`."
+            f"{table} holds codes of another image tokenizer than {tokenizer.source}. Encode the "
+            "images again with `cli.py artist encode`."
         )
     return table
 

@@ -39,8 +39,13 @@ class Batch(NamedTuple):
     codes: Tensor
     entities: Entities
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of the batch."""
+        return len(self.bert_ids)
+
     def to(self, device: torch.device) -> "Batch":
-        """The same on another device."""
+        """Return the batch on another device."""
         ids, codes = (t.to(device, non_blocking=True) for t in (self.bert_ids, self.codes))
         return Batch(ids, codes, self.entities.to(device))
 

@@ -1,8 +1,8 @@
-"""The checkpoints of an unfinished training: complete, atomic, the last few of them, and the best.
+"""The checkpoints of an unfinished training: the last few complete ones, and the best weights.
 
-`checkpoints/step-00001000.pt` holds everything a run needs to go on; `checkpoints/best-00000800.pt`
-the averaged weights that had the lowest validation loss so far. Each appears under its name when it
-is whole. All files are read by `weights_only=True`.
+`checkpoints/step-00001000.pt` holds everything that a run needs to continue;
+`checkpoints/best-00000800.pt` the weights with the lowest validation loss so far. Files are written
+atomically and read with `weights_only=True`.
 """
 
 import logging
@@ -20,19 +20,19 @@ log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 
 
-class Snapshots:
+class Checkpoints:
     """The checkpoints in a run's folder.
 
     Args:
-        folder: The run's.
-        keep: How many complete ones stay.
+        folder: Folder of the run.
+        keep: Number of complete checkpoints that are kept.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder / FOLDER, keep
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write a complete checkpoint; drop the oldest above `keep`, and bests nobody needs."""
+        """Write a complete checkpoint; remove the oldest above `keep`."""
         self._write("step", step, state)
         kept = self._steps("step")[-self.keep :]
         bests = self._steps("best")
@@ -43,39 +43,39 @@ class Snapshots:
                 self._path(kind, other).unlink()
 
     def save_best(self, step: int, weights: dict[str, Tensor]) -> None:
-        """Write the weights that are the best so far."""
+        """Write the best weights so far."""
         self._write("best", step, weights)
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The newest checkpoint that can be read, if there is one; what is newer is removed."""
+        """Return the newest readable checkpoint, if any; remove newer files."""
         for step in reversed(self._steps("step")):
             path = self._path("step", step)
             try:
                 state = self.read(step, device)
-            except Exception as error:  # a damaged file raises whatever its bytes lead to
-                log.warning("%s cannot be read (%s); trying the one before.", path, error)
+            except Exception as error:  # a damaged file can raise anything
+                log.warning("%s cannot be read (%s); trying an earlier one.", path, error)
                 path.unlink()
                 continue
             for later in self._steps("best"):
-                if later > step:  # of steps that will be done again
+                if later > step:  # of steps that will be repeated
                     self._path("best", later).unlink()
             return state
         return None
 
     def read(self, step: int, device: torch.device) -> dict[str, Any]:
-        """The checkpoint of a step, which is there and whole."""
+        """Return the checkpoint of a step, which must exist."""
         path = self._path("step", step)
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         return state
 
     def load_best(self, step: int, device: torch.device) -> dict[str, Tensor]:
-        """The best weights, which are those of `step`."""
+        """Return the best weights, those of `step`."""
         path = self._path("best", step)
         weights: dict[str, Tensor] = torch.load(path, map_location=device, weights_only=True)
         return weights
 
     def clear(self) -> None:
-        """Remove all of them."""
+        """Remove all checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, kind: str, step: int, state: dict[str, Any]) -> None:
@@ -87,5 +87,5 @@ class Snapshots:
         return self.folder / f"{kind}-{step:08d}.pt"
 
     def _steps(self, kind: str) -> list[int]:
-        """The steps of the files of a kind, in order."""
+        """Return the steps of the files of a kind, in ascending order."""
         return sorted(int(p.stem.rpartition("-")[2]) for p in self.folder.glob(f"{kind}-*.pt"))

@@ -37,7 +37,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ema_decay": 0.0,
     },
 }
-_HOW_NOT_WHAT = (
+# These change how a run is done, not what it learns.
+_NOT_LEARNING = (
     "micro_batch_size",
     "checkpoint_activations",
     "compile",
@@ -146,7 +147,7 @@ class TrainConfig:
     @property
     def learning(self) -> dict[str, Any]:
         """The settings that shape what is learned; with others it would be another run."""
-        return {k: v for k, v in asdict(self).items() if k not in _HOW_NOT_WHAT}
+        return {k: v for k, v in asdict(self).items() if k not in _NOT_LEARNING}
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -204,8 +205,12 @@ class VQGANTrainConfig:
         flip: Whether half of the images are mirrored while training.
         valid_share: Share of the images held out (at most 256) where no others are given.
         checkpoint_seconds: Time between two checkpoints.
-        precision: `auto`, `bf16` or `fp32`.
+        precision: `auto`, `bf16`, `fp16` (on a GPU) or `fp32`.
         seed: Of everything.
+        validations: Measurements on held-out images per run, evenly spaced.
+        keep_checkpoints: Checkpoints that are kept while the run is unfinished.
+        preview_every: Steps between two grids of reconstructions; None means off.
+        tensorboard: Write event files as well.
     """
 
     preset: str = "small"
@@ -227,6 +232,18 @@ class VQGANTrainConfig:
     precision: str = "auto"
     seed: int = 0
 
+    validations: int = 5
+    keep_checkpoints: int = 1
+    preview_every: int | None = None
+    tensorboard: bool = False
+
+    @property
+    def learning(self) -> dict[str, Any]:
+        """The settings that shape what is learned; with others it would be another run."""
+        without = set(_NOT_LEARNING) | {"validations"}
+        without.discard("checkpoint_seconds")  # manifests of the first version hold it
+        return {k: v for k, v in asdict(self).items() if k not in without}
+
     def __post_init__(self) -> None:
         if self.preset not in VQGAN_PRESETS:
             raise ConfigError(
@@ -234,9 +251,10 @@ class VQGANTrainConfig:
             )
         if self.downsample not in (4, 8, 16):
             raise ConfigError(f"downsample={self.downsample}: use 4, 8 or 16.")
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        for name in ("steps", "batch_size", "validations", "keep_checkpoints", "preview_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} must be at least 1.")
         for name in ("plain_share", "adversarial_start", "valid_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must lie in [0, 1).")

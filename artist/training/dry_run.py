@@ -1,7 +1,7 @@
-"""A dry run: everything is loaded and two steps are taken, to see whether and how long it will go.
+"""Dry runs: load everything, take two steps, and report the memory and time of the whole run.
 
-Of the tables only the rows of those steps are read (and encoded), into a temporary folder, so that
-it is quick whatever their size; nothing else is written.
+Only the rows of those steps are read (and encoded), into a temporary folder, so a dry run is quick
+for tables of any size. Nothing else is written.
 """
 
 import shutil
@@ -14,54 +14,57 @@ from typing import NamedTuple
 import pyarrow as pa
 import torch
 
-from artist.formats.image_tokenizer_folder import load_image_tokenizer
-from artist.models.image_tokenizer import ImageTokenizer
+from artist.formats.image_tokenizer_folder import FrozenTokenizer
+from artist.models.perceptual import load_vgg
 from artist.tables.encode import codes_beside, encode_table
 from artist.tables.lattice_rows import open_lattice
-from artist.training.config import TrainConfig
-from artist.training.finetune import Trainer
+from artist.training.config import TrainConfig, VQGANTrainConfig
+from artist.training.gpt_task import GPTTask
 from artist.training.memory import advice_on_memory, peak_bytes
-from artist.training.process_group import join
-from artist.training.training_inputs import load_materials
-from artist.training.validation import row_losses
+from artist.training.process_group import ProcessGroup, process_group
+from artist.training.task import Task
+from artist.training.train_vqgan import load_images
+from artist.training.trainer import Trainer, TrainerConfig
+from artist.training.training_inputs import load_training_inputs
+from artist.training.vqgan_task import VQGANTask
 from data.schema import CODES, table_writer
 from data.tokenizer import tokenizer_folder
 
 _STEPS = 2
 _VALID_ROWS = 128  # at most
-_STATES = 4  # numbers a checkpoint holds for each parameter: it, its average, and AdamW's two
+_STATES = 4  # numbers per parameter in a checkpoint: the weight, its average, and AdamW's two
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rehearsal:
-    """What a training will take.
+class DryRunReport:
+    """Memory and time that a training will take.
 
     Attributes:
         parameters: Of the model.
-        rows: Of the table.
-        valid_rows: Of the validation table.
-        steps_per_epoch: Of the whole table.
+        rows: Rows of the table; None where they are not counted without reading all of it.
+        valid_rows: Rows of the validation table, likewise.
+        steps_per_epoch: Of the whole table; None where rows are drawn with replacement.
         total_steps: Of the whole run.
-        batch_size: Captions a step.
-        step_seconds: Of the second step; the first one warms up.
-        validation_seconds: Of one validation.
-        encoding_seconds: Of the images that are not encoded yet.
-        whole_seconds: Of the run, encoding included.
-        peak_bytes: The most memory so far: tensors on a GPU, the process on a CPU.
+        batch_size: Rows per step.
+        step_seconds: Duration of the second step; the first one warms up.
+        validation_seconds: Duration of one validation.
+        encoding_seconds: Duration of encoding the images that are not encoded yet.
+        whole_seconds: Duration of the run, encoding included.
+        peak_bytes: Peak memory so far: of tensors on a GPU, of the process on a CPU.
         on_gpu: Which of the two.
-        checkpoint_bytes: Of one checkpoint.
-        seconds: Of the rehearsal.
+        checkpoint_bytes: Size of a checkpoint.
+        seconds: Duration of the dry run.
     """
 
     parameters: int
-    rows: int
-    valid_rows: int
-    steps_per_epoch: int
+    rows: int | None
+    valid_rows: int | None
+    steps_per_epoch: int | None
     total_steps: int
     batch_size: int
     step_seconds: float
     validation_seconds: float
-    encoding_seconds: float
+    encoding_seconds: float = 0.0
     whole_seconds: float
     peak_bytes: int
     on_gpu: bool
@@ -70,22 +73,30 @@ class Rehearsal:
 
     def __str__(self) -> str:
         where = "on the GPU" if self.on_gpu else "resident"
-        lines = [
-            f"{self.parameters / 1e6:.1f} M parameters; {self.rows} rows, {self.valid_rows} for "
-            f"validation; {self.steps_per_epoch} steps an epoch, {self.total_steps} in all.",
-            f"A step of {self.batch_size} captions takes {_time(self.step_seconds)} "
+        lines = [f"{self.parameters / 1e6:.1f} M parameters; "]
+        if self.steps_per_epoch is not None:
+            lines[0] += (
+                f"{self.rows} rows, {self.valid_rows} for validation; {self.steps_per_epoch} steps "
+                f"per epoch, {self.total_steps} in total."
+            )
+        else:
+            lines[0] += f"{self.total_steps} steps."
+        lines += [
+            f"A step of {self.batch_size} images takes {_duration(self.step_seconds)} "
             f"({self.batch_size / self.step_seconds:.1f} images/s), a validation "
-            f"{_time(self.validation_seconds)}.",
+            f"{_duration(self.validation_seconds)}.",
             f"Peak memory {self.peak_bytes / 2**30:.2f} GiB {where}; a checkpoint takes "
             f"{self.checkpoint_bytes / 2**30:.2f} GiB of disk.",
         ]
         if self.encoding_seconds:
-            lines.append(f"Encoding the images comes first: {_time(self.encoding_seconds)}, once.")
-        lines.append(f"The whole run will take about {_time(self.whole_seconds)}.")
+            lines.append(
+                f"Encoding the images first takes {_duration(self.encoding_seconds)}, once."
+            )
+        lines.append(f"The whole run will take about {_duration(self.whole_seconds)}.")
         return "\n".join([*lines, "Nothing was written."])
 
 
-def rehearse(
+def dry_run_finetune(
     table: Path,
     *,
     valid: Path,
@@ -94,80 +105,172 @@ def rehearse(
     config: TrainConfig,
     init: Path | None = None,
     device: str = "auto",
-) -> Rehearsal:
-    """Load everything that `finetune` would, take two steps, and say what the run will take.
+) -> DryRunReport:
+    """Load everything that `finetune` would, take two steps, and report what the run will take.
 
     Args:
         table: As for `artist.training.finetune.finetune`; so are the others.
         valid: Validation table.
         kg: KG folder.
-        vqgan: VQGAN folder or checkpoint.
+        vqgan: Folder of an image tokenizer, or a checkpoint.
         config: How to train.
-        init: A model folder to begin with.
+        init: Model folder to start from.
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        ToolkitError: What `finetune` would say of its inputs; or memory ran out.
+        ToolkitError: What `finetune` would report about its inputs; or memory ran out.
     """
     began = time.monotonic()
-    with join(device) as team, tempfile.TemporaryDirectory() as temporary:
-        image_tokenizer, folder = load_image_tokenizer(vqgan), Path(temporary)
+    with process_group(device) as processes, tempfile.TemporaryDirectory() as temporary:
+        tokenizer, folder = FrozenTokenizer.load(vqgan), Path(temporary)
         sample, valid_sample = (
-            _sample(source, most, folder / name, image_tokenizer, vqgan, device)
+            _sample(source, most, folder / name, tokenizer, device)
             for name, source, most in (
                 ("train", table, _STEPS * config.batch_size),
                 ("valid", valid, _VALID_ROWS),
             )
         )
-        tables = (sample.path, valid_sample.path)
-        materials = load_materials(
-            *tables,
+        inputs = load_training_inputs(
+            sample.path,
+            valid_sample.path,
             kg=kg,
-            image_tokenizer=image_tokenizer,
+            image_tokenizer=tokenizer.model,
             config=config,
             init=init,
             called=(table, valid),
         )
-        if team.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(team.device)
-        with advice_on_memory(config, team.size, "Nothing was written."):
-            trainer = Trainer(
-                materials.gpt.to(team.device),
-                materials.train,
-                materials.valid,
-                replace(config, epochs=1, max_steps=_STEPS, tensorboard=False),
-                folder=folder,
-                pad_id=materials.tokenizer.pad_id,
-                team=team,
-            )
-            step_seconds = trainer.take_steps(_STEPS)[-1]
-            validation = _seconds_a_row(trainer) * valid_sample.rows_of_all / team.size
-        size = trainer.feed.size
-        steps_per_epoch = max(1, sample.rows_of_all // size)
+        task = GPTTask(
+            inputs.gpt.to(processes.device),
+            inputs.train,
+            inputs.valid,
+            replace(config, epochs=1, max_steps=_STEPS),
+            pad_id=inputs.tokenizer.pad_id,
+            processes=processes,
+        )
+        measured = _measure(task, config, folder, processes)
+        validation = measured.validation_seconds / len(task.valid.rows) * valid_sample.rows_of_all
+        steps_per_epoch = max(1, sample.rows_of_all // task.batch_size)
         total = min(config.epochs * steps_per_epoch, config.max_steps or 1 << 62)
-        parameters = sum(p.numel() for p in materials.gpt.parameters())
         encoding = sample.encoding_seconds + valid_sample.encoding_seconds
-        training = total * step_seconds + min(config.validations, total) * validation
-        return Rehearsal(
-            parameters=parameters,
+        return _report(
+            task,
+            processes,
+            measured,
+            began,
+            total_steps=total,
+            validations=config.validations,
+            validation_seconds=validation,
             rows=sample.rows_of_all,
             valid_rows=valid_sample.rows_of_all,
             steps_per_epoch=steps_per_epoch,
-            total_steps=total,
-            batch_size=size,
-            step_seconds=step_seconds,
-            validation_seconds=validation,
             encoding_seconds=encoding,
-            whole_seconds=encoding + training,
-            peak_bytes=peak_bytes(team.device),
-            on_gpu=team.device.type == "cuda",
-            checkpoint_bytes=4 * _STATES * parameters,
-            seconds=time.monotonic() - began,
         )
 
 
+def dry_run_vqgan(
+    table: Path,
+    *,
+    config: VQGANTrainConfig,
+    valid: Path | None = None,
+    vgg: Path | None = None,
+    device: str = "auto",
+) -> DryRunReport:
+    """Load what `train_vqgan` would for two steps, take them, and report what the run will take.
+
+    Args:
+        table: As for `artist.training.train_vqgan.train_vqgan`; so are the others.
+        config: What to train, and how.
+        valid: Images to measure on.
+        vgg: Weights of VGG16.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ToolkitError: What `train_vqgan` would report about these images; or memory ran out.
+    """
+    began = time.monotonic()
+    with process_group(device) as processes, tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        limit = _STEPS * config.batch_size + _VALID_ROWS
+        images = load_images(processes, table, valid, folder, config, limit)
+        task = VQGANTask(
+            images.pixels,
+            images.train_rows,
+            images.held_out,
+            replace(config, plain_share=0.0),  # steps with the codebook are the slower ones
+            processes=processes,
+            perceptual=load_vgg(vgg) if vgg is not None else None,
+        )
+        measured = _measure(task, config, folder, processes)
+        return _report(
+            task,
+            processes,
+            measured,
+            began,
+            total_steps=config.steps,
+            validations=config.validations,
+            validation_seconds=measured.validation_seconds,
+        )
+
+
+class _Measured(NamedTuple):
+    """Durations in seconds."""
+
+    step_seconds: float
+    validation_seconds: float
+
+
+def _measure(
+    task: Task, config: TrainConfig | VQGANTrainConfig, folder: Path, processes: ProcessGroup
+) -> _Measured:
+    """Take two steps and validate once."""
+    if processes.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(processes.device)
+    settings = replace(TrainerConfig.of(config, _STEPS), tensorboard=False)
+    with advice_on_memory(task.memory_advice, "Nothing was written."):
+        trainer = Trainer(task, settings, folder=folder, processes=processes)
+        step_seconds = trainer.take_steps(_STEPS)[-1]
+        began = time.monotonic()
+        task.validate(_STEPS + 1, trainer.dtype)
+    return _Measured(step_seconds, time.monotonic() - began)
+
+
+def _report(
+    task: Task,
+    processes: ProcessGroup,
+    measured: _Measured,
+    began: float,
+    *,
+    total_steps: int,
+    validations: int,
+    validation_seconds: float,
+    rows: int | None = None,
+    valid_rows: int | None = None,
+    steps_per_epoch: int | None = None,
+    encoding_seconds: float = 0.0,
+) -> DryRunReport:
+    parameters = sum(p.numel() for p in task.model.parameters())
+    training = total_steps * measured.step_seconds
+    training += min(validations, total_steps) * validation_seconds
+    return DryRunReport(
+        parameters=parameters,
+        rows=rows,
+        valid_rows=valid_rows,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        batch_size=task.batch_size,
+        step_seconds=measured.step_seconds,
+        validation_seconds=validation_seconds,
+        encoding_seconds=encoding_seconds,
+        whole_seconds=encoding_seconds + training,
+        peak_bytes=peak_bytes(processes.device),
+        on_gpu=processes.device.type == "cuda",
+        checkpoint_bytes=4 * _STATES * parameters,
+        seconds=time.monotonic() - began,
+    )
+
+
 class _Sample(NamedTuple):
-    """A table of the first rows of another: how many that has, how long its encoding will take."""
+    """A table of the first rows of another, the rows of that one, and the time to encode them."""
 
     path: Path
     rows_of_all: int
@@ -175,10 +278,10 @@ class _Sample(NamedTuple):
 
 
 def _sample(
-    source: Path, most: int, path: Path, image_tokenizer: ImageTokenizer, vqgan: Path, device: str
+    source: Path, most: int, path: Path, tokenizer: FrozenTokenizer, device: str
 ) -> _Sample:
-    """The first rows of a table as one of its own, with codes."""
-    beside = codes_beside(source, image_tokenizer.fingerprint())
+    """Write the first rows of a table as a table of its own, with codes."""
+    beside = codes_beside(source, tokenizer.fingerprint)
     shards = open_lattice(beside if beside.exists() else source)
     rows = min(most, shards.num_rows)
     with table_writer(path, shards.schema_arrow) as writer:
@@ -193,19 +296,12 @@ def _sample(
     if CODES.name in shards.schema_arrow.names:
         return _Sample(path, shards.num_rows, 0.0)
     encoded = path.with_name(f"{path.name}.codes")
-    report = encode_table(path, encoded, vqgan=vqgan, device=device)
+    report = encode_table(path, encoded, vqgan=tokenizer, device=device)
     return _Sample(encoded, shards.num_rows, report.seconds / rows * shards.num_rows)
 
 
-def _seconds_a_row(trainer: Trainer) -> float:
-    """For one validation row."""
-    began = time.monotonic()
-    row_losses(trainer.gpt, trainer.valid, dtype=trainer.dtype)
-    return (time.monotonic() - began) / len(trainer.valid.rows)
-
-
-def _time(seconds: float) -> str:
-    """Seconds for a person: `0.35 s`, `2 min`, `5 h 10 min`."""
+def _duration(seconds: float) -> str:
+    """Format seconds for a person: `0.35 s`, `2 min`, `5 h 10 min`."""
     if seconds < 120:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,10 +1,10 @@
-"""The batches of each step, made by a thread while the model works on those before.
+"""The batches of each step, assembled by a thread while the model computes the step before.
 
     B batch_size, over all processes
 
-What a step gets follows from the seed and the step's number alone: which rows, in which order,
-which of their captions are dropped, which versions of their images. It does not depend on the
-number of processes, each of which takes its slice of the step's rows.
+The rows of a step, their order, the dropped captions and the versions of the images depend on the
+seed and the number of the step only. They do not depend on the number of processes, each of which
+takes its part of the step's rows.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,40 +18,42 @@ from torch import Tensor
 from artist.models.fusion import Entities
 from artist.tables.lattice_rows import Batch, Batches
 from artist.training.config import TrainConfig
-from artist.training.process_group import Team
+from artist.training.process_group import ProcessGroup
 from data.errors import ConfigError
 from data.seeds import stream
 
 
-class Feed:
-    """Gives each step its batches.
+class Loader:
+    """Returns the batches of each step, assembled one step ahead.
 
     Args:
         batches: The table.
         config: Batch sizes, caption dropout, seed.
-        team: Who takes which share.
-        pad_id: The BERT id of [PAD], which fills the empty caption.
+        processes: The processes that share the rows of a step.
+        pad_id: BERT id of [PAD], which fills the empty caption.
 
     Raises:
-        ConfigError: A step's rows cannot be split evenly over the processes.
+        ConfigError: The rows of a step cannot be split evenly over the processes.
     """
 
-    def __init__(self, batches: Batches, config: TrainConfig, team: Team, pad_id: int) -> None:
-        self.batches, self.config, self.team, self.pad_id = batches, config, team, pad_id
+    def __init__(
+        self, batches: Batches, config: TrainConfig, processes: ProcessGroup, pad_id: int
+    ) -> None:
+        self.batches, self.config, self.processes, self.pad_id = batches, config, processes, pad_id
         self.size = min(config.batch_size, len(batches.rows))
-        if self.size % team.size:
+        if self.size % processes.size:
             raise ConfigError(
-                f"{self.size} rows a step cannot be split evenly over {team.size} processes. Set "
-                f"--batch-size to a multiple of {team.size}, at most the table's "
-                f"{len(batches.rows)} rows."
+                f"{self.size} rows per step cannot be split evenly over {processes.size} "
+                f"processes. Set --batch-size to a multiple of {processes.size}, at most "
+                f"{len(batches.rows)}, the rows of the table."
             )
         self.steps_per_epoch = len(batches.rows) // self.size
         self._order: tuple[int, NDArray[np.int64]] | None = None
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._ahead: tuple[int, Future[list[Batch]]] | None = None
 
     def get(self, step: int) -> list[Batch]:
-        """This process's micro-batches of a step, on the CPU."""
+        """Return this process's micro-batches of a step, on the CPU."""
         expected, future = self._ahead or (None, None)
         found = future.result() if future else []
         if expected != step:
@@ -60,11 +62,11 @@ class Feed:
         return found
 
     def make(self, step: int) -> list[Batch]:
-        """`get`, here and now."""
+        """Assemble the micro-batches of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, self.batches.epoch_order(self.config.seed, epoch))
-        share = self.team.part(self.size)
+        share = self.processes.shard(self.size)
         chosen = self._order[1][place * self.size : (place + 1) * self.size][share]
         dropped = self._dropped(step)[share]
         micro = self.config.micro_batch_size or len(chosen)
@@ -73,15 +75,15 @@ class Feed:
             part = slice(begin, begin + micro)
             batch = self.batches.get(chosen[part], epoch)
             batch = without_captions(batch, dropped[part], self.pad_id)
-            made.append(batch.pinned() if self.team.device.type == "cuda" else batch)
+            made.append(batch.pinned() if self.processes.device.type == "cuda" else batch)
         return made
 
     def _dropped(self, step: int) -> Tensor:
-        """Which captions of a step are left empty: (B,)."""
+        """Return which captions of a step are replaced by the empty one: (B,)."""
         generator = torch.Generator().manual_seed(stream(self.config.seed, "captions", step))
         return torch.rand(self.size, generator=generator) < self.config.caption_dropout
 
-    def __enter__(self) -> "Feed":
+    def __enter__(self) -> "Loader":
         return self
 
     def __exit__(
@@ -94,7 +96,7 @@ class Feed:
 
 
 def without_captions(batch: Batch, dropped: Tensor, pad_id: int) -> Batch:
-    """The batch with those captions (B,) replaced by the empty one, which has no entities."""
+    """Return the batch with the marked captions (B,) empty and without entities."""
     if not dropped.any():
         return batch
     entities = batch.entities

@@ -1,4 +1,4 @@
-"""How much memory a training took, and what to lower when it was too much."""
+"""Peak memory of a training, and advice when memory runs out."""
 
 import resource
 import sys
@@ -14,7 +14,7 @@ _SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory that tensors took on a GPU, or this process on a CPU."""
+    """Return the peak memory of tensors on a GPU, or of this process on a CPU, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
@@ -22,7 +22,7 @@ def peak_bytes(device: torch.device) -> int:
 
 
 @contextmanager
-def advice_on_memory(config: TrainConfig, processes: int, where: str) -> Iterator[None]:
+def advice_on_memory(advice: str, where: str) -> Iterator[None]:
     """Turn running out of memory into a line that says which option to lower, in order.
 
     Raises:
@@ -35,13 +35,11 @@ def advice_on_memory(config: TrainConfig, processes: int, where: str) -> Iterato
         if type(error) is RuntimeError and not any(sign in text.lower() for sign in _SIGNS):
             raise
         reason = (text.splitlines() or ["no more memory"])[0].strip().rstrip(".")
-        raise ToolkitError(
-            f"out of memory ({reason}). {what_to_lower(config, processes)} {where}"
-        ) from None
+        raise ToolkitError(f"out of memory ({reason}). {advice} {where}") from None
 
 
 def what_to_lower(config: TrainConfig, processes: int = 1) -> str:
-    """The options that need less memory, those that cost least first."""
+    """Return the options that reduce the memory of a GPT's training, the cheapest first."""
     steps = []
     micro = config.micro_batch_size or max(1, config.batch_size // processes)
     if micro > 1:

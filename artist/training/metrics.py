@@ -1,11 +1,13 @@
-"""What a training tells while it runs: a bar, `metrics.jsonl`, TensorBoard, and a plot at its end.
+"""The metrics of a training: a progress bar, `metrics.jsonl`, TensorBoard, and a plot at its end.
 
-`metrics.jsonl` has two kinds of lines. Those with `valid_loss` are validations; their `train_loss`
-is the mean since the validation before. The others, about 200 in a run, tell of the steps since the
-one before: `train_loss`, `learning_rate`, `gradient_norm`, `images_per_second`.
+`metrics.jsonl` has two kinds of lines. Validations hold `valid_loss` (GPT) or `psnr` (VQGAN); their
+`train_loss` is the mean since the previous validation. The other lines, about 200 per run, are
+means over the steps since the previous one: `train_loss`, `learning_rate`, `gradient_norm`,
+`images_per_second`.
 """
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from functools import partial
@@ -23,24 +25,26 @@ from data.runs import atomic
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+log = logging.getLogger(__name__)
+
 METRICS = "metrics.jsonl"
 PLOT = "loss.svg"
 TENSORBOARD = "tensorboard"
-_LINES = 200  # of steps in a run
+_LINES = 200  # per run, besides validations
 
 
-class Journal:
-    """Keeps what the steps report until it is time to write it.
+class MetricsLogger:
+    """Collects the metrics of the steps and writes them at intervals.
 
     Args:
-        folder: The run's.
-        total_steps: Of the whole run.
+        folder: Folder of the run.
+        total_steps: Steps of the whole run.
         images_per_step: Over all processes.
         tensorboard: Write event files as well.
-        quiet: Say and write nothing (all processes but the first).
+        quiet: Print and write nothing (all processes but the leader).
 
     Raises:
-        ConfigError: TensorBoard is asked for and not installed.
+        ConfigError: TensorBoard is requested and not installed.
     """
 
     def __init__(
@@ -57,14 +61,15 @@ class Journal:
         self.every = max(1, math.ceil(total_steps / _LINES))
         self.recent: list[tuple[float, float]] = []  # loss and gradient norm since the last line
         self.losses: list[float] = []  # since the last validation
-        self.best = math.inf
+        self.learning_rate = math.nan
+        self.shown: dict[str, str] = {}  # further values of the bar
         self._timed, self._seconds = 0, 0.0  # steps since the last line, in this process
         self._open_board = _board_maker(folder / TENSORBOARD) if tensorboard and not quiet else None
         self._board: Any = None
         self._bar: Any = None
 
     def start(self, step: int) -> None:
-        """Begin at a step: lines of later ones, from a run that was killed, are forgotten."""
+        """Start at a step; remove the lines of later steps, left by a killed run."""
         if not self.quiet and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             with atomic(self.path) as file:
@@ -81,15 +86,15 @@ class Journal:
             self._board = self._open_board(purge_step=step)
 
     def step(self, step: int, loss: float, norm: float, rate: float, seconds: float) -> None:
-        """Note a step that was taken, and how long it took."""
+        """Record a step: loss, gradient norm, learning rate and duration in seconds."""
         self.losses.append(loss)
+        self.learning_rate = rate
         self.recent.append((loss, norm))
         self._timed += 1
         self._seconds += seconds
         if self._bar is not None:
-            said = {"step": step, "loss": f"{loss:.3f}", "lr": f"{rate:.1e}"}
-            said |= {"valid": f"{self.best:.3f}"} if math.isfinite(self.best) else {}
-            self._bar.set_postfix(said, refresh=False)
+            shown = {"step": step, "loss": f"{loss:.3f}", "lr": f"{rate:.1e}", **self.shown}
+            self._bar.set_postfix(shown, refresh=False)
             self._bar.update(self.images_per_step)
         if step % self.every == 0:
             loss, norm = (float(v) for v in np.mean(self.recent, axis=0))
@@ -105,7 +110,7 @@ class Journal:
             self._timed, self._seconds = 0, 0.0
 
     def write(self, **values: float) -> None:
-        """A line of metrics; `step` is one of them."""
+        """Write a line of metrics; `step` is one of them."""
         if self.quiet:
             return
         with self.path.open("a", encoding="utf-8") as file:
@@ -114,21 +119,30 @@ class Journal:
             for name in values.keys() - {"step", "epoch", "seconds"}:
                 self._board.add_scalar(name, values[name], int(values["step"]))
 
-    def picture(self, step: int, pixels: "NDArray[np.uint8]") -> None:
-        """Show a picture (H, W, 3) in TensorBoard."""
+    def validation(self, step: int, measured: dict[str, float], **more: float) -> None:
+        """Write the line of a validation, and log it where there is no progress bar."""
+        name, value = next(iter(measured.items()))
+        self.shown = {name: f"{value:.3f}"}
+        self.write(step=step, **more, **measured)
+        if self._bar is not None and self._bar.disable and not self.quiet:
+            values = ", ".join(f"{name} {value:.4f}" for name, value in measured.items())
+            log.info("Step %d of %d: %s.", step, self.total_steps, values)
+
+    def image(self, step: int, pixels: "NDArray[np.uint8]") -> None:
+        """Write an image (H, W, 3) to TensorBoard."""
         if self._board is not None:
             self._board.add_image("previews", pixels, step, dataformats="HWC")
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must remember."""
-        return {"recent": self.recent, "losses": self.losses, "best": self.best}
+        """Return the state that a checkpoint stores."""
+        return {"recent": self.recent, "losses": self.losses, "shown": self.shown}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state()`."""
+        """Continue from `state()`."""
         self.recent = [(loss, norm) for loss, norm in state["recent"]]
-        self.losses, self.best = list(state["losses"]), state["best"]
+        self.losses, self.shown = list(state["losses"]), dict(state["shown"])
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "MetricsLogger":
         return self
 
     def __exit__(
@@ -144,7 +158,7 @@ class Journal:
 
 
 def _board_maker(folder: Path) -> Callable[..., Any]:
-    """Opens TensorBoard's event files, once the run is sure to begin."""
+    """Return a function that opens TensorBoard's event files when the run starts."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -156,7 +170,7 @@ def _board_maker(folder: Path) -> Callable[..., Any]:
 
 
 def _step_of(line: str) -> float:
-    """The step of a line; one that a killed run left half written comes after all others."""
+    """Return the step of a line; infinity for a line that a killed run left incomplete."""
     try:
         return int(json.loads(line)["step"])
     except ValueError:

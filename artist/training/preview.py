@@ -1,8 +1,8 @@
-"""Pictures of the same prompts at intervals, so that one can watch a model learn.
+"""Images of the same prompts at intervals, to follow a training.
 
-A grid has a column for each prompt. For held-out rows the first line is what the VQGAN makes of
-their real images, the best that could be drawn; the second line is drawn. `prompts.tsv` beside the
-grids says which prompt is where.
+A grid has a column per prompt. For held-out rows the first line shows their real images through the
+image tokenizer, the best that the model could generate; the second line is generated.
+`prompts.tsv` next to the grids lists the prompts in their order.
 """
 
 from pathlib import Path
@@ -23,32 +23,32 @@ from data.seeds import stream
 
 FOLDER = "previews"
 PROMPTS = "prompts.tsv"
-COUNT = 8  # of held-out rows that are drawn
-_GAP = 2  # pixels between pictures
+COUNT = 8  # held-out rows that are sampled
+_GAP = 2  # pixels between images
 
 
 class Preview:
-    """Draws the same prompts with the same random numbers each time.
+    """Samples the same prompts with the same random numbers each time.
 
     Args:
-        batches: The prompts; where they have codes, those are shown too.
+        batches: The prompts; rows with codes show their real images too.
         image_tokenizer: On the model's device, in eval mode.
-        folder: The run's.
-        seed: The run's.
+        folder: Folder of the run.
+        seed: Seed of the run.
     """
 
     def __init__(
         self, batches: Batches, image_tokenizer: ImageTokenizer, folder: Path, seed: int
     ) -> None:
-        self.folder, self.image_tokenizer = folder / FOLDER, image_tokenizer
+        self.folder, self.image_tokenizer = folder, image_tokenizer
         self.chosen = spread(len(batches.rows)) if batches.rows.codes.shape[1] else None
         chosen = self.chosen if self.chosen is not None else np.arange(len(batches.rows))
         self.batch = batches.get(chosen)
         self.prompts = [(batches.rows.idx[n], batches.rows.texts[n]) for n in chosen]
         self.seeds = [stream(seed, "preview", n) for n in range(len(chosen))]
 
-    def draw(self, gpt: GPT, step: int, dtype: torch.dtype) -> NDArray[np.uint8]:
-        """Write the grid of a step as a PNG; its pixels (H, W, 3)."""
+    def sample(self, gpt: GPT, step: int, dtype: torch.dtype) -> NDArray[np.uint8]:
+        """Write the grid of a step as a PNG; return its pixels (H, W, 3)."""
         training, device = gpt.training, next(gpt.parameters()).device
         batch = self.batch.to(device)
         gpt.eval()
@@ -62,29 +62,34 @@ class Preview:
         )
         gpt.train(training)
         lines = [codes] if self.chosen is None else [batch.codes, codes]
-        pixels = _grid([self._pictures(line) for line in lines])
-        self.folder.mkdir(exist_ok=True)
-        with atomic(self.folder / PROMPTS) as file:
+        pixels = _grid([self._images(line) for line in lines])
+        write_preview(self.folder, step, pixels)
+        with atomic(self.folder / FOLDER / PROMPTS) as file:
             file.writelines(f"{idx}\t{text}\n" for idx, text in self.prompts)
-        with atomic(self.folder / f"step-{step:08d}.png", "wb") as file:
-            file.write(encode_png(pixels, {"step": str(step)}))
         return pixels
 
     @torch.inference_mode()
-    def _pictures(self, codes: Tensor) -> NDArray[np.uint8]:
+    def _images(self, codes: Tensor) -> NDArray[np.uint8]:
         """Codes (B, L) -> pixels (B, H, W, 3)."""
         images = to_uint8(self.image_tokenizer.decode(codes))
         pixels: NDArray[np.uint8] = images.permute(0, 2, 3, 1).cpu().numpy()
         return pixels
 
 
+def write_preview(folder: Path, step: int, pixels: NDArray[np.uint8]) -> None:
+    """Write pixels (H, W, 3) as the preview of a step, into `previews/` of a run's folder."""
+    (folder / FOLDER).mkdir(exist_ok=True)
+    with atomic(folder / FOLDER / f"step-{step:08d}.png", "wb") as file:
+        file.write(encode_png(pixels, {"step": str(step)}))
+
+
 def spread(rows: int, count: int = COUNT) -> NDArray[np.int64]:
-    """Up to `count` row numbers, evenly over all."""
+    """Return up to `count` row numbers, evenly over all."""
     return np.linspace(0, rows - 1, min(count, rows)).astype(np.int64)
 
 
 def _grid(lines: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Lines of pictures (B, H, W, 3) as one, on white."""
+    """Join lines of images (B, H, W, 3) into one, on white."""
     framed = [
         np.pad(line, ((0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=255) for line in lines
     ]

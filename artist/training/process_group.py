@@ -1,19 +1,19 @@
-"""The processes that train one model together: who they are and what they tell each other.
+"""The processes that train one model together, and their collective operations.
 
-`torchrun` starts them and says in the environment who is who; a process that was started otherwise
-is a team of one, for which everything here does nothing. GPUs talk by NCCL, CPUs by gloo, and
-Python values always by gloo. This module knows nothing of models.
+`torchrun` starts the processes and sets their ranks in the environment. A process that was started
+otherwise forms a group of one, in which every operation here is a no-op. Tensors are exchanged by
+NCCL on GPUs and by gloo on CPUs, Python values always by gloo. Nothing here depends on models.
 """
 
 import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,24 +21,25 @@ from torch import Tensor
 
 from artist.device import choose_device
 from data.errors import ConfigError, ToolkitError
+from data.runs import Run
 
-# The others wait this long for the first process, which may have to encode the images first.
-_PATIENCE = timedelta(hours=4)
-# What gloo's errors say of a process that no longer answers.
-_GONE = ("Connection closed by peer", "Connection reset by peer", "gloo/transport")
+# The timeout of collectives: the leader may have to encode all images first.
+_TIMEOUT = timedelta(hours=4)
+# Parts of gloo's messages about a peer that no longer responds.
+_PEER_FAILURES = ("Connection closed by peer", "Connection reset by peer", "gloo/transport")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """This process among those that train together.
 
     Attributes:
-        device: Where its tensors live.
-        rank: Its number, 0 .. size - 1; number 0 alone writes.
-        size: How many there are.
+        device: Device of its tensors.
+        rank: Its number, 0 .. size - 1; rank 0, the leader, is the only one that writes.
+        size: Number of processes.
         local_rank: Its number on its machine.
     """
 
@@ -48,48 +49,51 @@ class Team:
     local_rank: int = 0
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this is the process that writes and reports."""
         return self.rank == 0
 
-    def share(self, value: T) -> T:
-        """The leader's value, whatever was given here."""
+    def broadcast(self, value: T) -> T:
+        """Return the leader's value, whatever was given here."""
         if self.size == 1:
             return value
         values = [value]
         dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
         return values[0]
 
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum of the processes' tensors, the same everywhere; in place."""
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """Return the sum of the processes' tensors, equal in all of them; in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
-    def wait(self) -> None:
-        """Go on when all have come here."""
+    def barrier(self) -> None:
+        """Wait until all processes have come here."""
         if self.size > 1:
-            self.sum(torch.zeros(1, device=self.device)).item()
+            self.all_reduce(torch.zeros(1, device=self.device)).item()
 
-    def agree(self, error: ToolkitError | None) -> None:
-        """Go on if no process has an error; else who has one raises it, the others leave quietly.
+    def raise_together(self, error: ToolkitError | None) -> None:
+        """Return if no process has an error; else the failed ones raise it, the others exit.
 
-        Without this the others would wait for one that has gone, and end in a traceback.
+        Otherwise the others would wait for a process that has ended, and fail with a traceback.
+
+        Raises:
+            SystemExit: Another process has an error.
         """
         failed = torch.tensor([error is not None], dtype=torch.float32, device=self.device)
-        anyone = bool(self.sum(failed).item())
+        anyone = bool(self.all_reduce(failed).item())
         if error is not None:
             raise error
         if anyone:
             raise SystemExit(2)
 
-    def in_turn(self, work: Callable[[], T]) -> T:
-        """What `work` returns: done by the leader first, then by the first of each machine, by all.
+    def run_in_order(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns: run by the leader, then once per machine, then by the rest.
 
-        So an artefact that it makes is made once where the machines share a disk and once on each
-        where they do not; the others find it finished.
+        An artefact that `work` makes is made once where the machines share a disk and once on each
+        where they do not; the other processes find it finished.
         """
-        turn = 0 if self.leads else 1 if self.local_rank == 0 else 2
+        turn = 0 if self.is_leader else 1 if self.local_rank == 0 else 2
         for now in range(3 if self.size > 1 else 1):
             error = None
             try:
@@ -97,29 +101,29 @@ class Team:
                     result = work()
             except ToolkitError as found:
                 error = found
-            self.agree(error)
+            self.raise_together(error)
         return result
 
-    def lead(self, work: Callable[[], T]) -> T | None:
-        """What `work` returns to the leader, who alone does it; None to the others."""
+    def run_on_leader(self, work: Callable[[], T]) -> T | None:
+        """Return what `work` returns in the leader, which alone runs it; None in the others."""
         result, error = None, None
         try:
-            if self.leads:
+            if self.is_leader:
                 result = work()
         except ToolkitError as found:
             error = found
-        self.agree(error)
+        self.raise_together(error)
         return result
 
-    def part(self, count: int) -> slice:
-        """This process's share of `count` things, which must be a multiple of the team's size."""
+    def shard(self, count: int) -> slice:
+        """Return this process's part of `count` items, a multiple of the group's size."""
         each = count // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
 
 @contextmanager
-def join(device: str = "auto") -> Iterator[Team]:
-    """The team that torchrun describes, for as long as the block runs.
+def process_group(device: str = "auto") -> Iterator[ProcessGroup]:
+    """Join the group that torchrun describes, for as long as the block runs.
 
     Raises:
         ConfigError: There are more processes on this machine than GPUs.
@@ -127,7 +131,7 @@ def join(device: str = "auto") -> Iterator[Team]:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     on = choose_device(device)
     if size == 1:
-        yield Team(on)
+        yield ProcessGroup(on)
         return
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     if on.type == "cuda":
@@ -142,81 +146,125 @@ def join(device: str = "auto") -> Iterator[Team]:
     if rank > 0:
         logging.getLogger().setLevel(logging.WARNING)
     backend = "cpu:gloo,cuda:nccl" if on.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=_PATIENCE)
+    dist.init_process_group(backend, timeout=_TIMEOUT)
     try:
-        with noticing_loss():
-            yield Team(on, rank, size, local_rank)
+        with peer_failure_guard():
+            yield ProcessGroup(on, rank, size, local_rank)
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
-def noticing_loss() -> Iterator[None]:
-    """Say in one line that another process has gone, which torch tells in a long traceback.
+def peer_failure_guard() -> Iterator[None]:
+    """Report the failure of another process in one line instead of torch's traceback.
 
-    It is said at once, since torchrun ends the processes that are left within a second.
+    The line is logged at once: torchrun ends the remaining processes within a second.
 
     Raises:
-        SystemExit: It has.
+        SystemExit: Another process has failed.
     """
     try:
         yield
     except RuntimeError as error:
         text = str(error)
-        if not isinstance(error, dist.DistError) and not any(sign in text for sign in _GONE):
+        if not isinstance(error, dist.DistError) and not any(p in text for p in _PEER_FAILURES):
             raise
         log.error(
-            "error: process %s lost another process of this training (%s). That one's message, or "
-            "torchrun's, says why; the same command goes on from the last checkpoint.",
+            "error: process %s lost another process of this training (%s). The message of that "
+            "process, or torchrun's, gives the reason; the same command continues from the last "
+            "checkpoint.",
             os.environ.get("RANK", "0"),
             text.splitlines()[0].rpartition("] ")[2].partition(". ")[0],
         )
         raise SystemExit(1) from None
 
 
-def check_shared(team: Team, folder: Path) -> None:
-    """Refuse a folder of which the processes see different ones. It is made if it is not there.
+@dataclass(frozen=True)
+class SharedRun:
+    """A run of which all processes know the folder and only the leader writes the manifest.
 
-    Raises:
-        ToolkitError: It lies on a disk of its own machine.
+    Attributes:
+        run: The run in the leader, None in the others.
+        finished: Counts of a run that was finished before; None if there is work to do.
+        work: Folder that the processes share while they work.
     """
-    # A name that nobody has asked for before: neither another machine's folder of an earlier run
-    # nor what a network disk remembers can be mistaken for it.
-    mark = team.share(folder / f"{secrets.token_hex(8)}.partial")
 
-    def leave_mark() -> None:
-        folder.mkdir(exist_ok=True)
-        mark.touch()
+    run: Run | None
+    finished: dict[str, Any] | None
+    work: Path
 
-    team.lead(leave_mark)
-    blind = torch.zeros(team.size, device=team.device)
-    blind[team.rank] = not mark.exists()
-    numbers = ", ".join(str(n) for n in team.sum(blind).nonzero().flatten().tolist())
-    error = ToolkitError(
-        f"{folder.parent} is not the same folder for all processes (not for number {numbers}): "
-        "with several machines --out must lie on a disk that all of them share."
-    )
-    if team.leads:
-        mark.unlink(missing_ok=True)
-    team.agree(error if numbers and team.leads else None)
+    def finish(self, counts: dict[str, Any]) -> None:
+        """Give the output its final name; only the leader calls it."""
+        assert self.run is not None
+        self.run.finish(counts)
 
 
-def check_inputs(team: Team, inputs: dict[str, str]) -> None:
-    """Refuse a machine whose copy of an input is another than the first machine's.
+@contextmanager
+def open_shared_run(
+    processes: ProcessGroup, out: Path, *, inputs: dict[str, str], **options: Any
+) -> Iterator[SharedRun]:
+    """Open the output of a training for all processes.
 
     Args:
-        team: Who trains.
-        inputs: Name -> fingerprint here; empty where another process of this machine tells.
+        processes: The processes that train.
+        out: The output.
+        inputs: Name -> fingerprint, as `data.runs.Run.open` takes it; may be empty in all processes
+            of a machine but the first.
+        **options: The other arguments of `Run.open`.
+
+    Raises:
+        ToolkitError: Inputs differ between machines, or the folder is not shared by them.
+        ArtefactError: Another run's output is in the way.
+    """
+    _check_inputs(processes, inputs)
+    with ExitStack() as stack:
+        run = processes.run_on_leader(
+            lambda: stack.enter_context(Run.open(out, inputs=inputs, **options))
+        )
+        finished, work = processes.broadcast(
+            (run.finished.counts if run.finished else None, run.work) if run else (None, out)
+        )
+        if not finished:
+            _check_shared(processes, work)
+        yield SharedRun(run, finished, work)
+
+
+def _check_shared(processes: ProcessGroup, folder: Path) -> None:
+    """Refuse a folder that is not the same for all processes.
+
+    Raises:
+        ToolkitError: Some process sees a folder of its own machine.
+    """
+    if processes.size == 1:
+        return
+    # A name that was never requested before: neither a folder of an earlier run on another machine
+    # nor the cache of a network disk can be mistaken for it.
+    mark = processes.broadcast(folder / f"{secrets.token_hex(8)}.partial")
+    processes.run_on_leader(mark.touch)
+    missing = torch.zeros(processes.size, device=processes.device)
+    missing[processes.rank] = not mark.exists()
+    ranks = ", ".join(str(n) for n in processes.all_reduce(missing).nonzero().flatten().tolist())
+    error = ToolkitError(
+        f"{folder} is not the same folder for all processes (not for rank {ranks}): "
+        "with several machines --out must be on a disk that all of them share."
+    )
+    if processes.is_leader:
+        mark.unlink(missing_ok=True)
+    processes.raise_together(error if ranks and processes.is_leader else None)
+
+
+def _check_inputs(processes: ProcessGroup, inputs: dict[str, str]) -> None:
+    """Refuse a machine whose copy of an input differs from the leader's.
 
     Raises:
         ToolkitError: Some input differs.
     """
-    theirs = team.share(inputs)
-    other = [name for name, found in inputs.items() if found != theirs[name]]
-    team.agree(
+    expected = processes.broadcast(inputs)
+    other = [name for name, found in inputs.items() if found != expected[name]]
+    processes.raise_together(
         ToolkitError(
-            f"{' and '.join(other)} on this machine (process {team.rank}) differs from the first "
-            "machine's. Encode images once, by `cli.py artist encode`, and copy the files."
+            f"{' and '.join(other)} on this machine (process {processes.rank}) differs from the "
+            "first machine's. Encode images once, by `cli.py artist encode`, and copy the files."
         )
         if other
         else None

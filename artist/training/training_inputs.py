@@ -22,7 +22,7 @@ from data.tokenizer import Tokenizer, tokenizer_of
 
 
 @dataclass
-class Materials:
+class TrainingInputs:
     """What a training begins with, all read and fitted together."""
 
     gpt: GPT
@@ -61,7 +61,7 @@ class Materials:
         return Preview(batches, self.image_tokenizer.to(device), folder, config.seed)
 
 
-def load_materials(
+def load_training_inputs(
     table: Path,
     valid: Path,
     *,
@@ -70,7 +70,7 @@ def load_materials(
     config: TrainConfig,
     init: Path | None,
     called: tuple[Path, Path] | None = None,
-) -> Materials:
+) -> TrainingInputs:
     """Read everything, and make a model of the sizes that it asks for.
 
     `called` are the tables' names for the user, where they are copies of others.
@@ -104,7 +104,7 @@ def load_materials(
     if init is not None:
         start_from(gpt, init)
     batches = [Batches(r, vectors, gpt.config) for r in (rows, valid_rows)]
-    return Materials(gpt, image_tokenizer, tokenizer, graph, *batches)
+    return TrainingInputs(gpt, image_tokenizer, tokenizer, graph, *batches)
 
 
 def _read(

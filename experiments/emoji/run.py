@@ -27,7 +27,7 @@ from artist.generation.predict import Artist, picture_seed, prompt_card
 from artist.tables.lattice_rows import Rows
 from artist.training.config import TrainConfig, VQGANTrainConfig
 from artist.training.finetune import finetune
-from artist.training.vqgan import train_vqgan
+from artist.training.train_vqgan import train_vqgan
 from data.images import encode_png
 from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, read_names, read_vectors, write_names
 from data.schema import LATTICE

@@ -15,7 +15,7 @@ from artist.models.image_tokenizer import to_uint8
 from artist.models.vqgan import VQGAN
 from artist.tables.lattice_rows import Batch
 from artist.training.config import TrainConfig
-from artist.training.finetune import StepLoss
+from artist.training.gpt_task import CodeLoss
 from artist.training.optimizers import make_optimizers
 from tests.accelerator import accelerator, moved
 from tests.artist.codebook import codebook_loss, through_codebook
@@ -40,7 +40,7 @@ def test_a_training_step_stays_on_its_device_and_waits_for_nothing(fusion):
         gpt = moved(GPT(replace(TINY, fusion=fusion)), device)
         ids = ids_of(2)
         batch = Batch(ids[:, :T] - 9, ids[:, T:], entities_of(SPANS)).to(device)
-        loss = StepLoss(gpt, label_smoothing=0.1)(batch)
+        loss = CodeLoss(gpt, label_smoothing=0.1)(batch)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
         for optimizer in make_optimizers(gpt, TrainConfig(size="nano", optimizer="muon")):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from artist.models.perceptual import VGGFeatures, load_vgg
 from artist.training.config import VQGANTrainConfig
-from artist.training.vqgan import train_vqgan
+from artist.training.train_vqgan import train_vqgan
 from data.errors import ConfigError, InputError
 from data.runs import read_manifest
 

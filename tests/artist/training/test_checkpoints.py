@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from artist.training.checkpoints import Snapshots
+from artist.training.checkpoints import Checkpoints
 
 CPU = torch.device("cpu")
 
@@ -15,7 +15,7 @@ def files(folder: Path) -> list[str]:
 
 
 def test_the_last_ones_are_kept_and_the_bests_they_name(tmp_path):
-    snapshots = Snapshots(tmp_path, keep=2)
+    snapshots = Checkpoints(tmp_path, keep=2)
     for step in (10, 20, 30, 40):
         if step != 40:
             snapshots.save_best(step, {"w": torch.tensor(float(step))})
@@ -30,7 +30,7 @@ def test_the_last_ones_are_kept_and_the_bests_they_name(tmp_path):
 
 
 def test_a_best_that_an_older_checkpoint_needs_stays_with_it(tmp_path):
-    snapshots = Snapshots(tmp_path, keep=2)
+    snapshots = Checkpoints(tmp_path, keep=2)
     snapshots.save_best(10, {})
     snapshots.save(10, {"step": 10})
     snapshots.save_best(20, {})
@@ -41,7 +41,7 @@ def test_a_best_that_an_older_checkpoint_needs_stays_with_it(tmp_path):
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
-    snapshots = Snapshots(tmp_path, keep=2)
+    snapshots = Checkpoints(tmp_path, keep=2)
     for step in (10, 20):
         snapshots.save_best(step, {})
         snapshots.save(step, {"step": step})
@@ -54,4 +54,4 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
 
 
 def test_there_may_be_none(tmp_path):
-    assert Snapshots(tmp_path, keep=1).load(CPU) is None
+    assert Checkpoints(tmp_path, keep=1).load(CPU) is None

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from artist.training.dry_run import rehearse
+from artist.training.dry_run import dry_run_finetune
 from artist.training.finetune import finetune
 from data.errors import SchemaError
 from data.images import encode_png
@@ -27,7 +27,9 @@ def everything(folder: Path) -> list[tuple[str, int]]:
 
 def dry(world: World, **changes: object):
     config = replace(QUICK, **changes)
-    return rehearse(world.train, valid=world.valid, kg=world.kg, vqgan=world.vqgan, config=config)
+    return dry_run_finetune(
+        world.train, valid=world.valid, kg=world.kg, vqgan=world.vqgan, config=config
+    )
 
 
 def test_it_tells_what_the_run_will_take_and_writes_nothing(world, tmp_path):
@@ -44,7 +46,7 @@ def test_it_tells_what_the_run_will_take_and_writes_nothing(world, tmp_path):
     )
     assert told.peak_bytes > 50e6
     said = str(told)
-    assert "4 steps an epoch, 12 in all" in said
+    assert "4 steps per epoch, 12 in total" in said
     assert "The whole run will take about" in said
     assert "Nothing was written." in said
 
@@ -60,7 +62,7 @@ def test_images_that_are_not_encoded_yet_are_counted_in(world, tmp_path):
         pq.write_table(table.from_pylist(rows, schema=schema), path)
     told = dry(world)
     assert told.encoding_seconds > 0
-    assert "Encoding the images comes first" in str(told)
+    assert "Encoding the images first takes" in str(told)
     assert not list(world.train.parent.glob("*.codes-*"))
 
 
@@ -69,5 +71,5 @@ def test_it_finds_what_training_would_find(world, tmp_path):
     shutil.copytree(world.kg, other)
     (other / "entity2id.txt").write_text("1\n花椰菜\t0\n", encoding="utf-8")
     with pytest.raises(SchemaError, match=r"world/train\.parquet was built with another KG"):
-        rehearse(world.train, valid=world.valid, kg=other, vqgan=world.vqgan, config=QUICK)
+        dry_run_finetune(world.train, valid=world.valid, kg=other, vqgan=world.vqgan, config=QUICK)
     assert not list(tmp_path.rglob("*partial*"))

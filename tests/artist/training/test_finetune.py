@@ -22,9 +22,11 @@ from artist.models.config import GPTConfig
 from artist.models.fusion import Entities
 from artist.models.gpt import GPT
 from artist.tables.lattice_rows import Batches, read_rows, unit_scale
-from artist.training import finetune as train
-from artist.training.finetune import METRICS, Trainer, finetune
+from artist.training.finetune import finetune
+from artist.training.gpt_task import CodeLoss
+from artist.training.metrics import METRICS
 from artist.training.optimizers import make_optimizers
+from artist.training.trainer import Trainer
 from artist.training.training_inputs import start_from
 from data.errors import (
     ArtefactError,
@@ -161,7 +163,8 @@ def _start(world: World, out: Path) -> subprocess.Popen[str]:
 import sys, time
 from pathlib import Path
 from dataclasses import replace
-from artist.training.finetune import Trainer, finetune
+from artist.training.finetune import finetune
+from artist.training.trainer import Trainer
 from data.errors import Interrupted
 from data.kg_folder import VECTORS, VECTORS_KEY, read_vectors
 from tests.artist.world import QUICK
@@ -201,7 +204,7 @@ def test_a_run_that_is_really_killed_ends_as_if_it_had_not_been(world, trained, 
     assert not out.exists()
     if number == signal.SIGTERM:
         assert process.returncode == 130
-        assert "Repeat the command to go on" in said
+        assert "Repeat the command to continue" in said
     run(world, out, checkpoint_seconds=0.0)
     assert same(trained[0], out)
 
@@ -215,14 +218,14 @@ def test_micro_batches_change_the_speed_and_not_the_result(world, tmp_path):
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(
     world, trained, tmp_path, monkeypatch
 ):
-    out, real = tmp_path / "model", train.StepLoss.forward
+    out, real = tmp_path / "model", CodeLoss.forward
     calls = []
 
-    def breaking(self: train.StepLoss, *batch: object) -> torch.Tensor:
+    def breaking(self: CodeLoss, *batch: object) -> torch.Tensor:
         calls.append(1)
         return real(self, *batch) * (float("nan") if len(calls) > 6 else 1.0)
 
-    monkeypatch.setattr(train.StepLoss, "forward", breaking)
+    monkeypatch.setattr(CodeLoss, "forward", breaking)
     with pytest.raises(ToolkitError, match=r"the loss at step 6 is nan .* Lower --learning-rate"):
         run(world, out, checkpoint_seconds=0.0)
     assert not out.exists()

@@ -10,7 +10,9 @@ from artist.device import choose_dtype
 from artist.models.config import GPTConfig
 from artist.models.gpt import GPT
 from artist.training.config import PRESETS, TrainConfig
-from artist.training.optimizers import Average, Watch, make_optimizers, rate_at
+from artist.training.divergence_guard import DivergenceGuard
+from artist.training.ema import EMA
+from artist.training.optimizers import learning_rate_factor, make_optimizers
 from data.errors import ConfigError, ToolkitError
 
 CPU = torch.device("cpu")
@@ -34,7 +36,7 @@ def losses(gpt: GPT, **options: float) -> torch.Tensor:
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_the_rate_rises_in_a_line_and_falls_to_its_floor(schedule):
     config = TrainConfig(schedule=schedule, warmup=0.1, final_learning_rate=0.2)
-    rates = [rate_at(step, 100, config) for step in range(101)]
+    rates = [learning_rate_factor(step, 100, config) for step in range(101)]
     assert rates[:10] == pytest.approx([(n + 1) / 10 for n in range(10)])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[10] == pytest.approx(1.0)
@@ -51,8 +53,8 @@ def test_easynlps_recipe_is_what_the_released_code_trains_with():
     assert (group["lr"], group["betas"], group["eps"]) == (4e-5, (0.9, 0.999), 1e-6)
     assert (group["weight_decay"], adamw.param_groups[1]["weight_decay"]) == (1e-4, 0.0)
     assert (config.grad_clip, config.ema_decay, config.seed) == (1.0, 0.0, 3)
-    assert [rate_at(n, 10, config) for n in (0, 1, 10)] == [1.0, 1.0, 0.0]
-    assert rate_at(0, 100, config) == pytest.approx(0.1)
+    assert [learning_rate_factor(n, 10, config) for n in (0, 1, 10)] == [1.0, 1.0, 0.0]
+    assert learning_rate_factor(0, 100, config) == pytest.approx(0.1)
 
 
 def test_a_preset_can_be_changed_and_an_unknown_one_offers_the_nearest():
@@ -114,13 +116,13 @@ def test_label_smoothing_spreads_its_share_over_all_codes():
 
 def test_the_average_follows_the_weights_and_steps_aside():
     gpt = tiny()
-    average = Average(gpt, 0.5)
+    average = EMA(gpt, 0.5)
     before = gpt.head.weight.detach().clone()
     with torch.no_grad():
         gpt.head.weight.add_(1.0)
     average.update(step=10_000)
     torch.testing.assert_close(average.weights["head.weight"], before + 0.5)
-    with average.in_place():
+    with average.applied():
         torch.testing.assert_close(gpt.head.weight, before + 0.5)
     torch.testing.assert_close(gpt.head.weight, before + 1.0)
 
@@ -132,15 +134,18 @@ def test_float16_is_refused_on_a_cpu_with_advice():
 
 
 def test_a_loss_that_is_no_number_or_absurd_for_long_ends_the_training():
-    watch = Watch(TrainConfig(), codebook_size=1024)
+    limit = 3 * math.log(1024)
+    watch = DivergenceGuard(limit, learning_rate=1e-3)
     watch.check(0, math.log(1024), 1.0, 1.0)
     assert watch.calm
     for step in range(19):
         watch.check(step, 50.0, 1.0, 1.0)
     assert not watch.calm  # no checkpoint is written meanwhile
-    with pytest.raises(ToolkitError, match=r"20 steps in a row above 20.8.*Lower --learning-rate"):
+    with pytest.raises(
+        ToolkitError, match=r"20 consecutive steps above 20.8.*Lower --learning-rate"
+    ):
         watch.check(19, 50.0, 1.0, 1.0)
-    watch = Watch(TrainConfig(), codebook_size=1024)
+    watch = DivergenceGuard(limit, learning_rate=1e-3)
     with pytest.raises(ToolkitError, match="the loss at step 3 is nan"):
         watch.check(3, math.nan, 1.0, 1.0)
     watch.check(

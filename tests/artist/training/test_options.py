@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 
 from artist.models.compiled import Compiled
-from artist.training import finetune as train
+from artist.training import trainer
 from artist.training.config import TrainConfig
-from artist.training.finetune import METRICS, finetune
+from artist.training.finetune import finetune
 from artist.training.memory import advice_on_memory, what_to_lower
-from artist.training.metrics import Journal
+from artist.training.metrics import METRICS, MetricsLogger
 from data.errors import ConfigError, ToolkitError
 from data.schema import LATTICE
 from tests.artist.training.test_finetune import metrics, run, same
@@ -104,10 +104,10 @@ def test_tensorboard_that_is_not_installed_says_what_to_install(world, tmp_path,
 def test_float16_trains_with_a_scaled_loss(world, tmp_path, monkeypatch):
     """On a CPU, which is refused to users: the arithmetic is the GPU's."""
     scales = []
-    monkeypatch.setattr(train, "choose_dtype", lambda *_: torch.float16)
-    real = train.Watch.check
+    monkeypatch.setattr(trainer, "choose_dtype", lambda *_: torch.float16)
+    real = trainer.DivergenceGuard.check
     monkeypatch.setattr(
-        train.Watch,
+        trainer.DivergenceGuard,
         "check",
         lambda *a: (scales.append(a[-1]), real(*a)),
     )
@@ -148,16 +148,19 @@ def test_running_out_of_memory_says_what_to_lower_in_order():
     config = TrainConfig(batch_size=64, precision="fp32")
     with (
         pytest.raises(ToolkitError, match=r"out of memory .*can't allocate memory.* Try") as caught,
-        advice_on_memory(config, 2, "It goes on."),
+        advice_on_memory(what_to_lower(config, 2), "It goes on."),
     ):
         torch.empty(1 << 55)  # what CPUs say
     said = str(caught.value)
     order = ["--micro-batch-size 16 (now 32", "--checkpoint-activations", "--precision auto",
              "--size small", "It goes on."]  # fmt: skip
     assert [said.index(part) for part in order] == sorted(said.index(part) for part in order)
-    with pytest.raises(ToolkitError, match="out of memory"), advice_on_memory(config, 1, ""):
+    with (
+        pytest.raises(ToolkitError, match="out of memory"),
+        advice_on_memory(what_to_lower(config), ""),
+    ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    with pytest.raises(RuntimeError, match="shapes"), advice_on_memory(config, 1, ""):
+    with pytest.raises(RuntimeError, match="shapes"), advice_on_memory(what_to_lower(config), ""):
         raise RuntimeError("shapes do not fit")
     least = TrainConfig(size="nano", batch_size=1, checkpoint_activations=True)
     assert what_to_lower(least) == "Use a larger machine."
@@ -184,6 +187,6 @@ def test_a_training_that_really_runs_out_of_memory_is_one_clear_line(world, tmp_
 def test_damaged_beginnings_of_lines_in_the_metrics_do_not_stop_a_resumed_run(world, tmp_path):
     path = Path(tmp_path) / METRICS
     path.write_text('{"step": 1, "train_loss": 2.0}\n{"step": 2, "tr')
-    with Journal(tmp_path, total_steps=4, images_per_step=1) as journal:
+    with MetricsLogger(tmp_path, total_steps=4, images_per_step=1) as journal:
         journal.start(1)
     assert path.read_text() == '{"step": 1, "train_loss": 2.0}\n'

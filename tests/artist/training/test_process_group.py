@@ -16,12 +16,17 @@ from safetensors.torch import load_file
 
 from artist.models.fusion import Entities
 from artist.models.gpt import GPT
-from artist.training.config import TrainConfig
-from artist.training.finetune import METRICS, StepLoss, finetune
-from artist.training.loader import Feed
-from artist.training.process_group import Team
+from artist.training.config import TrainConfig, VQGANTrainConfig
+from artist.training.finetune import finetune
+from artist.training.gpt_task import CodeLoss
+from artist.training.loader import Loader
+from artist.training.metrics import METRICS
+from artist.training.process_group import ProcessGroup
+from artist.training.train_vqgan import train_vqgan
 from data.errors import ConfigError
+from data.runs import read_manifest
 from tests.artist.training.test_finetune import batches_of
+from tests.artist.training.test_vqgan_training import SMALL, blobs, write_tsv
 from tests.artist.world import QUICK, World, make_world
 from tests.conftest import ROOT
 
@@ -29,11 +34,20 @@ from tests.conftest import ROOT
 CONFIG = {**asdict(QUICK), "dropout": 0.0, "caption_dropout": 0.3, "checkpoint_seconds": 0.0}
 
 # The same training from a script, so that a test can choose a nano model and slow its steps.
-SCRIPT = """
-import json, sys, time
+VQGAN_SCRIPT = """
+import json, sys
 from pathlib import Path
-from artist.training.config import TrainConfig
-from artist.training.finetune import Trainer, finetune
+from artist.training.config import VQGANTrainConfig
+from artist.training.train_vqgan import train_vqgan
+table, out, config = (json.loads(word) for word in sys.argv[1:])
+train_vqgan(Path(table), Path(out), config=VQGANTrainConfig(**config), device="cpu")
+"""
+SCRIPT = """
+import json, os, sys, time
+from pathlib import Path
+from artist.training.config import TrainConfig, VQGANTrainConfig
+from artist.training.finetune import finetune
+from artist.training.trainer import Trainer
 from data.errors import Interrupted
 world, out, config, wait = (json.loads(word) for word in sys.argv[1:])
 step = Trainer._train_step
@@ -44,7 +58,7 @@ Trainer._train_step = slow
 paths = {name: Path(path) for name, path in world.items()}
 try:
     report = finetune(paths.pop("train"), **paths, out=Path(out), config=TrainConfig(**config))
-    print("finished", report.steps)
+    os.write(1, f"finished {report.steps};".encode())  # at once: two processes share the pipe
 except Interrupted as stopped:
     print(stopped)
     sys.exit(130)
@@ -58,16 +72,21 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def torchrun(world: World, out: Path, config: dict, *, wait: float = 0.0, processes: int = 2):
     """The training under torchrun, begun."""
-    script = out.with_name("script.py")
-    script.write_text(SCRIPT, encoding="utf-8")
     paths = {name: str(getattr(world, name)) for name in ("train", "valid", "kg", "vqgan")}
-    words = [json.dumps(value) for value in (paths, str(out), config, wait)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+    return launch(SCRIPT, out, (paths, str(out), config, wait), processes)
+
+
+def launch(code: str, out: Path, arguments: tuple, processes: int = 2) -> subprocess.Popen[str]:
+    """A script with JSON arguments under torchrun, begun."""
+    script = out.with_name("script.py")
+    script.write_text(code, encoding="utf-8")
+    words = [json.dumps(value) for value in arguments]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
               f"--nproc-per-node={processes}", str(script), *words]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment["TMPDIR"] = str(out.parent)  # torchrun leaves its logs' folder behind
     return subprocess.Popen(
-        launch, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -105,10 +124,26 @@ def test_two_processes_learn_what_one_does(world, tmp_path, changes, rel):
     process = torchrun(world, tmp_path / "two", config)
     said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert said.count("finished 12") == 2
+    assert said.count("finished 12;") == 2
     alone(world, tmp_path / "one", config)
     assert_same_training(tmp_path / "two", tmp_path / "one", rel)
     assert not list((tmp_path / "two").rglob("*.pt"))
+
+
+@pytest.mark.parametrize("preset", ["small", "base"])
+def test_two_processes_train_the_vqgan_that_one_trains(tmp_path, preset):
+    table = write_tsv(tmp_path / "train.tsv", blobs(20))
+    config = {**asdict(SMALL), "preset": preset, "steps": 8, "adversarial_start": 0.5}
+    process = launch(VQGAN_SCRIPT, tmp_path / "two", (str(table), str(tmp_path / "two"), config))
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    train_vqgan(table, tmp_path / "one", config=VQGANTrainConfig(**config), device="cpu")
+    two, one = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
+    for name in one:  # Muon's bfloat16 directions enlarge a rounding
+        assert (two[name] - one[name]).norm() <= 0.02 * one[name].norm() + 1e-3, name
+    psnr = [read_manifest(tmp_path / name).counts["psnr"] for name in ("two", "one")]
+    assert psnr[0] == pytest.approx(psnr[1], abs=0.2)
+    assert not list((tmp_path / "two").rglob("*.pt")) + list((tmp_path / "two").glob("*.u8"))
 
 
 def test_a_team_that_is_stopped_saves_once_and_goes_on_with_another_number(world, tmp_path):
@@ -120,7 +155,7 @@ def test_a_team_that_is_stopped_saves_once_and_goes_on_with_another_number(world
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     said, errors = process.communicate(timeout=120)
-    assert said.count("Repeat the command to go on") == 1, errors
+    assert said.count("Repeat the command to continue") == 1, errors
     assert not out.exists()
     assert len(list(checkpoints.glob("step-*.pt"))) == 1
     report = alone(world, out, CONFIG)
@@ -153,7 +188,7 @@ def test_a_batch_without_entities_still_gives_the_fusion_a_gradient(world):
         )
     )
     gpt = GPT(replace(batches.config, text_vocab_size=100))
-    step_loss = StepLoss(gpt, 0.0)
+    step_loss = CodeLoss(gpt, 0.0)
     step_loss(bare).backward()
     assert all(p.grad is not None for p in gpt.parameters())
     assert not gpt.fusion.project.weight.grad.any()
@@ -166,8 +201,8 @@ def test_a_step_has_the_same_rows_whatever_the_number_of_processes(world):
     config = TrainConfig(**{**CONFIG, "batch_size": 8, "caption_dropout": 0.5})
     cpu = torch.device("cpu")
     batches = batches_of(world)
-    whole = Feed(batches, config, Team(cpu), 0).make(3)[0]
-    parts = [Feed(batches, config, Team(cpu, rank, 4), 0).make(3)[0] for rank in range(4)]
+    whole = Loader(batches, config, ProcessGroup(cpu), 0).make(3)[0]
+    parts = [Loader(batches, config, ProcessGroup(cpu, rank, 4), 0).make(3)[0] for rank in range(4)]
     assert torch.equal(torch.cat([part.bert_ids for part in parts]), whole.bert_ids)
     assert torch.equal(torch.cat([part.codes for part in parts]), whole.codes)
     assert (whole.bert_ids == 0).all(1).any()  # some captions are dropped
@@ -175,4 +210,4 @@ def test_a_step_has_the_same_rows_whatever_the_number_of_processes(world):
 
 def test_rows_that_cannot_be_split_evenly_say_what_to_set(world):
     with pytest.raises(ConfigError, match="--batch-size to a multiple of 3"):
-        Feed(batches_of(world), TrainConfig(**CONFIG), Team(torch.device("cpu"), 0, 3), 0)
+        Loader(batches_of(world), TrainConfig(**CONFIG), ProcessGroup(torch.device("cpu"), 0, 3), 0)

@@ -210,7 +210,7 @@ def test_a_node_that_is_asked_to_stop_stops_both_and_they_go_on(
     nodes[asked].send_signal(signal.SIGTERM)
     told = [each.communicate(timeout=60)[1] for each in nodes]
     assert all(each.returncode for each in nodes)
-    assert [text.count("Repeat the command to go on") for text in told] == [1, 0]
+    assert [text.count("Repeat the command to continue") for text in told] == [1, 0]
     assert not [text for text in told if "[rank" in text or LOST in text]
     assert len(list(tmp_path.glob("model.partial/checkpoints/*step*"))) == 1
     nodes = [start(*node(n, port), out=out) for n in (0, 1)]

@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,13 @@ from artist.models.image_tokenizer import from_uint8
 from artist.models.psnr_ssim import psnr, ssim
 from artist.models.vqgan import VQGAN
 from artist.training.config import VQGANTrainConfig
+from artist.training.dry_run import dry_run_vqgan
 from artist.training.muon import Muon, orthogonalise
-from artist.training.vqgan import SHEET, VQGANTrainer, train_vqgan
+from artist.training.process_group import ProcessGroup
+from artist.training.train_vqgan import RECONSTRUCTIONS, train_vqgan
+from artist.training.trainer import Trainer, TrainerConfig
 from artist.training.vqgan_init import k_means
+from artist.training.vqgan_task import VQGANTask
 from data import schema
 from data.errors import ConfigError, InputError
 from data.images import check_image
@@ -58,11 +63,16 @@ def write_tsv(path: Path, images: np.ndarray, more: list[str] | None = None) -> 
     return path
 
 
-def trainer(folder: Path, config: VQGANTrainConfig = SMALL) -> VQGANTrainer:
+def new_task(config: VQGANTrainConfig = SMALL) -> VQGANTask:
+    images, alone = blobs(20), ProcessGroup(torch.device("cpu"))
+    return VQGANTask(images, np.arange(16), images[16:], config, processes=alone)
+
+
+def new_trainer(folder: Path, config: VQGANTrainConfig = SMALL) -> tuple[VQGANTask, Trainer]:
     folder.mkdir(parents=True, exist_ok=True)
-    images = blobs(20)
-    device = torch.device("cpu")
-    return VQGANTrainer(images, np.arange(16), images[16:], config, device=device, folder=folder)
+    task = new_task(config)
+    settings = TrainerConfig.of(config, config.steps)
+    return task, Trainer(task, settings, folder=folder, processes=task.processes)
 
 
 def same_weights(one: VQGAN, other: VQGAN) -> bool:
@@ -89,13 +99,14 @@ def test_training_writes_a_folder_that_loads_and_says_what_it_reached(tmp_path: 
         "config.json",
         "metrics.jsonl",
         "model.safetensors",
-        SHEET,
+        RECONSTRUCTIONS,
     ]
-    assert check_image((tmp_path / "vqgan" / SHEET).read_bytes()) == (8 * 16, 2 * 16)
+    assert check_image((tmp_path / "vqgan" / RECONSTRUCTIONS).read_bytes()) == (8 * 16, 2 * 16)
     points = [
         json.loads(line) for line in (tmp_path / "vqgan/metrics.jsonl").read_text().splitlines()
     ]
-    assert [point["step"] for point in points] == [3, 6, 9, 12]
+    assert [point["step"] for point in points if "psnr" in point] == [3, 6, 9, 12]
+    assert [point["step"] for point in points if "gradient_norm" in point] == [*range(1, 13)]
     again = train_vqgan(table, tmp_path / "vqgan", config=SMALL, device="cpu")
     assert again.unchanged
     assert again.psnr == report.psnr
@@ -108,86 +119,105 @@ def test_images_held_out_may_come_from_a_table_of_their_own(tmp_path: Path) -> N
     assert (report.images, report.valid_images) == (8, 3)
 
 
+@pytest.mark.parametrize("preset", ["small", "base"])
 @pytest.mark.parametrize("stop_at", [2, 5, 8])
-def test_a_resumed_training_equals_one_that_was_not_stopped(tmp_path: Path, stop_at: int) -> None:
-    whole = trainer(tmp_path / "whole")
-    counts = whole.run()
-    stopped = trainer(tmp_path / "stopped")
-    for _ in range(stop_at):
-        stopped._train_step()
-        stopped.step += 1
+def test_a_resumed_training_equals_an_uninterrupted_one(
+    tmp_path: Path, stop_at: int, preset: str
+) -> None:
+    config = replace(SMALL, preset=preset)
+    whole, uninterrupted = new_trainer(tmp_path / "whole", config)
+    uninterrupted.run()
+    _, stopped = new_trainer(tmp_path / "stopped", config)
+    stopped.take_steps(stop_at)
     stopped._save()
-    resumed = trainer(tmp_path / "stopped")
-    again = resumed.run()
-    assert same_weights(whole.model, resumed.model)
-    assert {k: v for k, v in again.items() if k != "seconds"} == {
-        k: v for k, v in counts.items() if k != "seconds"
-    }
+    again, resumed = new_trainer(tmp_path / "stopped", config)
+    resumed.run()
+    assert same_weights(whole.model, again.model)
+    assert whole.measure(whole.held_out) == again.measure(again.held_out)
+    assert resumed.step == uninterrupted.step == 12
 
 
-def test_another_seed_gives_another_model(tmp_path: Path) -> None:
-    one, other = trainer(tmp_path / "a"), trainer(tmp_path / "b")
+def test_another_seed_gives_another_model() -> None:
+    one, other = new_task(), new_task()
     assert same_weights(one.model, other.model)
-    other = trainer(tmp_path / "c", VQGANTrainConfig(**{**SMALL.__dict__, "seed": 1}))
+    other = new_task(replace(SMALL, seed=1))
     assert not same_weights(one.model, other.model)
 
 
-def test_the_start_already_draws_what_k_means_over_patches_would(tmp_path: Path) -> None:
-    started = trainer(tmp_path)
+def test_the_start_already_reconstructs_what_k_means_over_patches_would() -> None:
+    started = new_task()
     grey = psnr(torch.full((4, 3, 16, 16), 100), torch.from_numpy(blobs(4)).permute(0, 3, 1, 2))
-    started._start()
+    started.initialise()
     assert started.measure(blobs(4))["psnr"] > float(grey.mean()) + 5
 
 
 def test_models_of_several_levels_start_with_a_plain_autoencoder(tmp_path: Path) -> None:
-    values = {**SMALL.__dict__, "preset": "base", "downsample": 4}
-    trained = trainer(tmp_path, VQGANTrainConfig(**values))
+    trained, trainer = new_trainer(tmp_path, replace(SMALL, preset="base", downsample=4))
     assert trained.plain_steps == 3
-    trained.run()
+    trainer.run()
     rows = trained.model.quantize.embedding.weight
     assert rows.isfinite().all()
     assert len(rows.unique(dim=0)) == 16
 
 
-def test_codes_follow_the_latents_they_stand_for_and_dead_ones_move(tmp_path: Path) -> None:
-    trained = trainer(tmp_path)
+def test_codes_follow_their_latents_and_unused_ones_move() -> None:
+    trained = new_task()
     table = trained.model.quantize.embedding.weight
     with torch.no_grad():
         table.zero_()
         table[:, 0] = torch.arange(16.0)
-    trained._adopt_codebook()
+    trained._reset_averages()
     latents = torch.zeros(1, 32, 2, 2)
     latents[:, 0] = 3.0
     latents[:, 1] = 1.0
     codes = torch.full((1, 4), 3)
     before = table.clone()
-    trained.step = 98
-    trained._tend_codebook(latents, codes)
+    trained.update_codebook(98, latents, codes)
     assert 0 < table[3, 1] < 1
     assert torch.equal(table[4], before[4])
-    trained.step = 0  # of twelve; the moment to revive comes by number of steps
-    trained.config = VQGANTrainConfig(**{**SMALL.__dict__, "steps": 1000})
-    trained.step = 99
-    trained._tend_codebook(latents, codes)
+    trained.config = replace(SMALL, steps=1000)  # of twelve steps, all precede the first revival
+    trained.times_used.zero_()
+    trained.update_codebook(99, latents, codes)
     assert torch.equal(table[4], latents[0, :, 0, 0])
 
 
-def test_training_makes_pictures_nearer(tmp_path: Path) -> None:
-    values = {
-        **SMALL.__dict__,
-        "steps": 80,
-        "adversarial": 0.0,
-        "learning_rate": 1e-3,
-        "flip": False,
-    }
-    trained = trainer(tmp_path, VQGANTrainConfig(**values))
-    images = torch.from_numpy(blobs(16)).permute(0, 3, 1, 2)
+def test_training_reduces_the_reconstruction_loss(tmp_path: Path) -> None:
+    config = replace(SMALL, steps=80, adversarial=0.0, learning_rate=1e-3, flip=False)
+    task, trainer = new_trainer(tmp_path, config)
+    originals = from_uint8(torch.from_numpy(blobs(16)).permute(0, 3, 1, 2))
+    task.initialise()
     losses = []
-    for _ in range(2):
-        trained._start() if not losses else trained.run()
-        pictures, _ = trained._reconstruct(blobs(16))
-        losses.append(float(reconstruction_loss(from_uint8(pictures), from_uint8(images))))
+    for train in (lambda: None, trainer.run):
+        train()
+        decoded, _ = task.reconstruct(blobs(16))
+        losses.append(float(reconstruction_loss(from_uint8(decoded), originals)))
     assert losses[1] < 0.95 * losses[0]
+
+
+def test_previews_show_reconstructions_along_the_way(tmp_path: Path) -> None:
+    table = write_tsv(tmp_path / "train.tsv", blobs(20))
+    config = replace(SMALL, preview_every=6)
+    train_vqgan(table, tmp_path / "vqgan", config=config, device="cpu")
+    names = sorted(p.name for p in (tmp_path / "vqgan/previews").iterdir())
+    assert names == ["step-00000006.png", "step-00000012.png"]
+    assert check_image((tmp_path / "vqgan/previews" / names[0]).read_bytes()) == (128, 32)
+
+
+def test_how_a_run_is_done_is_no_other_run(tmp_path: Path) -> None:
+    table = write_tsv(tmp_path / "train.tsv", blobs(20))
+    train_vqgan(table, tmp_path / "vqgan", config=SMALL, device="cpu")
+    again = replace(SMALL, preview_every=3, validations=2, keep_checkpoints=3)
+    assert train_vqgan(table, tmp_path / "vqgan", config=again, device="cpu").unchanged
+
+
+def test_a_dry_run_reports_memory_and_time_and_writes_nothing(tmp_path: Path) -> None:
+    table = write_tsv(tmp_path / "train.tsv", blobs(20))
+    report = dry_run_vqgan(table, config=SMALL, device="cpu")
+    assert (report.total_steps, report.batch_size) == (12, 4)
+    assert report.parameters == sum(p.numel() for p in new_task().model.parameters())
+    assert report.whole_seconds > 12 * report.step_seconds
+    assert "12 steps" in str(report)
+    assert [p.name for p in tmp_path.iterdir()] == ["train.tsv"]
 
 
 @pytest.mark.parametrize(
