@@ -31,8 +31,8 @@ from artist.generation.config import SamplingConfig
 from artist.generation.cuda_graph import StaticSampler
 from artist.generation.sampling import sample
 from artist.models.compiled import Compiled
+from artist.models.conditioning import Conditioning, Entities
 from artist.models.config import GPTConfig, VQGANConfig
-from artist.models.fusion import Entities
 from artist.models.gpt import GPT
 from artist.models.image_tokenizer import to_uint8
 from artist.models.vqgan import VQGAN
@@ -143,7 +143,7 @@ class Bench:
         if compiled:
             loss_of = Compiled(loss_of)
         text, entities = self.captions(rows)
-        batch = Batch(text - self.config.image_vocab_size, self.codes(rows), entities)
+        batch = Batch(Conditioning(text - self.config.image_vocab_size, entities), self.codes(rows))
 
         def step() -> None:
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from artist.generation.config import SamplingConfig
 from artist.generation.sampling import guidance, guide, pick, uniforms, with_empty
 from artist.models.compiled import compiled, many_variants
-from artist.models.fusion import Entities
+from artist.models.conditioning import Entities
 from artist.models.gpt import GPT, KVCache
 
 log = logging.getLogger(__name__)

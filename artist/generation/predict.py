@@ -333,8 +333,8 @@ class Artist:
         """
         gpt = self.model.gpt
         batch = Batches(rows, self.vectors, gpt.config).get(np.asarray(chosen)).to(self.device)
-        text_ids = gpt.text_ids(batch.bert_ids)
-        entities = batch.entities if use_entities else None
+        text_ids = gpt.text_ids(batch.conditioning.token_ids)
+        entities = batch.conditioning.entities if use_entities else None
         if self.compile or self.device.type == "cuda":
             codes = self._sampler(len(text_ids), sampling).draw(
                 text_ids, entities, seeds, given=given

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from artist.generation.config import SamplingConfig
-from artist.models.fusion import Entities
+from artist.models.conditioning import Entities
 from artist.models.gpt import GPT, KVCache
 from artist.models.packed_linear import packed
 from data.errors import ConfigError

@@ -3,51 +3,35 @@
 B captions   T text tokens   K entities per caption   D entity_dim   C n_embd
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from artist.models.config import GPTConfig
-
-
-class Entities(NamedTuple):
-    """What the lattice knows of a batch of captions.
-
-    Attributes:
-        vectors: `(B, K, D)`; the values of padding slots are never used.
-        covers: `(B, K, T)` bool, whether the entity's span holds the token. A slot that covers
-            nothing is padding.
-        filler: `(D,)`, the vector of entity 0, which `easynlp` puts wherever no entity is.
-    """
-
-    vectors: Tensor
-    covers: Tensor
-    filler: Tensor
-
-    def to(self, device: torch.device) -> "Entities":
-        """The same on another device."""
-        return Entities(*(t.to(device, non_blocking=True) for t in self))
+from artist.models.conditioning import Entities
 
 
 class LatticeFusion(nn.Module):
-    """Word Lattice Fusion at the input: each text token hears the entities that cover it.
+    """Word Lattice Fusion at the input: each text token attends to the entities that cover it.
 
     e_k = W c v_k;  a_tk = softmax over the entities that cover t of x_t . e_k / sqrt(C);
     x_t <- x_t + sum_k a_tk e_k.  Where no entity covers t, nothing is added. (Liu et al. 2022,
-    section 3.2, applied to the embeddings so that every image position can depend on it. The
-    constant c is `entity_scale`.)
+    section 3.2, applied to the embeddings, so that every image position can depend on it.)
+
+    Args:
+        entity_dim: Width of the entity vectors, D.
+        width: Width of the text embeddings, C.
+        entity_scale: The constant c. A training sets it so that the vectors' components have a mean
+            square of 1, as layers expect; unit-length vectors would have a tenth of the magnitude.
     """
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, entity_dim: int, width: int, entity_scale: float = 1.0) -> None:
         super().__init__()
-        self.project = nn.Linear(config.entity_dim, config.n_embd, bias=False)
-        self.entity_scale = config.entity_scale
-        self.scale = config.n_embd**-0.5
+        self.project = nn.Linear(entity_dim, width, bias=False)
+        self.entity_scale = entity_scale
+        self.scale = width**-0.5
 
     def forward(self, text: Tensor, entities: Entities) -> Tensor:
-        """Text embeddings (B, T, C) -> the same, with knowledge."""
+        """Text embeddings (B, T, C) -> the same with knowledge; the identity without entities."""
         covers = entities.covers.transpose(1, 2)  # (B, T, K)
         if covers.shape[-1] == 0:
             return text
@@ -64,20 +48,24 @@ class EasyNLPFusion(nn.Module):
     """The released code's fusion, to the letter, for the released checkpoints only.
 
     It runs after the blocks, on the hidden states h of the text positions. Entity k becomes a
-    matrix: m_k(t) = W v_k + b where k covers t, W v_0 + b elsewhere. One score for the caption,
-    s_k = sum_t h_t . m_k(t), unscaled; h_t <- h_t + sum_k softmax(s)_k m_k(t). Padding slots take
-    part. Of the L predicted codes only the first can see it, and for captions shorter than T
-    tokens it says the same whatever the entity is.
+    matrix: m_k(t) = W v_k + b where k covers t, W v_0 + b elsewhere. One score per caption and
+    entity, s_k = sum_t h_t . m_k(t), unscaled; h_t <- h_t + sum_k softmax(s)_k m_k(t). Padding
+    slots take part. Only the first of the L predicted codes can depend on it, and for captions
+    shorter than T tokens its value is the same for every entity.
 
     Computed without the released code's [B, K, T, C] tensor.
+
+    Args:
+        entity_dim: Width of the entity vectors, D.
+        width: Width of the hidden states, C.
     """
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, entity_dim: int, width: int) -> None:
         super().__init__()
-        self.project = nn.Linear(config.entity_dim, config.n_embd)
+        self.project = nn.Linear(entity_dim, width)
 
     def scores(self, hidden: Tensor, entities: Entities) -> Tensor:
-        """One score for each slot: (B, T, C) -> (B, K)."""
+        """One score per slot: (B, T, C) -> (B, K)."""
         covers = entities.covers.to(hidden.dtype)  # (B, K, T)
         inside = torch.einsum("bkt,btc->bkc", covers, hidden)  # sum over covered tokens
         total = hidden.sum(1, keepdim=True)  # (B, 1, C)
@@ -85,11 +73,11 @@ class EasyNLPFusion(nn.Module):
         filler = F.linear(entities.filler, self.project.weight)  # (C,)
         score = (inside * word).sum(-1) + (total - inside) @ filler  # (B, K)
         score = score + total.squeeze(1) @ self.project.bias[:, None]
-        # The released mask: it tests for an exact zero, so with a bias it never acts.
+        # The released mask tests for an exact zero, so with a bias it has no effect.
         return score.masked_fill(score == 0, torch.finfo(score.dtype).min)
 
     def forward(self, hidden: Tensor, entities: Entities) -> Tensor:
-        """Hidden states of the text positions (B, T, C) -> the same, with knowledge."""
+        """Hidden states of the text positions (B, T, C) -> the same with knowledge."""
         weight = self.scores(hidden, entities).softmax(-1)  # (B, K)
         inside = weight[:, :, None] * entities.covers  # (B, K, T)
         vector = torch.einsum("bkt,bkd->btd", inside, entities.vectors)  # (B, T, D)

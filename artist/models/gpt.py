@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from artist.models.conditioning import Entities
 from artist.models.config import GPTConfig
-from artist.models.fusion import EasyNLPFusion, Entities, LatticeFusion
+from artist.models.fusion import EasyNLPFusion, LatticeFusion
 
 
 class KVCache:
@@ -153,9 +154,9 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(config.embd_pdrop)
         self.fusion: LatticeFusion | EasyNLPFusion | None = None
         if config.fusion == "lattice":
-            self.fusion = LatticeFusion(config)
+            self.fusion = LatticeFusion(config.entity_dim, config.n_embd, config.entity_scale)
         elif config.fusion == "easynlp":
-            self.fusion = EasyNLPFusion(config)
+            self.fusion = EasyNLPFusion(config.entity_dim, config.n_embd)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.checkpoint_activations = False  # for training: see `hidden`
         self.ln_f = nn.LayerNorm(config.n_embd)

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from artist.models.conditioning import Conditioning, Entities
 from artist.models.config import GPTConfig
-from artist.models.fusion import Entities
 from data.errors import SchemaError
 from data.kg_folder import kg_fingerprint
 from data.schema import CODES, IMAGE, LATTICE, MORE_CODES, Shards, open_shards, table_metadata
@@ -33,26 +33,24 @@ _SAMPLED_VECTORS = 100_000
 
 
 class Batch(NamedTuple):
-    """What a step needs: BERT ids (B, T), codes (B, L) or (B, 0), entities."""
+    """Captions and the codes of their images, (B, L); (B, 0) without codes."""
 
-    bert_ids: Tensor
+    conditioning: Conditioning
     codes: Tensor
-    entities: Entities
 
     @property
     def num_rows(self) -> int:
         """Rows of the batch."""
-        return len(self.bert_ids)
+        return len(self.codes)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on another device."""
-        ids, codes = (t.to(device, non_blocking=True) for t in (self.bert_ids, self.codes))
-        return Batch(ids, codes, self.entities.to(device))
+        codes = self.codes.to(device, non_blocking=True)
+        return Batch(self.conditioning.to(device), codes)
 
     def pinned(self) -> "Batch":
-        """The same in page-locked memory, from which a GPU copies while it computes."""
-        entities = Entities(*(t.pin_memory() for t in self.entities))
-        return Batch(self.bert_ids.pin_memory(), self.codes.pin_memory(), entities)
+        """Return the batch in page-locked memory, which a GPU reads while it computes."""
+        return Batch(self.conditioning.pinned(), self.codes.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -285,11 +283,9 @@ class Batches:
             inside = (token >= rows.starts[at, None]) & (token < rows.ends[at, None])
             covers[row, place] = inside
         entities = Entities(*(torch.from_numpy(part) for part in (vectors, covers, filler)))
-        return Batch(
-            torch.from_numpy(rows.bert_ids[chosen].astype(np.int64)),
-            torch.from_numpy(self._codes(chosen, epoch).astype(np.int64)),
-            entities,
-        )
+        ids = torch.from_numpy(rows.bert_ids[chosen].astype(np.int64))
+        codes = torch.from_numpy(self._codes(chosen, epoch).astype(np.int64))
+        return Batch(Conditioning(ids, entities), codes)
 
     def _codes(self, chosen: NDArray[np.int64], epoch: int | None) -> NDArray[np.uint16]:
         """Codes (B, L) of the chosen rows; see `get`."""

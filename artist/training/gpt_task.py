@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from artist.models.fusion import Entities
+from artist.models.conditioning import Entities
 from artist.models.gpt import GPT
 from artist.tables.lattice_rows import Batch, Batches
 from artist.training.config import TrainConfig
@@ -34,11 +34,14 @@ class CodeLoss(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return a scalar in nats per code."""
-        entities = batch.entities
+        entities = batch.conditioning.entities
         if self.gpt.config.fusion == "lattice":
             entities = _with_a_slot(entities)
         losses = self.gpt.code_losses(
-            self.gpt.text_ids(batch.bert_ids), batch.codes, entities, self.label_smoothing
+            self.gpt.text_ids(batch.conditioning.token_ids),
+            batch.codes,
+            entities,
+            self.label_smoothing,
         )
         return losses.mean()
 

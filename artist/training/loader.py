@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from artist.models.fusion import Entities
 from artist.tables.lattice_rows import Batch, Batches
 from artist.training.config import TrainConfig
 from artist.training.process_group import ProcessGroup
@@ -74,7 +73,8 @@ class Loader:
         for begin in range(0, len(chosen), micro):
             part = slice(begin, begin + micro)
             batch = self.batches.get(chosen[part], epoch)
-            batch = without_captions(batch, dropped[part], self.pad_id)
+            conditioning = batch.conditioning.dropped(dropped[part], self.pad_id)
+            batch = batch._replace(conditioning=conditioning)
             made.append(batch.pinned() if self.processes.device.type == "cuda" else batch)
         return made
 
@@ -93,15 +93,3 @@ class Loader:
         trace: TracebackType | None,
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
-
-
-def without_captions(batch: Batch, dropped: Tensor, pad_id: int) -> Batch:
-    """Return the batch with the marked captions (B,) empty and without entities."""
-    if not dropped.any():
-        return batch
-    entities = batch.entities
-    return Batch(
-        batch.bert_ids.masked_fill(dropped[:, None], pad_id),
-        batch.codes,
-        Entities(entities.vectors, entities.covers & ~dropped[:, None, None], entities.filler),
-    )

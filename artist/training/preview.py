@@ -54,8 +54,8 @@ class Preview:
         gpt.eval()
         codes = sample(
             gpt,
-            gpt.text_ids(batch.bert_ids),
-            batch.entities,
+            gpt.text_ids(batch.conditioning.token_ids),
+            batch.conditioning.entities,
             self.seeds,
             SamplingConfig(),
             dtype=dtype,

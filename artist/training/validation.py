@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from artist.models.fusion import Entities
+from artist.models.conditioning import Entities
 from artist.models.gpt import GPT
 from artist.tables.lattice_rows import Batches
 
@@ -46,9 +46,11 @@ def measure_losses(
         disable=True if share[0] else None,
     ):
         batch = batch.to(device)
-        entities: Entities | None = batch.entities if use_entities else None
+        entities: Entities | None = batch.conditioning.entities if use_entities else None
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss = gpt.code_losses(gpt.text_ids(batch.bert_ids), batch.codes, entities)  # (B, L)
+            loss = gpt.code_losses(
+                gpt.text_ids(batch.conditioning.token_ids), batch.codes, entities
+            )  # (B, L)
         rows.append(loss.mean(1).double().cpu().numpy())
         positions += loss.double().sum(0).cpu().numpy()
     gpt.train(training)

@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from artist.generation.cuda_graph import StaticSampler
 from artist.generation.sampling import sample
+from artist.models.conditioning import Conditioning
 from artist.models.config import FUSIONS
 from artist.models.discriminator import PatchDiscriminator, discriminator_loss, reconstruction_loss
 from artist.models.gpt import GPT
@@ -39,7 +40,7 @@ def test_a_training_step_stays_on_its_device_and_waits_for_nothing(fusion):
     with accelerator() as device:
         gpt = moved(GPT(replace(TINY, fusion=fusion)), device)
         ids = ids_of(2)
-        batch = Batch(ids[:, :T] - 9, ids[:, T:], entities_of(SPANS)).to(device)
+        batch = Batch(Conditioning(ids[:, :T] - 9, entities_of(SPANS)), ids[:, T:]).to(device)
         loss = CodeLoss(gpt, label_smoothing=0.1)(batch)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)

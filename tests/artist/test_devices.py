@@ -17,8 +17,8 @@ import torch
 from artist.generation.config import SamplingConfig
 from artist.generation.cuda_graph import StaticSampler
 from artist.generation.sampling import sample, sample_plain
+from artist.models.conditioning import Entities
 from artist.models.config import FUSIONS
-from artist.models.fusion import Entities
 from artist.models.gpt import GPT
 from artist.models.vqgan import VQGAN
 from tests.artist.models.test_gpt import TINY, T, entities_of, ids_of

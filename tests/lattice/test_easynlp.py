@@ -148,7 +148,7 @@ def test_the_goldens_of_the_reference_come_back_and_mean_what_they_meant(golden,
     config = GPTConfig(
         n_layer=1, n_head=1, n_embd=8, entity_dim=1, fusion="easynlp", max_entities=10
     )
-    entities = Batches(rows, vectors, config).get(np.arange(len(cases))).entities
+    entities = Batches(rows, vectors, config).get(np.arange(len(cases))).conditioning.entities
     words_mat = entities.vectors[:, :, 0].long()[:, :, None] * entities.covers
     for n, case in enumerate(cases):
         assert words_mat[n].tolist() == case["words_mat"], case["text"]

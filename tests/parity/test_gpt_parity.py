@@ -16,8 +16,8 @@ from torch.testing import assert_close
 from artist.formats.state_dict import from_easynlp, load_strict, to_easynlp
 from artist.generation.config import SamplingConfig
 from artist.generation.sampling import keep_top_k, sample, sample_plain
+from artist.models.conditioning import Entities
 from artist.models.config import GPTConfig
-from artist.models.fusion import Entities
 from artist.models.gpt import GPT
 
 pytestmark = pytest.mark.parity

@@ -43,8 +43,8 @@ def test_spans_cut_to_the_text_equal_words_mat(golden):
         n_layer=1, n_head=1, n_embd=8, entity_dim=1, fusion="easynlp", max_entities=10
     )
     batch = Batches(rows, vectors, config).get(np.arange(5))
-    spelled = batch.entities.vectors[:, :, 0].long()  # (B, K)
-    words_mat = spelled[:, :, None] * batch.entities.covers  # (B, K, T)
+    spelled = batch.conditioning.entities.vectors[:, :, 0].long()  # (B, K)
+    words_mat = spelled[:, :, None] * batch.conditioning.entities.covers  # (B, K, T)
     for n, case in enumerate(cases):
         assert words_mat[n].tolist() == case["words_mat"], case["text"]
-        assert batch.bert_ids[n].tolist() == case["text_ids_unshifted_char_hash"]
+        assert batch.conditioning.token_ids[n].tolist() == case["text_ids_unshifted_char_hash"]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from artist.formats.state_dict import load_strict
+from artist.models.conditioning import Entities
 from artist.models.config import GPTConfig
-from artist.models.fusion import Entities
 from artist.models.gpt import GPT, KVCache, parameter_groups
 from data.errors import ConfigError, InputError
 

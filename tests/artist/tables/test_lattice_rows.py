@@ -42,18 +42,18 @@ def batches(*rows: dict, max_entities: int = 32) -> Batches:
 
 def test_short_captions_are_padded_and_long_ones_cut():
     batch = batches(row("a", 2, []), row("b", 6, [])).get(np.array([0, 1]))
-    assert batch.bert_ids.tolist() == [[10, 11, 0, 0], [10, 11, 12, 13]]
+    assert batch.conditioning.token_ids.tolist() == [[10, 11, 0, 0], [10, 11, 12, 13]]
     assert batch.codes.tolist() == [[1, 2], [1, 2]]
-    assert batch.entities.vectors.shape == (2, 0, 3)
+    assert batch.conditioning.entities.vectors.shape == (2, 0, 3)
 
 
 def test_inclusive_ends_become_half_open_and_are_cut_with_the_text():
     batch = batches(row("a", 6, [(5, 0, 1), (6, 3, 5), (7, 4, 5)])).get(np.array([0]))
-    assert batch.entities.covers[0].tolist() == [
+    assert batch.conditioning.entities.covers[0].tolist() == [
         [True, True, False, False],
         [False, False, False, True],  # cut at the fourth token; the third entity begins after it
     ]
-    assert batch.entities.vectors[0].tolist() == VECTORS[[5, 6]].tolist()
+    assert batch.conditioning.entities.vectors[0].tolist() == VECTORS[[5, 6]].tolist()
 
 
 def test_the_first_entities_are_kept_when_there_are_too_many():
@@ -65,7 +65,7 @@ def test_rows_with_few_entities_get_padding_slots_that_cover_nothing():
     batch = batches(row("a", 4, [(1, 0, 1)]), row("b", 4, [(2, 0, 0), (3, 1, 3)])).get(
         np.array([1, 0])
     )
-    assert batch.entities.covers.any(-1).tolist() == [[True, True], [True, False]]
+    assert batch.conditioning.entities.covers.any(-1).tolist() == [[True, True], [True, False]]
 
 
 def test_a_batch_of_chosen_rows_equals_those_rows_of_all():
@@ -74,10 +74,14 @@ def test_a_batch_of_chosen_rows_equals_those_rows_of_all():
     chosen = whole.get(np.array([5, 2]))
     for place, n in enumerate([5, 2]):
         alone = whole.get(np.array([n]))
-        K = alone.entities.covers.shape[1]
-        assert torch.equal(chosen.bert_ids[place], alone.bert_ids[0])
-        assert torch.equal(chosen.entities.covers[place, :K], alone.entities.covers[0])
-        assert torch.equal(chosen.entities.vectors[place, :K], alone.entities.vectors[0])
+        K = alone.conditioning.entities.covers.shape[1]
+        assert torch.equal(chosen.conditioning.token_ids[place], alone.conditioning.token_ids[0])
+        assert torch.equal(
+            chosen.conditioning.entities.covers[place, :K], alone.conditioning.entities.covers[0]
+        )
+        assert torch.equal(
+            chosen.conditioning.entities.vectors[place, :K], alone.conditioning.entities.vectors[0]
+        )
 
 
 def test_easynlp_always_has_all_its_slots():
@@ -85,7 +89,7 @@ def test_easynlp_always_has_all_its_slots():
     config = GPTConfig(
         n_layer=1, n_head=1, n_embd=8, text_len=4, entity_dim=3, fusion="easynlp", max_entities=10
     )
-    entities = Batches(found, VECTORS, config).get(np.array([0])).entities
+    entities = Batches(found, VECTORS, config).get(np.array([0])).conditioning.entities
     assert entities.covers.shape == (1, 10, 4)
     assert torch.equal(entities.vectors[0, 3], torch.from_numpy(VECTORS[0]))
 
@@ -93,7 +97,9 @@ def test_easynlp_always_has_all_its_slots():
 def test_a_model_without_fusion_asks_for_no_entities_and_takes_any_graph():
     found = rows_from_table(table(row("a", 4, [(1, 0, 1)])), text_len=4, pad_id=0, max_entities=4)
     config = GPTConfig(n_layer=1, n_head=1, n_embd=8, text_len=4, entity_dim=77, fusion="none")
-    assert Batches(found, VECTORS, config).get(np.array([0])).entities.covers.shape == (1, 0, 4)
+    assert Batches(found, VECTORS, config).get(
+        np.array([0])
+    ).conditioning.entities.covers.shape == (1, 0, 4)
 
 
 def test_an_epoch_holds_every_row_once_in_an_order_that_seed_and_epoch_decide():

@@ -63,8 +63,8 @@ def test_mapped_rows_equal_those_in_memory(tmp_path, monkeypatch):
     assert mapped.named_entities().tolist() == np.unique(held.entity_ids).tolist()
     chosen = np.array([3, 49, 0, 17])
     ours, theirs = (Batches(rows, VECTORS, CONFIG).get(chosen) for rows in (mapped, held))
-    for a, b in zip((ours.bert_ids, ours.codes, *ours.entities),
-                    (theirs.bert_ids, theirs.codes, *theirs.entities), strict=True):  # fmt: skip
+    parts = ((b.conditioning.token_ids, b.codes, *b.conditioning.entities) for b in (ours, theirs))
+    for a, b in zip(*parts, strict=True):
         assert a.dtype == b.dtype
         assert (a == b).all()
 

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 from artist.evaluation.evaluate import evaluate
 from artist.formats.model_folder import load_model
+from artist.models.conditioning import Entities
 from artist.models.config import GPTConfig
-from artist.models.fusion import Entities
 from artist.models.gpt import GPT
 from artist.tables.lattice_rows import Batches, read_rows, unit_scale
 from artist.training.finetune import finetune
@@ -261,10 +261,10 @@ def test_knowledge_that_begins_as_nothing_is_moved_by_training(world, tmp_path):
     start_from(knowing, tmp_path / "plain")
     batches = batches_of(world)
     batch = Batches(batches.rows, batches.vectors, knowing.config).get(np.arange(8))
-    ids = painter.text_ids(batch.bert_ids)
+    ids = painter.text_ids(batch.conditioning.token_ids)
     with torch.no_grad():
         want = painter.code_losses(ids, batch.codes)
-        assert torch.equal(knowing.code_losses(ids, batch.codes, batch.entities), want)
+        assert torch.equal(knowing.code_losses(ids, batch.codes, batch.conditioning.entities), want)
     finetune(
         world.train, valid=world.valid, kg=world.kg, vqgan=world.vqgan, out=tmp_path / "knowing",
         config=replace(QUICK, keep="last", ema_decay=0.0), init=tmp_path / "plain",
@@ -272,7 +272,7 @@ def test_knowledge_that_begins_as_nothing_is_moved_by_training(world, tmp_path):
     trained = load_model(tmp_path / "knowing").gpt
     assert trained.fusion.project.weight.abs().max() > 1e-4
     with torch.no_grad():
-        with_entities = trained.code_losses(ids, batch.codes, batch.entities)
+        with_entities = trained.code_losses(ids, batch.codes, batch.conditioning.entities)
         assert (with_entities - trained.code_losses(ids, batch.codes)).abs().max() > 1e-4
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from artist.models.fusion import Entities
+from artist.models.conditioning import Entities
 from artist.models.gpt import GPT
 from artist.training.config import TrainConfig, VQGANTrainConfig
 from artist.training.finetune import finetune
@@ -182,18 +182,17 @@ def test_a_batch_without_entities_still_gives_the_fusion_a_gradient(world):
     """DDP waits for one from every weight."""
     batches = batches_of(world)
     batch = batches.get(np.arange(4))
-    bare = batch._replace(
-        entities=Entities(
-            torch.zeros(4, 0, 100), torch.zeros(4, 0, 6, dtype=torch.bool), torch.zeros(100)
-        )
+    entities = Entities(
+        torch.zeros(4, 0, 100), torch.zeros(4, 0, 6, dtype=torch.bool), torch.zeros(100)
     )
+    bare = batch._replace(conditioning=batch.conditioning._replace(entities=entities))
     gpt = GPT(replace(batches.config, text_vocab_size=100))
     step_loss = CodeLoss(gpt, 0.0)
     step_loss(bare).backward()
     assert all(p.grad is not None for p in gpt.parameters())
     assert not gpt.fusion.project.weight.grad.any()
     with torch.no_grad():
-        plain = gpt.code_losses(gpt.text_ids(batch.bert_ids), batch.codes).mean()
+        plain = gpt.code_losses(gpt.text_ids(batch.conditioning.token_ids), batch.codes).mean()
         assert torch.equal(step_loss(bare), plain)
 
 
@@ -203,9 +202,10 @@ def test_a_step_has_the_same_rows_whatever_the_number_of_processes(world):
     batches = batches_of(world)
     whole = Loader(batches, config, ProcessGroup(cpu), 0).make(3)[0]
     parts = [Loader(batches, config, ProcessGroup(cpu, rank, 4), 0).make(3)[0] for rank in range(4)]
-    assert torch.equal(torch.cat([part.bert_ids for part in parts]), whole.bert_ids)
+    together = torch.cat([part.conditioning.token_ids for part in parts])
+    assert torch.equal(together, whole.conditioning.token_ids)
     assert torch.equal(torch.cat([part.codes for part in parts]), whole.codes)
-    assert (whole.bert_ids == 0).all(1).any()  # some captions are dropped
+    assert (whole.conditioning.token_ids == 0).all(1).any()  # some captions are dropped
 
 
 def test_rows_that_cannot_be_split_evenly_say_what_to_set(world):
