@@ -1,20 +1,19 @@
-"""How fast is `lattice build`, and what does it need, against the reference's way in the same run?
+"""Speed and memory of `lattice build`, compared with the reference's preprocessing in the same run.
 
-The baseline is a plain re-creation of the reference's preprocessing: captions one at a time, BERT's
-basic and WordPiece tokenizing in Python, a trie of dictionaries walked token by token, a line of
-text written for each. Its tokens are checked to be ours, and all its matches to be among ours.
-Captions are generated from words of jieba's dictionary by their frequency; the names are the whole
-dictionary, or as many generated names as asked for. All times are CPU times unless they say wall.
+The baseline is a plain re-implementation of the reference: one caption at a time, BERT's basic and
+WordPiece tokenization in Python, a trie of dictionaries traversed token by token, one line of text
+per caption. Its tokens are checked to equal ours, and its matches to be among ours. Captions are
+generated from jieba's dictionary by word frequency; the names are the dictionary, or `--names`
+generated names. All times are CPU times unless marked as wall.
 
     python benchmarks/bench_lattice.py [--names N] [--captions N] [--backend ahocorasick]
-    python benchmarks/bench_lattice.py --what names --names 10000000     compiled, attached, matched
-    python benchmarks/bench_lattice.py --what workers --captions 2000000 one process against two
-    python benchmarks/bench_lattice.py --what images                     22 KB of base64 in each row
+    python benchmarks/bench_lattice.py --what names --names 10000000     compile, map, match
+    python benchmarks/bench_lattice.py --what workers --captions 2000000 one process and two
+    python benchmarks/bench_lattice.py --what images                     22 KB of base64 per row
 """
 
 import argparse
 import base64
-import importlib.util
 import io
 import json
 import multiprocessing
@@ -32,6 +31,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jieba_corpus import jieba_words, make_captions, make_names
 from PIL import Image
 
 from data.images import check_image, decode_base64, decode_image
@@ -42,35 +42,11 @@ from lattice.building.caption_reader import CAPTIONS
 from lattice.matching.kernel import LatticeConfig, LatticeKernel
 from lattice.matching.vocabulary import Vocabulary, compile_vocabulary, load_vocabulary
 
-LATIN = ["iPhone15", "T恤", "KFC", "2024", "SUV", "logo", "3D", "NBA", "100", "DIY"]
-
-
-def jieba_words() -> tuple[list[str], np.ndarray]:
-    found = importlib.util.find_spec("jieba")
-    lines = Path(found.submodule_search_locations[0], "dict.txt").read_text("utf-8").splitlines()
-    words, counts = zip(*(line.split(" ")[:2] for line in lines), strict=True)
-    return list(words), np.array(counts, np.float64)
-
 
 def write_captions(path: Path, count: int, rng: np.random.Generator) -> None:
-    """Captions of about 21 characters: words by frequency, some Latin, a comma and a full stop."""
-    words, counts = jieba_words()
-    drawn = rng.choice(len(words), (count, 12), p=counts / counts.sum())
-    latin = rng.integers(0, 8 * len(LATIN), count)
-    with path.open("w", encoding="utf-8") as file:
-        for n, (row, extra) in enumerate(zip(drawn.tolist(), latin.tolist(), strict=True)):
-            parts = [words[i] for i in row]
-            parts[6] = LATIN[extra] if extra < len(LATIN) else parts[6]
-            file.write(f"{n}\t{''.join(parts[:6])}，{''.join(parts[6:])}。\n")
-
-
-def make_names(count: int | None, rng: np.random.Generator) -> list[str]:
-    """Jieba's words, or with them as many joined pairs as asked for."""
-    words, _ = jieba_words()
-    if count is None:
-        return words
-    pairs = rng.integers(0, len(words), (max(0, count - len(words)), 2)).tolist()
-    return words[:count] + [words[a] + words[b] for a, b in pairs]
+    """Write captions of about 21 characters; see `make_captions`."""
+    lines = (f"{n}\t{text}\n" for n, text in enumerate(make_captions(count, rng)))
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def is_blank(c: str) -> bool:
@@ -114,7 +90,7 @@ def split_at_punctuation(word: str) -> list[str]:
 
 
 class Reference:
-    """One caption at a time."""
+    """The reference, one caption at a time."""
 
     def __init__(self, names: list[str], vocab: dict[str, int]) -> None:
         self.vocab = vocab
@@ -128,7 +104,7 @@ class Reference:
             node["id"] = entity_id
 
     def words(self, text: str) -> list[str]:
-        """BERT's basic tokenizer: its steps, each a pass over the characters."""
+        """Return the words of BERT's basic tokenizer; each step is a pass over the characters."""
         kept = [c for c in text if ord(c) not in (0, 0xFFFD) and not is_control(c)]
         clean = "".join(" " if is_blank(c) else c for c in kept)
         spaced = "".join(f" {c} " if is_ideograph(ord(c)) else c for c in clean)
@@ -140,7 +116,7 @@ class Reference:
         return " ".join(words).split()
 
     def tokens(self, text: str) -> list[str]:
-        """BERT's WordPiece: the longest piece first."""
+        """Return the WordPiece tokens: the longest piece first."""
         tokens: list[str] = []
         for word in self.words(text):
             characters = list(word)
@@ -181,7 +157,7 @@ class Reference:
         return ids, starts, ends
 
     def run(self, corpus: Path, out: Path, limit: int) -> tuple[int, float]:
-        """Rows written and the CPU seconds they took."""
+        """Return the rows written and their CPU seconds."""
         began, rows = process_time(), 0
         with corpus.open(encoding="utf-8") as source, out.open("w", encoding="utf-8") as target:
             for line in source:
@@ -196,7 +172,7 @@ class Reference:
 
 
 def check(reference: Reference, table: Path, limit: int) -> int:
-    """That tokens are equal and no match of the baseline is lost; how many rows were compared."""
+    """Check that tokens are equal and no match is lost; return the number of rows compared."""
     rows = pq.read_table(table).slice(0, limit).to_pylist()
     for row in rows:
         tokens = reference.tokens(row["text"])
@@ -210,7 +186,7 @@ def check(reference: Reference, table: Path, limit: int) -> int:
 
 
 def pipeline(folder: Path, options: argparse.Namespace, rng: np.random.Generator) -> dict:
-    """TSV to table on one core, ours and theirs."""
+    """TSV to table on one core, ours and the reference."""
     names = make_names(options.names, rng)
     write_names(folder / "entity2id.txt", names)
     write_captions(folder / "captions.tsv", options.captions, rng)
@@ -227,8 +203,8 @@ def pipeline(folder: Path, options: argparse.Namespace, rng: np.random.Generator
         )
         return report, process_time() - began
 
-    # Loading the names (and the tokenizer library) is what a corpus of a few rows costs, and is
-    # left out of both.
+    # The time for a few rows is that of loading the names and the tokenizer library; it is
+    # subtracted.
     write_captions(folder / "few.tsv", 100, rng)
     write_captions(folder / "warm.tsv", 100, rng)
     build("warm.tsv")
@@ -260,7 +236,7 @@ def pipeline(folder: Path, options: argparse.Namespace, rng: np.random.Generator
 
 
 def in_child(work: Callable[..., dict], *args: object) -> dict:
-    """What `work` returns in a process of its own, with its CPU seconds and its peak memory."""
+    """Return the result of `work` in a child process, with its peak memory."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     process = context.Process(target=_run_child, args=(results, work, args))
@@ -272,7 +248,7 @@ def in_child(work: Callable[..., dict], *args: object) -> dict:
 
 def _run_child(results: multiprocessing.Queue, work: Callable[..., dict], args: tuple) -> None:
     found = work(*args)
-    status = Path("/proc/self/status").read_text("utf-8")  # ru_maxrss begins with the parent's
+    status = Path("/proc/self/status").read_text("utf-8")  # ru_maxrss starts at the parent's
     peak = int(status.partition("VmHWM:")[2].split()[0])
     results.put({**found, "peak_gb": round(peak / 1e6, 2)})
 
@@ -285,10 +261,10 @@ def compile_names(folder: Path) -> dict:
 
 
 def match_names(folder: Path) -> dict:
-    """Attach to the compiled names and match the captions."""
+    """Map the compiled names and match the captions."""
     tokenizer = Tokenizer.load(folder / "tokenizer")
     began = perf_counter()
-    vocabulary = Vocabulary.attach(folder / "compiled")
+    vocabulary = Vocabulary.open(folder / "compiled")
     attach = perf_counter() - began
     began = perf_counter()
     load_vocabulary(folder / "compiled", tokenizer, LatticeConfig())
@@ -302,7 +278,7 @@ def match_names(folder: Path) -> dict:
     batch = pa.RecordBatch.from_arrays(columns, schema=CAPTIONS)
     batches = [batch.slice(n, 4096) for n in range(0, len(rows), 4096)]
     seconds = []
-    for _ in range(4):  # the first touches the mapped pages and meets new characters
+    for _ in range(4):  # the first pass reads the mapped pages and new characters
         began = process_time()
         entities = sum(len(kernel(b).column("lex_ids").flatten()) for b in batches)
         seconds.append(process_time() - began)
@@ -316,7 +292,7 @@ def match_names(folder: Path) -> dict:
 
 
 def names(folder: Path, options: argparse.Namespace, rng: np.random.Generator) -> dict:
-    """Many names: compiled in one process, attached and matched in another."""
+    """Many names: compiled in one process, mapped and matched in another."""
     count = options.names or 10_000_000
     write_names(folder / "entity2id.txt", make_names(count, rng))
     write_captions(folder / "captions.tsv", options.captions, rng)
@@ -348,7 +324,7 @@ def names(folder: Path, options: argparse.Namespace, rng: np.random.Generator) -
 
 
 def workers(folder: Path, options: argparse.Namespace, rng: np.random.Generator) -> dict:
-    """One process against two, on one file and on shards: wall and CPU seconds."""
+    """One process and two, on one file and on shards: wall and CPU seconds."""
     write_names(folder / "entity2id.txt", make_names(options.names, rng))
     tokenizer = write_character_vocabulary(folder / "tokenizer")
     (folder / "corpus").mkdir()
@@ -381,8 +357,8 @@ def workers(folder: Path, options: argparse.Namespace, rng: np.random.Generator)
             min((run(corpus, n) for _ in range(2)), key=lambda r: r["own"] + r["children"])
             for n in (1, 2)
         )
-        # On two free cores the run takes at least half of all CPU time, and at least that of the
-        # process that writes.
+        # On two free cores the run takes at least half of the CPU time, and at least that of the
+        # writing process.
         least = max((two["own"] + two["children"]) / 2, two["own"])
         found[label] = {
             "one_cpu": round(one["own"], 2),
@@ -401,23 +377,23 @@ def cpu_seconds() -> list[float]:
 
 
 def write_images(path: Path, count: int, rng: np.random.Generator) -> float:
-    """Captions with JPEG pictures; the mean length of their base64."""
-    pictures = []
+    """Write captions with JPEG images; return the mean length of their base64."""
+    encoded = []
     for _ in range(64):
         small = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-        picture = Image.fromarray(small).resize((240, 240), Image.Resampling.BICUBIC)
+        image = Image.fromarray(small).resize((240, 240), Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=92)
-        pictures.append(base64.b64encode(buffer.getvalue()).decode())
+        image.save(buffer, "JPEG", quality=92)
+        encoded.append(base64.b64encode(buffer.getvalue()).decode())
     with path.open("w", encoding="utf-8") as file:
         for n in range(count):
-            file.write(f"{n}\t一只猫在北京的故宫里看风景\t{pictures[n % 64]}\n")
-    return sum(map(len, pictures)) / 64
+            file.write(f"{n}\t一只猫在北京的故宫里看风景\t{encoded[n % 64]}\n")
+    return sum(map(len, encoded)) / 64
 
 
 def build_images(folder: Path, corpus: str, check_images: str) -> dict:
     options = {"names": folder / "entity2id.txt", "tokenizer": folder / "tokenizer"}
-    for _ in range(2):  # the second time it costs what loading the names costs
+    for _ in range(2):  # the second run takes the time of loading the names
         began = process_time()
         build_lattice(folder / "few.tsv", folder / "few.parquet", **options, overwrite=True)
     loading = process_time() - began
@@ -428,7 +404,7 @@ def build_images(folder: Path, corpus: str, check_images: str) -> dict:
 
 
 def read_images(path: Path, look: Callable[[bytes], object]) -> float:
-    """CPU seconds for reading and decoding alone, a row at a time."""
+    """Return the CPU seconds for reading and decoding alone, one row at a time."""
     began = process_time()
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -437,7 +413,7 @@ def read_images(path: Path, look: Callable[[bytes], object]) -> float:
 
 
 def images(folder: Path, options: argparse.Namespace, rng: np.random.Generator) -> dict:
-    """Rows with images: the speed of reading and decoding alone, and memory."""
+    """Rows with images: speed compared with reading and decoding alone, and memory."""
     write_names(folder / "entity2id.txt", jieba_words()[0])
     write_character_vocabulary(folder / "tokenizer")
     count = 10_000

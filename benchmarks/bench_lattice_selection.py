@@ -1,9 +1,9 @@
 """Which entities should a caption keep when it has too many?
 
-Captions are laid from words of jieba's dictionary by their frequency, and the names are that whole
-dictionary. So the words that a caption was laid from are known: they are the gold entities, and all
-that the matcher finds besides is noise. We report how many gold entities each policy keeps, against
-`first`, EasyNLP's; and what `--segment jieba` removes.
+Captions are generated from jieba's dictionary by word frequency, and the names are the dictionary.
+The words of a caption are its gold entities; all other matches are noise. Reported are the share of
+gold entities that each policy keeps, compared with EasyNLP's policy `first`, and what
+`--segment jieba` removes.
 
     python benchmarks/bench_lattice_selection.py [--captions N] [--words N]
 """
@@ -15,12 +15,12 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-import importlib.util
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from jieba_corpus import jieba_words
 
 from data.select import POLICIES, select
 from data.tokenizer import Tokenizer, write_character_vocabulary
@@ -33,20 +33,13 @@ from lattice.matching.vocabulary import Vocabulary
 LIMITS = (4, 10)
 
 
-def dictionary() -> tuple[list[str], np.ndarray]:
-    found = importlib.util.find_spec("jieba")
-    lines = Path(found.submodule_search_locations[0], "dict.txt").read_text("utf-8").splitlines()
-    words, counts = zip(*(line.split(" ")[:2] for line in lines), strict=True)
-    return list(words), np.array(counts, np.float64)
-
-
-def laid(words: list[str], counts: np.ndarray, captions: int, length: int):
-    """Captions, and the spans of the words of two characters or more that each was laid from."""
+def generate(words: list[str], counts: np.ndarray, captions: int, length: int):
+    """Return captions, and the spans of their words of two characters or more."""
     plain = np.array([n for n, w in enumerate(words) if all("一" <= c <= "\u9fff" for c in w)])
     share = counts[plain] / counts[plain].sum()
-    drawn = np.random.default_rng(0).choice(plain, (captions, length), p=share).tolist()
+    sampled = np.random.default_rng(0).choice(plain, (captions, length), p=share).tolist()
     texts, gold = [], []
-    for row in drawn:
+    for row in sampled:
         parts = [words[n] for n in row]
         ends = np.cumsum([len(p) for p in parts]).tolist()
         texts.append("".join(parts))
@@ -55,7 +48,7 @@ def laid(words: list[str], counts: np.ndarray, captions: int, length: int):
 
 
 def spans_of(rows: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, first token and end of every entity."""
+    """Return row, first token and end of every entity."""
     lengths = rows.column("seq_len").to_numpy()
     counts = np.diff(rows.column("lex_ids").offsets.to_numpy())
     row = np.repeat(np.arange(len(counts)), counts)
@@ -71,19 +64,19 @@ def found_gold(row, start, end, gold) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--captions", type=int, default=20_000)
-    parser.add_argument("--words", type=int, default=12, help="words a caption is laid from")
-    asked = parser.parse_args()
+    parser.add_argument("--words", type=int, default=12, help="words per caption")
+    options = parser.parse_args()
 
-    words, counts = dictionary()
-    texts, gold = laid(words, counts, asked.captions, asked.words)
+    words, counts = jieba_words()
+    texts, gold = generate(words, counts, options.captions, options.words)
     total = sum(map(len, gold))
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = Tokenizer.load(write_character_vocabulary(Path(folder)))
     batch = pa.RecordBatch.from_arrays(
         [pa.array([""] * len(texts)), pa.array(texts)], CAPTIONS.names
     )
-    said = {"captions": len(texts), "gold_entities": total, "segmenter": segmenter().name}
-    print("| names found | entities a caption | of which noise | limit | policy | gold kept |")
+    figures = {"captions": len(texts), "gold_entities": total, "segmenter": segmenter().name}
+    print("| names found | entities per caption | of which noise | limit | policy | gold kept |")
     print("| --- | --- | --- | --- | --- | --- |")
     for segment in ("none", "jieba"):
         config = LatticeConfig(segment=segment)
@@ -99,12 +92,12 @@ def main() -> None:
                     f"| {named} | {len(row) / len(texts):.2f} | {100 * noise:.1f} % | "
                     f"{limit or '-'} | {policy} | {100 * recall:.1f} % |"
                 )
-                said[f"{segment}_{limit}_{policy}"] = round(recall, 4)
+                figures[f"{segment}_{limit}_{policy}"] = round(recall, 4)
     for limit in LIMITS:
-        said[f"ratio_at_{limit}"] = round(
-            said[f"none_{limit}_leftmost-longest"] / said[f"none_{limit}_first"], 3
+        figures[f"ratio_at_{limit}"] = round(
+            figures[f"none_{limit}_leftmost-longest"] / figures[f"none_{limit}_first"], 3
         )
-    print(json.dumps(said))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ def lattice_show(
     """Draw the lattice of one sentence: its tokens, the entities over them, and who lost why."""
     from lattice.building.build import load_tokenizer
     from lattice.inspecting.explain import explain_text
-    from lattice.inspecting.show import draw
+    from lattice.inspecting.show import render
     from lattice.inspecting.svg import save_lattice
     from lattice.matching.kernel import LatticeConfig
 
@@ -216,7 +216,7 @@ def lattice_show(
     if svg is not None:
         save_lattice(found, svg)
     width = shutil.get_terminal_size((100, 24)).columns
-    typer.echo(draw(found, width, sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+    typer.echo(render(found, width, sys.stdout.isatty() and "NO_COLOR" not in os.environ))
 
 
 @app.command("stats")
@@ -254,7 +254,7 @@ def lattice_export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a lattice table as EasyNLP's preprocessed TSV."""
-    from lattice.easynlp import export_table
+    from lattice.building.easynlp_tsv import export_table
 
     typer.echo(export_table(table, out, overwrite=overwrite))
 
@@ -284,7 +284,7 @@ def lattice_import(
     overwrite: Overwrite = False,
 ) -> None:
     """Read EasyNLP's preprocessed TSV into a lattice table, its matches as they are."""
-    from lattice.easynlp import import_table
+    from lattice.building.easynlp_tsv import import_table
 
     report = import_table(
         tsv,

@@ -1,14 +1,13 @@
-"""From a caption file to a lattice table, and from a few texts to the same rows.
+"""Build a lattice table from a caption file, and the same rows from a few texts.
 
-The corpus streams through, so memory does not grow with it. A row that
-cannot be used is counted, kept in `<out>.rejects.tsv` with its line and reason, and left out. The
-tokenizer is written beside the table (`<out>.tokenizer/`), so a table says by itself what its ids
-mean.
+The corpus is streamed, so memory does not grow with it. An unusable row is counted and kept in
+`<out>.rejects.tsv` with its line and reason. The tokenizer is saved in `<out>.tokenizer/`, so a
+table is self-contained.
 """
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +18,8 @@ from data.schema import LATTICE, with_metadata
 from data.tokenizer import Tokenizer, write_character_vocabulary
 from data.tsv import open_bytes
 from lattice.building.caption_reader import CAPTIONS, IMAGE_CHECKS
-from lattice.building.runner import Plan, make_shards, make_table, table_metadata
+from lattice.building.reports import TableReport, listed, table_fields
+from lattice.building.runner import BuildPlan, make_shards, make_table, table_metadata
 from lattice.building.workers import useful_workers
 from lattice.matching.kernel import LatticeConfig, LatticeKernel, one_of
 from lattice.matching.lexicon import names_file
@@ -39,33 +39,22 @@ _FORMATS = ("parquet", "tsv")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatticeReport:
-    """What `build_lattice` made.
+class LatticeReport(TableReport):
+    """The result of `build_lattice`.
 
     Attributes:
-        out: The table.
-        num_rows: Captions in it.
-        num_rejected: Rows of the corpus left out.
-        rejected: How many for which reason.
-        first_reject: Line and reason of the first.
-        num_entities: Entities matched, over all captions.
-        num_with_entity: Captions with at least one.
+        num_entities: Matched entities, over all captions.
+        num_with_entity: Captions with at least one entity.
         num_tokens: Tokens, over all captions.
-        num_undecided: Captions that only the tokenizer itself could cut.
-        num_duplicate_idx: Rows whose idx an earlier row has; they are kept.
-        lexicon: What was read from the names, and what was left out.
-        num_shards: Files of the table, where it is a folder.
-        num_made: Those that this run made.
-        num_empty: Those whose corpus file has no usable row.
+        num_undecided: Captions tokenized by the tokenizer itself.
+        num_duplicate_idx: Rows whose idx repeats an earlier row's; they are kept.
+        lexicon: What was read from the names, and what was excluded.
+        num_shards: Files of the table, if it is a folder.
+        num_made: Shards written by this run.
+        num_empty: Shards whose corpus file has no usable row.
         seconds: Time for the corpus, without loading names.
-        unchanged: Whether the table had been there, finished, and nothing was done.
     """
 
-    out: Path
-    num_rows: int
-    num_rejected: int
-    rejected: dict[str, int]
-    first_reject: str
     num_entities: int
     num_with_entity: int
     num_tokens: int
@@ -76,30 +65,23 @@ class LatticeReport:
     num_shards: int = 0
     num_made: int = 0
     num_empty: int = 0
-    unchanged: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         if self.unchanged:
-            shards = f" in {self.num_shards} shards" if self.num_shards else ""
-            return f"{self.out} is finished and up to date: {self.num_rows:,} captions{shards}."
+            return self.up_to_date(f" in {self.num_shards} shards" if self.num_shards else "")
         rows = max(1, self.num_rows)
-        speed = f" ({self.num_rows / max(self.seconds, 1e-9):,.0f} a second)"
+        speed = f" ({self.num_rows / max(self.seconds, 1e-9):,.0f} per second)"
         if self.num_shards:
             speed = f"; {self.num_shards} shards"
             if self.num_made < self.num_shards:
                 speed = f"; {self.num_made} of {self.num_shards} shards were missing"
         lines = [
             f"{self.out}: {self.num_rows:,} captions in {self.seconds:.1f} s{speed}",
-            f"  {self.num_entities:,} entities, {self.num_entities / rows:.2f} a caption; "
-            f"{100 * self.num_with_entity / rows:.1f} % of captions have one",
-            f"  names: {_said(self.lexicon)}",
+            f"  {self.num_entities:,} entities, {self.num_entities / rows:.2f} per caption; "
+            f"{100 * self.num_with_entity / rows:.1f} % of captions have an entity",
+            f"  names: {listed(self.lexicon)}",
+            *self.rejected_lines("its shards' *" if self.num_shards else self.out.name),
         ]
-        if self.num_rejected:
-            kept = "its shards' *" if self.num_shards else self.out.name
-            lines.append(
-                f"  {self.num_rejected:,} rows left out ({_said(self.rejected)}), kept in "
-                f"{kept}.rejects.tsv; first: {self.first_reject}"
-            )
         if self.num_empty:
             lines.append(f"  warning: {self.num_empty} of its files have no usable row")
         if self.num_duplicate_idx:
@@ -108,9 +90,9 @@ class LatticeReport:
                 "they are kept"
             )
         if self.num_undecided:
-            lines.append(f"  {self.num_undecided:,} captions took the tokenizer's own, slower way")
+            lines.append(f"  {self.num_undecided:,} captions needed the slower tokenizer")
         if not self.num_entities:
-            lines.append("  warning: no caption holds an entity; are these the right names?")
+            lines.append("  warning: no caption has an entity; are these the right names?")
         return "\n".join(lines)
 
 
@@ -132,26 +114,26 @@ def build_lattice(
     """Match entity names in every caption of a corpus and write the lattice table.
 
     Args:
-        corpus: `idx<TAB>text` or `idx<TAB>text<TAB>imgbase64`, plain or gzip. The form of the first
-            hundred rows decides; rows of the other form are rejected. A pattern such as
-            `corpus/*.tsv.gz`, or several files, become a folder with a shard for each.
-        out: The table; a file, or a folder of shards.
+        corpus: `idx<TAB>text` or `idx<TAB>text<TAB>imgbase64`, plain or gzip. The form of most of
+            the first hundred rows is expected; rows of the other form are rejected. A pattern such
+            as `corpus/*.tsv.gz`, or several files, become a folder with one shard per file.
+        out: The table: a file, or a folder of shards.
         names: A KG folder, an `entity2id.txt`, or a compiled vocabulary.
-        tokenizer: A `vocab.txt` or a folder with one; None makes a character vocabulary.
+        tokenizer: A `vocab.txt` or a folder with one; None generates a character vocabulary.
         config: What is matched and stored.
         mentions: A file of `mention<TAB>entity`: further surfaces of entities.
         format: `tsv` writes EasyNLP's preprocessed rows instead of Parquet.
-        check_images: `full` decodes every image once, so that a damaged one is found now and not in
-            training; `header` only reads its size.
-        backend: What matches: `ahocorasick`, `trie`, or `auto`; the table is the same.
-        workers: Processes; None takes as many as are useful. The table is the same, byte for byte.
-            More than one needs a main module that can be imported (`if __name__ == "__main__"`).
-        cluster: Address of a Dask scheduler whose workers make the shards instead; all machines
-            must see the same files.
-        overwrite: Replace another run's output.
+        check_images: `full` decodes every image once, so that damage is found before training;
+            `header` only reads its size.
+        backend: The matcher: `ahocorasick`, `trie`, or `auto`; the table is the same.
+        workers: Number of processes; None chooses it. The table is the same, byte for byte. More
+            than one requires a main module that can be imported (`if __name__ == "__main__"`).
+        cluster: Address of a Dask scheduler whose workers write the shards; all machines need
+            access to the same files.
+        overwrite: Replace the output of another run.
 
     Raises:
-        ToolkitError: An input is missing or useless, or the output is in the way.
+        ToolkitError: An input is missing or unusable, or `out` belongs to another run.
     """
     config = _with_mentions(config or LatticeConfig(), mentions)
     one_of("format", format, _FORMATS)
@@ -163,13 +145,13 @@ def build_lattice(
             raise ConfigError(f"--out {out} is an input; choose another.")
     for file in files:
         if not file.is_file():
-            open_bytes(file).close()  # says what is wrong with it
+            open_bytes(file).close()  # raises the specific error
     if sharded and format == "tsv":
         raise ConfigError(
             "several files become a folder of Parquet shards; --format tsv is one file."
         )
     if cluster is not None and not sharded:
-        raise ConfigError("a cluster makes shards: give several files, or a pattern in quotes.")
+        raise ConfigError("a cluster writes shards: pass several files, or a pattern in quotes.")
     if workers is None:
         workers = useful_workers(sum(file.stat().st_size for file in files))
         workers = (
@@ -179,7 +161,7 @@ def build_lattice(
         raise ConfigError(f"workers={workers} must be at least 1.")
     if backend == "ahocorasick" and (workers > 1 or cluster):
         raise ConfigError("an ahocorasick automaton cannot be shared by processes; use the trie.")
-    plan = Plan(
+    plan = BuildPlan(
         files=files,
         out=out,
         names=names,
@@ -198,10 +180,10 @@ def build_lattice(
 
 
 def corpus_files(corpus: Path | Sequence[Path]) -> tuple[list[Path], bool]:
-    """The files of a corpus, and whether each becomes a shard.
+    """Return the files of a corpus, and whether each becomes a shard.
 
     Raises:
-        InputError: A pattern fits no file.
+        InputError: A pattern matches no file.
     """
     given = [corpus] if isinstance(corpus, Path) else list(corpus)
     files: list[Path] = []
@@ -209,7 +191,7 @@ def corpus_files(corpus: Path | Sequence[Path]) -> tuple[list[Path], bool]:
         if not path.exists() and set(path.name) & set("*?["):
             found = sorted(path.parent.glob(path.name))
             if not found:
-                raise InputError(f"{path} fits no file.")
+                raise InputError(f"{path} matches no file.")
             files += found
         else:
             files.append(path)
@@ -224,17 +206,17 @@ def match_texts(
     config: LatticeConfig | None = None,
     mentions: Path | None = None,
 ) -> pa.Table:
-    """The lattice rows of a few texts; see `TextMatcher`, which keeps the names for more."""
+    """Return the lattice rows of a few texts; for repeated calls use `TextMatcher`."""
     return TextMatcher(names, tokenizer=tokenizer, config=config, mentions=mentions)(texts)
 
 
 class TextMatcher:
-    """Finds the entities of a few texts at a time, as `build_lattice` would; names are read once.
+    """Matches a few texts at a time, as `build_lattice` does; names are read once.
 
     Args:
-        names: A KG folder, an `entity2id.txt`, or a compiled vocabulary; None: no entities.
+        names: A KG folder, an `entity2id.txt`, or a compiled vocabulary; None for no entities.
         tokenizer: A `vocab.txt`, a folder with one, or a loaded tokenizer.
-        config: What is matched and stored; `LatticeConfig(**settings)` repeats a table's.
+        config: What is matched and stored; `LatticeConfig(**settings)` restores a table's.
         mentions: A file of `mention<TAB>entity`.
     """
 
@@ -258,22 +240,24 @@ class TextMatcher:
         self._kernel = LatticeKernel(self._tokenizer, self._vocabulary, self._config)
 
     def __call__(self, texts: Sequence[str]) -> pa.Table:
-        """The rows of `texts`, numbered from 0.
+        """Return the rows of `texts`, with idx from 0.
 
         Raises:
             InputError: A text is not valid Unicode.
         """
         for text in texts:
-            if any("\ud800" <= letter < "\ue000" for letter in text):  # a shell that is not UTF-8
+            if any(
+                "\ud800" <= letter < "\ue000" for letter in text
+            ):  # from a shell that is not UTF-8
                 raise InputError(f"the text {text!r} is not valid Unicode.")
         columns = [pa.array([str(n) for n in range(len(texts))]), pa.array(texts, pa.string())]
         batch = self._kernel(pa.RecordBatch.from_arrays(columns, schema=CAPTIONS))
-        about = table_metadata(self._vocabulary.kg_fingerprint, self._tokenizer, self._config)
-        return pa.Table.from_batches([batch]).cast(with_metadata(LATTICE, about))
+        metadata = table_metadata(self._vocabulary.kg_fingerprint, self._tokenizer, self._config)
+        return pa.Table.from_batches([batch]).cast(with_metadata(LATTICE, metadata))
 
 
 def load_tokenizer(path: Path | None) -> Tokenizer:
-    """The tokenizer at `path`, or the character tokenizer where there is none."""
+    """Return the tokenizer at `path`, or a character tokenizer for None."""
     if path is not None:
         return Tokenizer.load(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -281,10 +265,10 @@ def load_tokenizer(path: Path | None) -> Tokenizer:
 
 
 def _with_mentions(config: LatticeConfig, mentions: Path | None) -> LatticeConfig:
-    """The configuration with its mention file's sha256.
+    """Return the configuration with the sha256 of the mention file.
 
     Raises:
-        ConfigError: It names another one already.
+        ConfigError: The configuration has the sha256 of another file.
     """
     digest = fingerprint(mentions) if mentions else ""
     if config.mentions_sha256 not in ("", digest):
@@ -296,14 +280,10 @@ def _with_mentions(config: LatticeConfig, mentions: Path | None) -> LatticeConfi
     return replace(config, mentions_sha256=digest)
 
 
-def _report(out: Path, manifest: Manifest, unchanged: bool = False) -> LatticeReport:
+def _report(out: Path, manifest: Manifest, unchanged: bool) -> LatticeReport:
     counts = manifest.counts
     return LatticeReport(
-        out=out,
-        num_rows=counts["rows"],
-        num_rejected=counts["rejected"],
-        rejected=counts["reasons"],
-        first_reject=counts["first_reject"],
+        **table_fields(out, manifest, unchanged),
         num_entities=counts["entities"],
         num_with_entity=counts["captions_with_entity"],
         num_tokens=counts["tokens"],
@@ -314,9 +294,4 @@ def _report(out: Path, manifest: Manifest, unchanged: bool = False) -> LatticeRe
         num_shards=counts.get("shards", 0),
         num_made=counts.get("shards_made", 0),
         num_empty=counts.get("shards_without_rows", 0),
-        unchanged=unchanged,
     )
-
-
-def _said(counts: dict[str, int]) -> str:
-    return ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in counts.items())

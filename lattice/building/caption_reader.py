@@ -1,7 +1,7 @@
-"""Reading a caption file column by column: the rows that `data.tsv.read_rows` gives, by chunks.
+"""Read a caption file by columns, in chunks; the rows equal those of `data.tsv.read_rows`.
 
-Line ends and tabs of a chunk are found all at once, and Arrow cuts the columns out of it; only
-lines that cannot be used are looked at one by one. Images are decoded here, in threads.
+The line ends and tabs of a chunk are found at once, and Arrow slices the columns out of it; only
+rejected lines are processed one by one. Images are decoded here, in threads.
 """
 
 import binascii
@@ -9,6 +9,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 
 from data.errors import InputError, RowError
 from data.images import check_image, decode_base64, decode_image
-from data.jit import fnv1a, jit
 from data.schema import IMAGE
 from data.tsv import (
     BLANK,
@@ -36,11 +36,11 @@ from data.tsv import (
 CAPTIONS = pa.schema([("idx", pa.string()), ("text", pa.string())])
 IMAGE_CHECKS = ("full", "header")
 
-_BATCH_ROWS = 4096  # the arrays of a batch of captions stay in the processor's cache
-_TEXT_CHUNK = 4 << 20  # bytes read at once
+_BATCH_ROWS = 4096  # the arrays of a batch of captions fit the processor's cache
+_TEXT_CHUNK = 4 << 20  # bytes per read
 _IMAGE_CHUNK = 32 << 20
-_IMAGE_TASK = 64  # images that a thread checks at once
-_LOOK_AHEAD = 100  # rows that decide whether the file has images
+_IMAGE_TASK = 64  # images per task of a thread
+_LOOK_AHEAD = 100  # rows that determine whether the file has images
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -49,8 +49,8 @@ class Batch(NamedTuple):
 
     Attributes:
         lines: The line of each row in its file, from 1; int64.
-        captions: Columns `idx`, `text` and perhaps `image`.
-        encoded: Images as they stand in the file, or None.
+        captions: Columns `idx`, `text` and optionally `image`.
+        encoded: The images in base64 as in the file, or None.
     """
 
     lines: NDArray[np.int64]
@@ -59,10 +59,10 @@ class Batch(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Whole lines of a corpus, each ended by a line feed.
+    """Complete lines of a corpus, each ended by a line feed.
 
     Attributes:
-        line: The number of the first, from 1.
+        line: The number of the first line, from 1.
         content: Their bytes.
     """
 
@@ -71,7 +71,7 @@ class Chunk(NamedTuple):
 
 
 def num_columns(path: Path) -> int:
-    """2, or 3 with images: the form of most of the first hundred rows of a corpus.
+    """Return the number of columns, 2 or 3 (with images), of most of the first hundred rows.
 
     Raises:
         InputError: The file is missing, empty, not UTF-8 or a damaged gzip.
@@ -82,7 +82,7 @@ def num_columns(path: Path) -> int:
 
 
 def read_captions(path: Path, rejects: Rejects, check_images: str) -> Iterator[Batch]:
-    """The usable rows of a corpus, in batches bounded in rows and bytes; see `batches`.
+    """Yield the usable rows of a corpus in batches bounded in rows and bytes; see `batches`.
 
     Raises:
         InputError: The file is missing, empty, not UTF-8, a damaged gzip, or has an endless row.
@@ -99,14 +99,14 @@ def batches(
     check_images: str,
     pool: ThreadPoolExecutor | None = None,
 ) -> Iterator[Batch]:
-    """The usable rows of a chunk.
+    """Yield the usable rows of a chunk.
 
     Args:
         chunk: Lines.
-        columns: Of a usable row; those of another form are rejected.
+        columns: The number of columns of a usable row.
         rejects: Receives all other rows.
-        check_images: `full` decodes every image; `header` reads its size.
-        pool: Threads that do so.
+        check_images: `full` decodes every image; `header` only reads its size.
+        pool: Threads that check images.
     """
     cut = _cut(chunk.content, chunk.line, columns, rejects)
     if columns == 3:
@@ -124,14 +124,14 @@ class _Columns(NamedTuple):
 
 
 def read_chunks(path: Path, columns: int) -> Iterator[Chunk]:
-    """A corpus, some megabytes at a time.
+    """Yield a corpus in chunks of some megabytes.
 
     Raises:
         InputError: The file is missing, a damaged gzip, or has an endless row.
     """
     size = _IMAGE_CHUNK if columns == 3 else _TEXT_CHUNK
     line = 1
-    rest: list[bytes] = []  # of a row that has not ended; joined once, whatever its length
+    rest: list[bytes] = []  # of an incomplete row; joined once, however long
     with open_bytes(path) as file:
         read = file.read(size).removeprefix(_BOM)
         while read:
@@ -151,7 +151,7 @@ def read_chunks(path: Path, columns: int) -> Iterator[Chunk]:
 
 
 def _cut(chunk: bytes, first_line: int, columns: int, rejects: Rejects) -> _Columns:
-    """The columns of a chunk; lines that cannot be used go to `rejects`."""
+    """Return the columns of a chunk; add unusable lines to `rejects`."""
     data = np.frombuffer(chunk, np.uint8)
     ends = np.flatnonzero(data == ord("\n"))
     begins = np.concatenate(([0], ends[:-1] + 1))
@@ -169,7 +169,7 @@ def _cut(chunk: bytes, first_line: int, columns: int, rejects: Rejects) -> _Colu
 
     begins, ends, tab = begins[good], ends[good], tabs[first_tab[good]]
     last = ends if columns == 2 else tabs[first_tab[good] + 1]
-    # The chunk itself as strings: idx, tab, text, what lies up to the next row; and so on.
+    # The chunk as strings: idx, tab, text, the rest up to the next row; and so on.
     offsets = np.stack((begins, tab, tab + 1, last), axis=1).reshape(-1)
     offsets = np.append(offsets, len(chunk)).astype(np.int32)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(chunk)]
@@ -186,7 +186,7 @@ def _cut(chunk: bytes, first_line: int, columns: int, rejects: Rejects) -> _Colu
 
 
 def _reject(raw: bytes, line: int, columns: int, rejects: Rejects) -> None:
-    """Set a line aside, for the reason that `data.tsv` would give."""
+    """Reject a line, with the reason that `data.tsv` gives."""
     text = raw.decode("utf-8", "replace")
     if not is_utf8(raw):
         rejects.add(line, NOT_UTF8, text)
@@ -205,11 +205,11 @@ def _with_images(
     kept: list[int] = []
     encoded: list[memoryview] = []
     contents: list[bytes] = []
-    # A task for each image would cost more than it does.
+    # A task per image would cost more than its work.
     groups = [
         columns.images[n : n + _IMAGE_TASK] for n in range(0, len(columns.images), _IMAGE_TASK)
     ]
-    check = _full_check if check_images == "full" else _header_check
+    check = partial(_check_group, decode_image if check_images == "full" else check_image)
     checked = map(check, groups) if pool is None else pool.map(check, groups)
     for n, (text, content) in enumerate(chain.from_iterable(checked)):
         if isinstance(content, RowError):
@@ -233,18 +233,16 @@ def _with_images(
     )
 
 
-def _header_check(images: list[memoryview]) -> list[tuple[memoryview, bytes | RowError]]:
-    return [_check(image, check_image) for image in images]
-
-
-def _full_check(images: list[memoryview]) -> list[tuple[memoryview, bytes | RowError]]:
-    return [_check(image, decode_image) for image in images]
+def _check_group(
+    look: Callable[[bytes], object], images: list[memoryview]
+) -> list[tuple[memoryview, bytes | RowError]]:
+    return [_check(image, look) for image in images]
 
 
 def _check(
     encoded: memoryview, look: Callable[[bytes], object]
 ) -> tuple[memoryview, bytes | RowError]:
-    """Base64 text, and the image behind it or what is wrong with it."""
+    """Return the base64 text, and its image or the error."""
     try:
         content = _decode_base64(encoded)
         look(content)
@@ -254,25 +252,8 @@ def _check(
 
 
 def _decode_base64(encoded: memoryview) -> bytes:
-    """What `data.images.decode_base64` gives; quicker for what is plain base64, as most is."""
+    """As `data.images.decode_base64`, faster for the standard alphabet."""
     if len(encoded):
         with contextlib.suppress(binascii.Error):
             return binascii.a2b_base64(encoded, strict_mode=True)
     return decode_base64(str(encoded, "utf-8"))
-
-
-def hash_strings(column: pa.StringArray) -> NDArray[np.uint64]:
-    """A 64-bit hash of each string (FNV-1a), the same in every process."""
-    _, offsets, data = column.buffers()
-    offsets = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
-    hashes = np.empty(len(column), np.uint64)
-    _hash_strings(np.frombuffer(data or b"", np.uint8), offsets, hashes)
-    return hashes
-
-
-@jit
-def _hash_strings(
-    content: NDArray[np.uint8], offsets: NDArray[np.int32], hashes: NDArray[np.uint64]
-) -> None:
-    for row in range(len(hashes)):
-        hashes[row] = fnv1a(content, offsets[row], offsets[row + 1])

@@ -1,10 +1,11 @@
-"""A corpus in parts: each goes through the kernel alone, and all together make a table.
+"""Process a corpus in chunks; the results are written to one table.
 
-    chunk   a few megabytes of lines
-    part    what became of a chunk: rows, rejected lines, counts
-    recipe  all that a process needs to make parts
+    Chunk           a few megabytes of lines
+    ChunkResult     the rows, rejected lines and counts of a chunk
+    ChunkProcessor  chunks to results, with the kernel
+    ProcessorSpec   the picklable arguments of a processor, for other processes
 
-Parts do not depend on each other, so whoever makes them, in whatever order, gets the same table.
+Results do not depend on each other, so the table is the same for any number of processes.
 """
 
 from collections import Counter
@@ -22,27 +23,28 @@ from data.errors import SkipReason
 from data.schema import IMAGE, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer
 from data.tsv import Rejected, Rejects
-from lattice.building.caption_reader import Batch, Chunk, batches, hash_strings
-from lattice.easynlp import tsv_lines
+from lattice.building.caption_reader import Batch, Chunk, batches
+from lattice.building.easynlp_tsv import tsv_lines
 from lattice.matching.kernel import LatticeConfig, LatticeKernel
+from lattice.matching.string_column import hash_strings
 from lattice.matching.vocabulary import Vocabulary
 
-_IMAGE_ROW_GROUP = 500  # rows; with images, training reads single row groups at random
+_IMAGE_ROW_GROUP = 500  # rows; with images, training reads row groups at random
 _TEXT_ROW_GROUP = 65_536
-MAX_TRACKED = 16_000_000  # rows whose idx is remembered (8 bytes each) to find duplicates
+MAX_TRACKED = 16_000_000  # rows whose idx is hashed (8 bytes each) to count duplicates
 
 
 @dataclass
-class Part:
-    """What became of a chunk.
+class ChunkResult:
+    """The result of a chunk.
 
     Attributes:
-        rows: Of the table; empty where `lines` holds them.
+        rows: Rows of the table; empty for a TSV.
         lines: The rows as EasyNLP's TSV.
-        rejected: The rows left out.
+        rejected: The rejected rows.
         counts: Rows, tokens, entities and others.
-        hashes: Of each row's idx.
-        spilled: The file that holds `rows`, on the way between processes.
+        hashes: The hash of each row's idx.
+        spilled: The file of `rows`, on the way between processes.
     """
 
     rows: list[pa.RecordBatch] = field(default_factory=list)
@@ -53,7 +55,7 @@ class Part:
     spilled: Path | None = None
 
     def spill(self, path: Path) -> None:
-        """Move the rows into a file, which costs less than sending them through a pipe."""
+        """Move the rows into a file, which is cheaper than sending them through a pipe."""
         if self.rows:
             schema = self.rows[0].schema
             with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
@@ -62,7 +64,7 @@ class Part:
             self.rows, self.spilled = [], path
 
     def load(self) -> None:
-        """Map what `spill` wrote, and remove its name."""
+        """Map the file that `spill` wrote, and unlink it."""
         if self.spilled is not None:
             file = pa.ipc.open_file(pa.memory_map(str(self.spilled)))
             self.rows = [file.get_batch(n) for n in range(file.num_record_batches)]
@@ -70,30 +72,30 @@ class Part:
             self.spilled = None
 
 
-class _KeptRejects(Rejects):
-    """Rejected rows that are kept to be told later, in the order of the corpus."""
+class _DeferredRejects(Rejects):
+    """Collects rejected rows, to be reported later in the order of the corpus."""
 
     def __init__(self, kept: list[Rejected]) -> None:
         super().__init__()
         self.kept = kept
 
     def add(self, line: int, reason: SkipReason, row: str) -> None:
-        """Set a row aside."""
+        """Collect a rejected row."""
         self.kept.append(Rejected(line, reason, row[:200]))
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that a process needs to make parts; small, so that it can be sent to many.
+class ProcessorSpec:
+    """The arguments of a `ChunkProcessor`; small and picklable.
 
     Attributes:
-        tokenizer: Cuts captions.
+        tokenizer: Tokenizes captions.
         vocabulary: A folder to be mapped; see `Vocabulary.save`.
         config: What is matched and stored.
-        columns: Of a usable row: 2, or 3 with images.
+        columns: The number of columns of a usable row: 2, or 3 with images.
         check_images: See `lattice.building.caption_reader.batches`.
         tsv: Whether the table is EasyNLP's TSV.
-        metadata: Of the table.
+        metadata: The table's metadata.
     """
 
     tokenizer: Tokenizer
@@ -104,22 +106,22 @@ class Recipe:
     tsv: bool
     metadata: dict[str, Any]
 
-    def open(self) -> "PartMaker":
-        """The maker of parts, in this process."""
-        vocabulary = Vocabulary.attach_unnamed(self.vocabulary)
+    def open(self) -> "ChunkProcessor":
+        """Return the processor, with the vocabulary mapped into this process."""
+        vocabulary = Vocabulary.open_arrays(self.vocabulary)
         kernel = LatticeKernel(self.tokenizer, vocabulary, self.config)
-        return PartMaker(kernel, self.columns, self.check_images, self.tsv, self.metadata)
+        return ChunkProcessor(kernel, self.columns, self.check_images, self.tsv, self.metadata)
 
 
-class PartMaker:
-    """Chunks to parts.
+class ChunkProcessor:
+    """Maps chunks to results.
 
     Args:
-        kernel: What matches.
-        columns: Of a usable row.
+        kernel: Matches captions.
+        columns: The number of columns of a usable row.
         check_images: See `lattice.building.caption_reader.batches`.
         tsv: Whether the table is EasyNLP's TSV.
-        metadata: Of the table.
+        metadata: The table's metadata.
         pool: Threads that check images.
     """
 
@@ -137,14 +139,14 @@ class PartMaker:
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the table."""
+        """The schema of the table."""
         schema = LATTICE.append(IMAGE) if self.columns == 3 else LATTICE
         return with_metadata(schema, self.metadata)
 
-    def __call__(self, chunk: Chunk) -> Part:
-        """What becomes of a chunk."""
-        part = Part()
-        rejects = _KeptRejects(part.rejected)
+    def __call__(self, chunk: Chunk) -> ChunkResult:
+        """Return the result of a chunk."""
+        result = ChunkResult()
+        rejects = _DeferredRejects(result.rejected)
         for batch in batches(chunk, self.columns, rejects, self._check_images, self._pool):
             table, undecided = self._kernel.run(batch.captions)
             table, encoded = _drop_tokenless(table, batch, rejects)
@@ -152,49 +154,49 @@ class PartMaker:
                 continue
             if self.tsv:
                 images = None if encoded is None else [str(image, "utf-8") for image in encoded]
-                part.lines += "".join(tsv_lines(table, images)).encode("utf-8")
+                result.lines += "".join(tsv_lines(table, images)).encode("utf-8")
             else:
-                part.rows.append(table)
+                result.rows.append(table)
             entities = np.diff(table.column("lex_ids").offsets.to_numpy())
-            part.counts["rows"] += table.num_rows
-            part.counts["undecided"] += undecided
-            part.counts["entities"] += int(entities.sum())
-            part.counts["captions_with_entity"] += int((entities > 0).sum())
-            part.counts["tokens"] += int(np.sum(table.column("seq_len").to_numpy()))
-            part.hashes.append(hash_strings(table.column("idx")))
-        return part
+            result.counts["rows"] += table.num_rows
+            result.counts["undecided"] += undecided
+            result.counts["entities"] += int(entities.sum())
+            result.counts["captions_with_entity"] += int((entities > 0).sum())
+            result.counts["tokens"] += int(np.sum(table.column("seq_len").to_numpy()))
+            result.hashes.append(hash_strings(table.column("idx")))
+        return result
 
 
-def write_parts(
-    parts: Iterable[Part],
+def write_results(
+    results: Iterable[ChunkResult],
     work: Path,
-    maker: PartMaker,
+    processor: ChunkProcessor,
     rejects: Rejects,
     advance: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write a table of all parts to `work`; what was counted.
+    """Write the table to `work` and return its counts.
 
     Args:
-        parts: In the order of the corpus.
-        work: A file.
-        maker: Who makes the parts.
-        rejects: Receives the rows left out.
-        advance: Is told how many rows were written.
+        results: In the order of the corpus.
+        work: The file to write.
+        processor: Determines the schema and the format.
+        rejects: Receives the rejected rows.
+        advance: Called with the number of rows written.
     """
     counts: Counter[str] = Counter(
         rows=0, undecided=0, entities=0, captions_with_entity=0, tokens=0
     )
     hashes = [np.empty(0, np.uint64)]
-    sink = _TsvWriter(work) if maker.tsv else _ParquetWriter(work, maker.schema)
+    sink = _TsvWriter(work) if processor.tsv else _ParquetWriter(work, processor.schema)
     try:
-        for part in parts:
-            part.load()
-            sink.write(part)
-            rejects.add_all(part.rejected)
-            counts.update(part.counts)
+        for result in results:
+            result.load()
+            sink.write(result)
+            rejects.add_all(result.rejected)
+            counts.update(result.counts)
             if counts["rows"] <= MAX_TRACKED:
-                hashes += part.hashes
-            advance(part.counts["rows"])
+                hashes += result.hashes
+            advance(result.counts["rows"])
     finally:
         sink.close()
     checked = np.concatenate(hashes)
@@ -210,7 +212,7 @@ def write_parts(
 
 
 def num_duplicates(hashes: NDArray[np.uint64]) -> int:
-    """How many equal an earlier one."""
+    """Return the number of hashes that equal an earlier one."""
     ordered = np.sort(hashes)
     return int((ordered[1:] == ordered[:-1]).sum())
 
@@ -218,7 +220,7 @@ def num_duplicates(hashes: NDArray[np.uint64]) -> int:
 def _drop_tokenless(
     table: pa.RecordBatch, batch: Batch, rejects: Rejects
 ) -> tuple[pa.RecordBatch, list[memoryview] | None]:
-    """Without the captions that hold nothing the tokenizer keeps (control characters, say)."""
+    """Remove and reject captions without tokens (control characters, for example)."""
     kept = table.column("seq_len").to_numpy() > 0
     if kept.all():
         return table, batch.encoded
@@ -231,7 +233,7 @@ def _drop_tokenless(
 
 
 class _ParquetWriter:
-    """Row groups of a fixed number of rows, however the parts were cut."""
+    """Writes row groups of a fixed number of rows, whatever the size of the chunks."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema = schema
@@ -239,8 +241,8 @@ class _ParquetWriter:
         self._held: list[pa.RecordBatch] = []
         self._group = _IMAGE_ROW_GROUP if IMAGE.name in schema.names else _TEXT_ROW_GROUP
 
-    def write(self, part: Part) -> None:
-        self._held += part.rows
+    def write(self, result: ChunkResult) -> None:
+        self._held += result.rows
         held = sum(batch.num_rows for batch in self._held)
         if held >= self._group:
             self._flush(held - held % self._group)
@@ -251,20 +253,20 @@ class _ParquetWriter:
         self._writer.close()
 
     def _flush(self, count: int) -> None:
-        """Write the first `count` rows in whole row groups; hold the rest."""
+        """Write the first `count` rows in whole row groups; keep the rest."""
         rows = pa.Table.from_batches(self._held).cast(self._schema)
         self._writer.write_table(rows.slice(0, count), row_group_size=self._group)
         self._held = rows.slice(count).to_batches()
 
 
 class _TsvWriter:
-    """EasyNLP's preprocessed rows; see `lattice.easynlp`."""
+    """Writes EasyNLP's preprocessed rows; see `lattice.building.easynlp_tsv`."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
 
-    def write(self, part: Part) -> None:
-        self._file.write(part.lines)
+    def write(self, result: ChunkResult) -> None:
+        self._file.write(result.lines)
 
     def close(self) -> None:
         self._file.close()

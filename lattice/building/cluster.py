@@ -1,9 +1,9 @@
-"""Shards made by the workers of a Dask cluster, for those who outgrow a machine.
+"""Write shards on the workers of a Dask cluster.
 
-The same parts, the same kernel: a task is a corpus file, its result the stats of a finished shard.
-Workers get the path of the compiled vocabulary and map it, so all machines must see the same files.
-Dask gives the tasks of a lost worker to others. A shard that is made twice is the same twice and
-appears by a rename, so nothing is lost or doubled.
+A task is a corpus file, its result the stats of a finished shard. Workers receive the path of the
+compiled vocabulary and map it, so all machines need access to the same files. Dask reassigns the
+tasks of a lost worker. A shard that is written twice is identical and is renamed into place, so no
+row is lost or duplicated.
 """
 
 import threading
@@ -11,25 +11,25 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data.errors import ConfigError, ToolkitError
-from lattice.building.chunks import PartMaker, Recipe
+from lattice.building.chunks import ChunkProcessor, ProcessorSpec
 from lattice.building.shards import ShardTask
 
-_here = threading.local()
+_local = threading.local()
 
 
 def run_on_cluster(
-    recipe: Recipe, tasks: Sequence[ShardTask], address: str
+    spec: ProcessorSpec, tasks: Sequence[ShardTask], address: str
 ) -> Iterator[dict[str, Any]]:
-    """The stats of all shards, in their order.
+    """Write all shards and yield their stats in order.
 
     Args:
-        recipe: How parts are made.
-        tasks: The shards to be made.
-        address: Of a Dask scheduler, such as `tcp://10.0.0.1:8786`.
+        spec: The chunk processor.
+        tasks: The shards to write.
+        address: The address of a Dask scheduler, such as `tcp://10.0.0.1:8786`.
 
     Raises:
-        ConfigError: Dask is not installed, or nothing answers at the address.
-        ToolkitError: A shard took several workers with it, or its corpus file is useless.
+        ConfigError: Dask is not installed, or no scheduler answers at the address.
+        ToolkitError: A task killed several workers, or its corpus file is unusable.
     """
     try:
         from distributed import Client
@@ -43,9 +43,9 @@ def run_on_cluster(
     except (OSError, ValueError) as error:
         raise ConfigError(f"no Dask scheduler answers at {address}: {error}.") from None
     with client:
-        # A task rather than scattered data: Dask makes it again where all its holders are lost.
-        told = client.submit(_same, recipe, pure=False)
-        futures = client.map(make_shard, tasks, recipe=told, pure=False)
+        # A task rather than scattered data: Dask recomputes it when all its holders are lost.
+        shared = client.submit(_identity, spec, pure=False)
+        futures = client.map(write_shard, tasks, spec=shared, pure=False)
         for task, future in zip(tasks, futures, strict=True):
             try:
                 yield future.result()
@@ -53,13 +53,13 @@ def run_on_cluster(
                 raise ToolkitError(f"{task}: {error}. Out of memory?") from None
 
 
-def make_shard(task: ShardTask, recipe: Recipe) -> dict[str, Any]:
-    """Make a shard, in a thread of a worker, which opens the recipe once."""
-    if getattr(_here, "recipe", None) is not recipe:
-        _here.recipe, _here.maker = recipe, recipe.open()
-    maker: PartMaker = _here.maker
-    return task.run(maker)
+def write_shard(task: ShardTask, spec: ProcessorSpec) -> dict[str, Any]:
+    """Write a shard in a thread of a worker; each thread opens the spec once."""
+    if getattr(_local, "spec", None) is not spec:
+        _local.spec, _local.processor = spec, spec.open()
+    processor: ChunkProcessor = _local.processor
+    return task.run(processor)
 
 
-def _same(recipe: Recipe) -> Recipe:
-    return recipe
+def _identity(spec: ProcessorSpec) -> ProcessorSpec:
+    return spec

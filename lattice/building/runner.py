@@ -1,7 +1,7 @@
-"""The drivers of the stage: one corpus file to one table, many files to a folder of shards.
+"""Run a build: one corpus file to one table, or many files to a folder of shards.
 
-Here the parts meet: what has to be made is found out, made in this process, in local ones or by a
-cluster, and appears under its final name when it is whole.
+The missing outputs are determined, written in this process, in local workers or on a cluster, and
+renamed into place when complete.
 """
 
 import contextlib
@@ -20,18 +20,24 @@ from data.runs import Manifest, Run, fingerprint, sha256
 from data.tokenizer import Tokenizer, tokenizer_folder
 from data.tsv import Rejects
 from lattice.building.caption_reader import Chunk, num_columns, read_chunks
-from lattice.building.chunks import Part, PartMaker, Recipe, write_parts
-from lattice.building.shards import ShardTask, refuse_strangers, shard_tasks, summed, take_over
+from lattice.building.chunks import ChunkProcessor, ChunkResult, ProcessorSpec, write_results
+from lattice.building.shards import (
+    ShardTask,
+    check_same_corpus,
+    link_finished,
+    shard_tasks,
+    total_counts,
+)
 from lattice.building.workers import run_tasks
 from lattice.matching.kernel import LatticeConfig, LatticeKernel
 from lattice.matching.lexicon import names_file
 from lattice.matching.segment import segmenter
-from lattice.matching.vocabulary import is_compiled, kg_of, load_vocabulary
+from lattice.matching.vocabulary import is_compiled, kg_fingerprint_of, load_vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What `lattice.building.build.build_lattice` was asked for, checked; see there."""
+class BuildPlan:
+    """The checked arguments of `lattice.building.build.build_lattice`; see there."""
 
     files: list[Path]
     out: Path
@@ -48,30 +54,30 @@ class Plan:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every option that shapes the table."""
-        written = {"format": "tsv" if self.tsv else "parquet", "check_images": self.check_images}
-        return {**asdict(self.config), **written}
+        """Every option that determines the table."""
+        format_ = {"format": "tsv" if self.tsv else "parquet", "check_images": self.check_images}
+        return {**asdict(self.config), **format_}
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Fingerprints of what is read besides the corpus."""
+        """Fingerprints of the inputs other than the corpus."""
         return {
             "names": sha256(names_file(self.names)),
-            "kg": kg_of(self.names),  # the same names with other vectors are another KG
+            "kg": kg_fingerprint_of(self.names),  # the same names with other vectors are another KG
             "tokenizer": self.tokenizer.fingerprint,
         }
 
     @property
     def scratch(self) -> Path:
-        """A folder for what processes hand to each other."""
+        """A folder for files that processes exchange."""
         return self.out.with_name(self.out.name + ".scratch.partial")
 
 
-class _Makers(NamedTuple):
-    """Who makes the parts: this process, or, with a recipe, others."""
+class _Processors(NamedTuple):
+    """The processor of this process, and the spec for other processes, if they are used."""
 
-    here: PartMaker
-    recipe: Recipe | None
+    local: ChunkProcessor
+    spec: ProcessorSpec | None
     lexicon_counts: dict[str, int]
 
 
@@ -84,18 +90,18 @@ class ChunkTask(NamedTuple):
     def __str__(self) -> str:
         return f"the captions from line {self.chunk.line} on"
 
-    def run(self, maker: PartMaker) -> Part:
-        """What becomes of the chunk."""
-        part = maker(self.chunk)
-        part.spill(self.spilled)
-        return part
+    def run(self, processor: ChunkProcessor) -> ChunkResult:
+        """Process the chunk; its rows are in a file."""
+        result = processor(self.chunk)
+        result.spill(self.spilled)
+        return result
 
 
-def make_table(plan: Plan) -> tuple[Manifest, bool]:
-    """One file to one table; its manifest, and whether it was there already.
+def make_table(plan: BuildPlan) -> tuple[Manifest, bool]:
+    """Build one table from one file; return its manifest, and whether it was up to date.
 
     Raises:
-        ToolkitError: An input is useless, or the output is in the way.
+        ToolkitError: An input is unusable, or the output belongs to another run.
     """
     [corpus] = plan.files
     with Run.open(
@@ -116,21 +122,21 @@ def make_table(plan: Plan) -> tuple[Manifest, bool]:
         except OSError as error:
             raise _unwritable(plan.out, error) from None
         manifest = run.finish(counts, companions=(".rejects.tsv",))
-        if not rejects.count:  # what a replaced run had rejected
+        if not rejects.count:  # from a replaced run
             plan.out.with_name(plan.out.name + ".rejects.tsv").unlink(missing_ok=True)
         return manifest, False
 
 
-def _write_table(plan: Plan, corpus: Path, work: Path, rejects: Rejects) -> dict[str, Any]:
-    with _makers(plan, num_columns(corpus)) as (maker, recipe, lexicon_counts):
+def _write_table(plan: BuildPlan, corpus: Path, work: Path, rejects: Rejects) -> dict[str, Any]:
+    with _processors(plan, num_columns(corpus)) as (processor, spec, lexicon_counts):
         began = perf_counter()
-        chunks = read_chunks(corpus, maker.columns)
-        parts: Iterable[Part] = map(maker, chunks)
-        if recipe is not None:
+        chunks = read_chunks(corpus, processor.columns)
+        results: Iterable[ChunkResult] = map(processor, chunks)
+        if spec is not None:
             tasks = (ChunkTask(c, plan.scratch / f"{n}.arrow") for n, c in enumerate(chunks))
-            parts = run_tasks(recipe, tasks, plan.workers)
+            results = run_tasks(spec, tasks, plan.workers)
         with tqdm(desc="lattice", unit=" captions", disable=None) as bar:
-            counts = write_parts(parts, work, maker, rejects, bar.update)
+            counts = write_results(results, work, processor, rejects, bar.update)
     if not counts["rows"]:
         if not rejects.count:
             raise InputError(f"{corpus} is empty.")
@@ -138,20 +144,20 @@ def _write_table(plan: Plan, corpus: Path, work: Path, rejects: Rejects) -> dict
             f"{corpus}: none of its {rejects.count} rows can be used; the first is "
             f"{rejects.first}. A row is idx<TAB>text or idx<TAB>text<TAB>imgbase64."
         )
-    return {**counts, **_how(plan, lexicon_counts, began)}
+    return {**counts, **_run_counts(plan, lexicon_counts, began)}
 
 
-def make_shards(plan: Plan) -> tuple[Manifest, bool]:
-    """Many files to a folder of shards; as `make_table`. What is there already is kept.
+def make_shards(plan: BuildPlan) -> tuple[Manifest, bool]:
+    """Build a folder of shards; as `make_table`. Finished shards are kept.
 
     Raises:
-        ToolkitError: An input is useless, or the output is in the way.
+        ToolkitError: An input is unusable, or the output belongs to another run.
     """
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(_open_shards(plan, plan.overwrite))
         old = None
         if run.finished is not None:
-            if _all_there(plan, run.finished):
+            if _is_complete(plan, run.finished):
                 _save_tokenizer(plan)
                 return run.finished, True
             old = plan.out
@@ -159,62 +165,64 @@ def make_shards(plan: Plan) -> tuple[Manifest, bool]:
         try:
             tasks = shard_tasks(plan.files, run.work)
             if old is not None:
-                take_over(old, tasks)
-            counts = _make_missing(plan, tasks)
+                link_finished(old, tasks)
+            counts = _write_missing(plan, tasks)
             _save_tokenizer(plan)
         except OSError as error:
             raise _unwritable(plan.out, error) from None
-        for left in run.work.glob("*.partial"):  # of shards that were begun and made again
+        for left in run.work.glob("*.partial"):  # of interrupted shards that were rewritten
             left.unlink()
         return run.finish(counts), False
 
 
-def _open_shards(plan: Plan, overwrite: bool) -> Run:
+def _open_shards(plan: BuildPlan, overwrite: bool) -> Run:
     return Run.open(
         plan.out, kind="lattice", settings=plan.settings, inputs=plan.inputs, overwrite=overwrite
     )
 
 
-def _all_there(plan: Plan, manifest: Manifest) -> bool:
-    """Whether the finished folder holds a shard of each file, and none has changed."""
+def _is_complete(plan: BuildPlan, manifest: Manifest) -> bool:
+    """Return whether the finished folder has a shard of each file, and no file has changed."""
     tasks = shard_tasks(plan.files, plan.out)
-    refuse_strangers(plan.out, tasks)
-    found = [task.finished(plan.overwrite, verify=False) for task in tasks]  # `Run` has
+    check_same_corpus(plan.out, tasks)
+    found = [
+        task.finished(plan.overwrite, verify=False) for task in tasks
+    ]  # `Run` has verified them
     return all(found) and manifest.counts.get("shards") == len(tasks)
 
 
-def _make_missing(plan: Plan, tasks: list[ShardTask]) -> dict[str, Any]:
-    """Make the shards that are not finished; the counts of all."""
+def _write_missing(plan: BuildPlan, tasks: list[ShardTask]) -> dict[str, Any]:
+    """Write the shards that are not finished; return the counts of all."""
     stats = {task.stem: task.finished(plan.overwrite) for task in tasks}
     missing = [task for task in tasks if stats[task.stem] is None]
-    with _makers(plan, num_columns(plan.files[0])) as (maker, recipe, lexicon_counts):
+    with _processors(plan, num_columns(plan.files[0])) as (processor, spec, lexicon_counts):
         began = perf_counter()
-        made: Iterable[dict[str, Any]] = (task.run(maker) for task in missing)
-        if plan.cluster is not None and recipe is not None:
+        written: Iterable[dict[str, Any]] = (task.run(processor) for task in missing)
+        if plan.cluster is not None and spec is not None:
             from lattice.building.cluster import run_on_cluster
 
-            made = run_on_cluster(recipe, missing, plan.cluster)
-        elif recipe is not None:
-            made = run_tasks(recipe, missing, plan.workers)
+            written = run_on_cluster(spec, missing, plan.cluster)
+        elif spec is not None:
+            written = run_tasks(spec, missing, plan.workers)
         progress = tqdm(total=len(tasks), desc="lattice", unit=" shards", disable=None)
         with progress as bar:
             bar.update(len(tasks) - len(missing))
-            for task, counts in zip(missing, made, strict=True):
+            for task, counts in zip(missing, written, strict=True):
                 stats[task.stem] = counts
                 bar.update()
-    counts = summed(tasks, [counts for counts in stats.values() if counts is not None])
-    return {**counts, **_how(plan, lexicon_counts, began), "shards_made": len(missing)}
+    counts = total_counts(tasks, [counts for counts in stats.values() if counts is not None])
+    return {**counts, **_run_counts(plan, lexicon_counts, began), "shards_made": len(missing)}
 
 
 @contextlib.contextmanager
-def _makers(plan: Plan, columns: int) -> Iterator[_Makers]:
-    """Who makes the parts; for others, the vocabulary lies in a folder that they can map."""
+def _processors(plan: BuildPlan, columns: int) -> Iterator[_Processors]:
+    """Yield the processors; for other processes the vocabulary is saved in a folder."""
     vocabulary = load_vocabulary(
         plan.names, plan.tokenizer, plan.config, plan.mentions, plan.backend
     )
-    metadata = table_metadata(kg_of(plan.names), plan.tokenizer, plan.config)
+    metadata = table_metadata(kg_fingerprint_of(plan.names), plan.tokenizer, plan.config)
     kernel = LatticeKernel(plan.tokenizer, vocabulary, plan.config)
-    recipe = None
+    spec = None
     shutil.rmtree(plan.scratch, ignore_errors=True)
     try:
         if plan.workers > 1 or plan.cluster is not None:
@@ -223,7 +231,7 @@ def _makers(plan: Plan, columns: int) -> Iterator[_Makers]:
             if not is_compiled(plan.names):
                 folder = plan.scratch
                 vocabulary.save(folder)
-            recipe = Recipe(
+            spec = ProcessorSpec(
                 tokenizer=plan.tokenizer,
                 vocabulary=folder.absolute(),
                 config=plan.config,
@@ -233,14 +241,14 @@ def _makers(plan: Plan, columns: int) -> Iterator[_Makers]:
                 metadata=metadata,
             )
         with ThreadPoolExecutor(thread_name_prefix="images") as pool:
-            maker = PartMaker(kernel, columns, plan.check_images, plan.tsv, metadata, pool)
-            yield _Makers(maker, recipe, vocabulary.counts)
+            processor = ChunkProcessor(kernel, columns, plan.check_images, plan.tsv, metadata, pool)
+            yield _Processors(processor, spec, vocabulary.counts)
     finally:
         shutil.rmtree(plan.scratch, ignore_errors=True)
 
 
-def _how(plan: Plan, lexicon_counts: dict[str, int], began: float) -> dict[str, Any]:
-    """What else a manifest counts."""
+def _run_counts(plan: BuildPlan, lexicon_counts: dict[str, int], began: float) -> dict[str, Any]:
+    """Return the counts of the run, in addition to those of its rows."""
     by = {"segmenter": segmenter().name} if plan.config.segment != "none" else {}
     return {"lexicon": lexicon_counts, **by, "seconds": round(perf_counter() - began, 3)}
 
@@ -248,10 +256,10 @@ def _how(plan: Plan, lexicon_counts: dict[str, int], began: float) -> dict[str, 
 def table_metadata(
     kg_fingerprint: str, tokenizer: Tokenizer, config: LatticeConfig
 ) -> dict[str, Any]:
-    """What a lattice table says of its making.
+    """Return the metadata of a lattice table.
 
-    `tokenizer_fingerprint`, `kg_fingerprint` (empty where the names are in no KG folder), and
-    `settings`: the `LatticeConfig` as JSON, which matches other texts alike.
+    `tokenizer_fingerprint`, `kg_fingerprint` (empty if the names are not from a KG folder), and
+    `settings`: the `LatticeConfig` as JSON, with which other texts are matched the same way.
     """
     return {
         "tokenizer_fingerprint": tokenizer.fingerprint,
@@ -260,7 +268,7 @@ def table_metadata(
     }
 
 
-def _save_tokenizer(plan: Plan) -> None:
+def _save_tokenizer(plan: BuildPlan) -> None:
     folder = tokenizer_folder(plan.out)
     folder.mkdir(parents=True, exist_ok=True)
     plan.tokenizer.save(folder)

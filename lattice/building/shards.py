@@ -1,8 +1,9 @@
-"""Many corpus files to a folder of tables, one for each; it can be stopped and gone on with.
+"""Corpus files to a folder of tables, one per file; an interrupted run can be resumed.
 
-A shard is `<stem>.parquet`, perhaps `<stem>.rejects.tsv`, and last of all `<stem>_stats.json`,
-which marks it as finished: its corpus file, its counts, its sha256. The folder is `<out>.partial`
-until all shards are there. A later run with more files takes over the finished shards.
+A shard is `<stem>.parquet`, `<stem>.rejects.tsv` if rows were rejected, and `<stem>_stats.json`,
+which is written last and marks the shard as finished: its corpus file, counts and sha256. The
+folder is `<out>.partial` until all shards are finished. A later run with more files reuses the
+finished shards.
 """
 
 import json
@@ -21,8 +22,9 @@ from data.errors import ArtefactError, ConfigError, InputError
 from data.runs import sha256, write_json
 from data.schema import table_files
 from data.tsv import Rejects
-from lattice.building.caption_reader import hash_strings, read_chunks
-from lattice.building.chunks import MAX_TRACKED, PartMaker, num_duplicates, write_parts
+from lattice.building.caption_reader import read_chunks
+from lattice.building.chunks import MAX_TRACKED, ChunkProcessor, num_duplicates, write_results
+from lattice.matching.string_column import hash_strings
 
 _SUFFIXES = (".gz", ".tsv", ".txt")
 _SUMMED = ("rows_in", "rows", "undecided", "entities", "captions_with_entity", "tokens", "rejected")
@@ -30,12 +32,12 @@ _SUMMED = ("rows_in", "rows", "undecided", "entities", "captions_with_entity", "
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to be made.
+    """A shard to write.
 
     Attributes:
-        corpus: Its captions.
-        folder: Where it goes.
-        stem: Its name.
+        corpus: The caption file.
+        folder: The folder of the shards.
+        stem: The name of the shard.
     """
 
     corpus: Path
@@ -47,29 +49,29 @@ class ShardTask:
 
     @property
     def table(self) -> Path:
-        """The shard itself."""
+        """The Parquet file."""
         return self.folder / f"{self.stem}.parquet"
 
     @property
     def stats(self) -> Path:
-        """The mark that it is finished."""
+        """The file that marks the shard as finished."""
         return self.folder / f"{self.stem}_stats.json"
 
     @property
     def rejects(self) -> Path:
-        """The rows that were left out, if any."""
+        """The rejected rows; exists only if there are any."""
         return self.folder / f"{self.stem}.rejects.tsv"
 
-    def run(self, maker: PartMaker) -> dict[str, Any]:
-        """Make it; what its stats say."""
-        corpus = corpus_mark(self.corpus)
-        mine = f".{uuid4().hex[:12]}.partial"  # a cluster may give a task to two workers
+    def run(self, processor: ChunkProcessor) -> dict[str, Any]:
+        """Write the shard and return its stats."""
+        corpus = file_stamp(self.corpus)
+        mine = f".{uuid4().hex[:12]}.partial"  # a cluster may run a task on two workers
         work, rejected, stats_file = (
             path.with_name(path.name + mine) for path in (self.table, self.rejects, self.stats)
         )
         rejects = Rejects(rejected)
-        parts = map(maker, read_chunks(self.corpus, maker.columns))
-        counts = write_parts(parts, work, maker, rejects)
+        results = map(processor, read_chunks(self.corpus, processor.columns))
+        counts = write_results(results, work, processor, rejects)
         digests = {"table_sha256": sha256(work)}
         stats = {"corpus": {**corpus, "sha256": sha256(self.corpus)}, **counts, **digests}
         with work.open("rb") as file:
@@ -85,14 +87,14 @@ class ShardTask:
         return stats
 
     def finished(self, overwrite: bool, verify: bool = True) -> dict[str, Any] | None:
-        """What the stats of the finished shard say; None if it must be made.
+        """Return the stats of the finished shard, or None if it must be written.
 
         Args:
-            overwrite: Make it again if its corpus file has changed since.
-            verify: Whether its sha256 is checked.
+            overwrite: Rewrite the shard if its corpus file has changed.
+            verify: Whether the sha256 is checked.
 
         Raises:
-            ArtefactError: Its corpus file has changed since.
+            ArtefactError: The corpus file has changed.
         """
         try:
             stats: dict[str, Any] = json.loads(self.stats.read_text(encoding="utf-8"))
@@ -100,27 +102,25 @@ class ShardTask:
                 return None
         except (OSError, ValueError, KeyError):
             return None
-        made_of, now = stats["corpus"], corpus_mark(self.corpus)
-        if any(made_of[key] != now[key] for key in now) and made_of["sha256"] != sha256(
-            self.corpus
-        ):
+        then, now = stats["corpus"], file_stamp(self.corpus)
+        if any(then[key] != now[key] for key in now) and then["sha256"] != sha256(self.corpus):
             if overwrite:
                 return None
             raise ArtefactError(
-                f"{self.corpus} has changed since {self.table.name} was made of it. Pass "
-                "--overwrite to make all shards again."
+                f"{self.corpus} has changed since {self.table.name} was written. Pass "
+                "--overwrite to rewrite the shards of changed files."
             )
         return stats
 
 
-def corpus_mark(path: Path) -> dict[str, Any]:
-    """By what a file is known again without reading it."""
+def file_stamp(path: Path) -> dict[str, Any]:
+    """Return what identifies an unchanged file without reading it."""
     about = path.stat()
     return {"name": path.name, "bytes": about.st_size, "changed": about.st_mtime_ns}
 
 
 def shard_tasks(files: Sequence[Path], folder: Path) -> list[ShardTask]:
-    """A task for each corpus file, named after it.
+    """Return a task per corpus file, named after it.
 
     Raises:
         ConfigError: Two files have the same name.
@@ -138,31 +138,35 @@ def shard_tasks(files: Sequence[Path], folder: Path) -> list[ShardTask]:
     return list(tasks.values())
 
 
-def refuse_strangers(folder: Path, tasks: Sequence[ShardTask]) -> None:
-    """Check that a finished folder holds shards of this corpus only.
+def check_same_corpus(folder: Path, tasks: Sequence[ShardTask]) -> None:
+    """Check that a finished folder contains shards of this corpus only.
 
     Raises:
-        ArtefactError: A shard is of none of the tasks.
+        ArtefactError: A shard belongs to none of the tasks.
     """
     stems = {task.stem for task in tasks}
     for path in table_files(folder):
         if path.stem not in stems:
             raise ArtefactError(
-                f"{folder} holds {path.name}, made of a file that is not in this corpus. Give all "
+                f"{folder} contains {path.name}, whose file is not in this corpus. Pass all "
                 "files, choose another --out, or pass --overwrite."
             )
 
 
-def take_over(old: Path, tasks: Sequence[ShardTask]) -> None:
-    """Link the finished shards of another folder into that of the tasks."""
+def link_finished(old: Path, tasks: Sequence[ShardTask]) -> None:
+    """Link the finished shards of folder `old` into the folder of the tasks."""
     for task in tasks:
-        for path in (task.rejects, task.table, task.stats):  # the mark last
+        for path in (task.rejects, task.table, task.stats):  # the stats last
             if (old / path.name).exists() and not path.exists():
                 os.link(old / path.name, path)
 
 
-def summed(tasks: Sequence[ShardTask], stats: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The counts of all shards together, in the order of the corpus.
+def total_counts(tasks: Sequence[ShardTask], stats: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the counts of all shards together.
+
+    Args:
+        tasks: In the order of the corpus.
+        stats: The stats of each shard.
 
     Raises:
         InputError: No shard has a row.

@@ -1,8 +1,8 @@
-"""Local processes that share a compiled vocabulary and make parts of a table, or whole shards.
+"""Local processes that share a compiled vocabulary and process chunks or whole shards.
 
-A worker that dies (killed, out of memory) is replaced and its tasks are done again; nothing is lost
-or done twice, for a task leaves nothing behind before it is finished. Workers end when this process
-does, however it ends.
+A worker that dies (killed, out of memory) is replaced and its tasks are repeated. No row is lost or
+duplicated, because an unfinished task has no output. Workers end with this process, even if it is
+killed.
 """
 
 import contextlib
@@ -19,70 +19,70 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from data.errors import ToolkitError
-from lattice.building.chunks import PartMaker, Recipe
+from lattice.building.chunks import ChunkProcessor, ProcessorSpec
 
-_AHEAD = 2  # tasks that a worker has at hand: one that it does, one that waits
-_TRIES = 3  # a task that takes so many workers with it is given up
-_BYTES_PER_WORKER = 64 << 20  # of captions: less is done sooner than a further worker has started
+_QUEUED = 2  # tasks per worker: one running, one waiting
+_TRIES = 3  # a task that kills this many workers is an error
+_BYTES_PER_WORKER = 64 << 20  # captions; for fewer, another worker takes longer to start
 
 
 class Task(Protocol):
-    """What a worker does; picklable."""
+    """A picklable unit of work."""
 
-    def run(self, maker: PartMaker) -> Any:
-        """Do it; the result is sent back, or an exception."""
+    def run(self, processor: ChunkProcessor) -> Any:
+        """Run in the worker; the result or the exception is sent back."""
         ...
 
     def __str__(self) -> str:
-        """What to call it in an error."""
+        """Return the name for error messages."""
         ...
 
 
 def useful_workers(num_bytes: int) -> int:
-    """How many workers a corpus of so many bytes is worth on this machine."""
+    """Return the number of workers that a corpus of this size can use on this machine."""
     return max(1, min(len(os.sched_getaffinity(0)), num_bytes // _BYTES_PER_WORKER))
 
 
-def run_tasks(recipe: Recipe, tasks: Iterable[Task], num_workers: int) -> Iterator[Any]:
-    """The results of all tasks, in their order.
+def run_tasks(spec: ProcessorSpec, tasks: Iterable[Task], num_workers: int) -> Iterator[Any]:
+    """Run all tasks and yield their results in order.
 
-    Tasks are taken as they are needed, a few for each worker; so memory stays bounded.
+    A few tasks per worker are in flight, so memory is bounded.
 
     Raises:
         ToolkitError: A task killed its worker several times.
     """
     source = enumerate(tasks)
-    waiting: deque[_Job] = deque()  # to be done again
+    waiting: deque[_Job] = deque()  # to be repeated
     done: dict[int, Any] = {}
-    wanted = 0
+    expected = 0
     exhausted = False
-    workers = [_Worker(recipe) for _ in range(num_workers)]
+    workers = [_Worker(spec) for _ in range(num_workers)]
     try:
         while True:
-            while wanted in done:
-                yield done.pop(wanted)
-                wanted += 1
-            idle = [w for w in workers if len(w.jobs) < _AHEAD]
-            under_way = sum(len(w.jobs) for w in workers) + len(waiting) + len(done)
-            while idle and (waiting or (not exhausted and under_way < 2 * _AHEAD * num_workers)):
+            while expected in done:
+                yield done.pop(expected)
+                expected += 1
+            idle = [w for w in workers if len(w.jobs) < _QUEUED]
+            in_flight = sum(len(w.jobs) for w in workers) + len(waiting) + len(done)
+            while idle and (waiting or (not exhausted and in_flight < 2 * _QUEUED * num_workers)):
                 if not waiting:
                     number, task = next(source, (-1, None))
                     if task is None:
                         exhausted = True
                         break
                     waiting.append(_Job(number, task))
-                    under_way += 1
+                    in_flight += 1
                 worker = min(idle, key=lambda w: len(w.jobs))
                 worker.send(waiting.popleft())
-                idle = [w for w in workers if len(w.jobs) < _AHEAD]
+                idle = [w for w in workers if len(w.jobs) < _QUEUED]
             busy = [w for w in workers if w.jobs]
             if not busy:
                 return
             ready = wait([w.results for w in busy])
             for n, worker in enumerate(workers):
                 if worker.results in ready and not worker.receive(done):
-                    waiting.extendleft(reversed(_after_death(worker)))
-                    workers[n] = _Worker(recipe)
+                    waiting.extendleft(reversed(_unfinished_jobs(worker)))
+                    workers[n] = _Worker(spec)
     finally:
         for worker in workers:
             worker.stop()
@@ -95,8 +95,12 @@ class _Job:
     deaths: int = field(default=0)
 
 
-def _after_death(worker: "_Worker") -> list[_Job]:
-    """What a dead worker had in hand. The first job is the one it was doing."""
+def _unfinished_jobs(worker: "_Worker") -> list[_Job]:
+    """Return the jobs of a dead worker. The first is the one that was running.
+
+    Raises:
+        ToolkitError: That job has killed several workers.
+    """
     worker.stop()
     jobs = list(worker.jobs)
     if jobs:
@@ -104,36 +108,36 @@ def _after_death(worker: "_Worker") -> list[_Job]:
         if jobs[0].deaths == _TRIES:
             code = worker.process.exitcode
             raise ToolkitError(
-                f"{jobs[0].task}: the process at work on it ended {_TRIES} times (exit code "
+                f"{jobs[0].task}: its worker process ended {_TRIES} times (exit code "
                 f"{code}{', killed' if code == -signal.SIGKILL else ''}). Out of memory? "
-                "Try fewer --workers; what is finished is kept where there are shards."
+                "Try fewer --workers; finished shards are kept."
             )
     return jobs
 
 
 class _Worker:
-    """A process, and the jobs it was given."""
+    """A process and its unfinished jobs."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, spec: ProcessorSpec) -> None:
         context = multiprocessing.get_context("spawn")
         self.results, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
-            target=_serve, args=(theirs, recipe), name="lattice worker", daemon=True
+            target=_serve, args=(theirs, spec), name="lattice worker", daemon=True
         )
         self.process.start()
-        theirs.close()  # so that the end of the process is the end of the file
+        theirs.close()  # then the end of the process closes the pipe
         self.jobs: deque[_Job] = deque()
 
     def send(self, job: _Job) -> None:
         self.jobs.append(job)
-        with contextlib.suppress(OSError):  # it died; `receive` will tell
+        with contextlib.suppress(OSError):  # it died; `receive` returns False
             self.results.send(job.task)
 
     def receive(self, done: dict[int, Any]) -> bool:
-        """Put a result into `done`; False if the process is dead.
+        """Put a result into `done`; return False if the process is dead.
 
         Raises:
-            Exception: What the task raised.
+            Exception: The task's exception.
         """
         try:
             failed, result = self.results.recv()
@@ -152,9 +156,9 @@ class _Worker:
         self.results.close()
 
 
-def _serve(connection: Connection, recipe: Recipe) -> None:
-    """The worker's life: tasks come, results go, until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who ends us
+def _serve(connection: Connection, spec: ProcessorSpec) -> None:
+    """Receive tasks and send results until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends the workers
     tasks: SimpleQueue[Task | Exception] = SimpleQueue()
 
     def listen() -> None:
@@ -162,18 +166,18 @@ def _serve(connection: Connection, recipe: Recipe) -> None:
             try:
                 tasks.put(connection.recv())
             except (EOFError, OSError):
-                os._exit(0)  # the parent is gone
+                os._exit(0)  # the parent has ended
             except Exception as error:  # the task could not be unpickled
                 tasks.put(error)
 
-    maker = recipe.open()
+    processor = spec.open()
     threading.Thread(target=listen, daemon=True).start()
     while True:
         task = tasks.get()
         try:
             if isinstance(task, Exception):
                 raise task
-            answer: tuple[bool, Any] = (False, task.run(maker))
+            answer: tuple[bool, Any] = (False, task.run(processor))
         except Exception as error:
             answer = (True, error)
         connection.send(answer)

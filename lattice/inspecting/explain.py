@@ -1,7 +1,8 @@
-"""One text under a lens: what was found in it, what was left out and why, and who won each surface.
+"""Explain the matches of one text: the kept and the dropped ones, and who claims each surface.
 
-The entities that count are the kernel's own. What it never sees (names that end inside a word, or
-are too short) is found by a pass over all names, which also tells who else has the same surface.
+The kept entities are those of the kernel. Matches that the kernel never considers (names that end
+inside a word, or are too short) are found by a pass over all names, which also finds the other
+entities with the same surface.
 """
 
 from collections import defaultdict
@@ -22,7 +23,7 @@ from lattice.matching.kernel import LatticeConfig, LatticeKernel
 from lattice.matching.lexicon import LexiconConfig, names_file, surface_of, without_bracket
 from lattice.matching.vocabulary import load_vocabulary
 
-LONGEST = 1000  # characters of a text that can be explained
+LONGEST = 1000  # maximum characters of a text
 
 NAME, FOLDED, MENTION, BRACKET = "as written", "folded", "mention", "without its bracket"
 
@@ -34,7 +35,7 @@ class Claim(NamedTuple):
         entity_id: The entity.
         name: Its name.
         rule: `NAME`, `FOLDED`, `MENTION` or `BRACKET`.
-        lost: Why another has the surface; empty if the claim holds.
+        lost: Why another entity has the surface; empty if the claim holds.
     """
 
     entity_id: int
@@ -44,7 +45,7 @@ class Claim(NamedTuple):
 
 
 class Place(NamedTuple):
-    """An entity on code points `[start, end)`, counted through the tokens' surfaces."""
+    """An entity at code points `[start, end)` of the concatenated surfaces of the tokens."""
 
     start: int
     end: int
@@ -52,14 +53,14 @@ class Place(NamedTuple):
 
 
 class Match(NamedTuple):
-    """A place in the text where a surface stands.
+    """An occurrence of a surface in the text.
 
     Attributes:
-        start: First code point, counted through the tokens' surfaces.
+        start: First code point in the concatenated surfaces of the tokens.
         end: One past the last.
-        surface: What stands there.
-        entity_ids: The entities that it names.
-        reason: Why it does not count; empty if it does.
+        surface: The surface.
+        entity_ids: Its entities.
+        reason: Why the match is dropped; empty if it is kept.
     """
 
     start: int
@@ -71,14 +72,14 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """A text and everything that the names say of it.
+    """A text with all its matches and the claims to their surfaces.
 
     Attributes:
-        text: As given.
-        surfaces: What each token stands for.
-        pieces: Whether a token goes on with the word before it (`##`).
-        matches: Places where names stand, by start and end.
-        claims: For each surface among them who claims it; those that hold come first.
+        text: The text.
+        surfaces: The surface of each token.
+        pieces: Whether a token continues the word before it (`##`).
+        matches: Occurrences of surfaces, ordered by start and end.
+        claims: The claims to each of these surfaces; those that hold are first.
     """
 
     text: str
@@ -96,12 +97,12 @@ def explain_text(
     config: LatticeConfig | None = None,
     mentions: Path | None = None,
 ) -> Explanation:
-    """Match one text, and say of each name in it why it counts or not.
+    """Match one text, with the reason for each match that is dropped.
 
     Args:
         text: A caption or prompt, up to `LONGEST` characters.
         names: A KG folder, an `entity2id.txt`, or a compiled vocabulary.
-        tokenizer: Cuts and folds the text.
+        tokenizer: Tokenizes and folds the text.
         config: What is matched and kept.
         mentions: A file of `mention<TAB>entity`.
 
@@ -111,7 +112,7 @@ def explain_text(
     config = config or LatticeConfig()
     if len(text) > LONGEST:
         raise InputError(f"the text has {len(text):,} characters; at most {LONGEST} can be shown.")
-    if any("\ud800" <= letter < "\ue000" for letter in text):  # a shell that is not UTF-8
+    if any("\ud800" <= letter < "\ue000" for letter in text):  # from a shell that is not UTF-8
         raise InputError(f"the text {text!r} is not valid Unicode.")
     vocabulary = load_vocabulary(names, tokenizer, config, mentions)
     tokens = next(iter(tokenizer.encode([text])))
@@ -119,14 +120,14 @@ def explain_text(
 
     edges = np.cumsum([0, *map(len, tokens.surfaces)]).tolist()
 
-    def found(config: LatticeConfig) -> set[Place]:
+    def kept(config: LatticeConfig) -> set[Place]:
         return _entities(LatticeKernel(tokenizer, vocabulary, config), text, edges)
 
     uncapped = replace(config, max_entities=None)
     stages = {
-        "": found(replace(uncapped, segment="none")),
-        "crosses a word boundary": found(uncapped),
-        f"over the cap of {config.max_entities}": found(config),
+        "": kept(replace(uncapped, segment="none")),
+        "crosses a word boundary": kept(uncapped),
+        f"over the cap of {config.max_entities}": kept(config),
     }
     joined = "".join(tokens.surfaces)
     pairs: list[list[str]] = []
@@ -135,15 +136,15 @@ def explain_text(
     claims = _claims(joined, open_names(names_file(names)), tokenizer, config, pairs)
     matches: list[Match] = []
     for start, end in _places(joined, claims):
-        fates: dict[str, list[int]] = defaultdict(list)
+        reasons: dict[str, list[int]] = defaultdict(list)
         for claim in claims[joined[start:end]]:
             if not claim.lost:
-                fates[_fate(start, end, claim.entity_id, edges, stages, config)].append(
+                reasons[_drop_reason(start, end, claim.entity_id, edges, stages, config)].append(
                     claim.entity_id
                 )
         matches += [
             Match(start, end, joined[start:end], tuple(ids), reason)
-            for reason, ids in sorted(fates.items())
+            for reason, ids in sorted(reasons.items())
         ]
     return Explanation(
         text=text,
@@ -155,7 +156,7 @@ def explain_text(
 
 
 def _entities(kernel: LatticeKernel, text: str, edges: Sequence[int]) -> set[Place]:
-    """What the kernel finds, in code points."""
+    """Return the entities that the kernel finds, in code points."""
     columns = [pa.array(["0"]), pa.array([text], pa.string())]
     [row] = kernel(pa.RecordBatch.from_arrays(columns, schema=CAPTIONS)).to_pylist()
     n = row["seq_len"]
@@ -163,7 +164,7 @@ def _entities(kernel: LatticeKernel, text: str, edges: Sequence[int]) -> set[Pla
     return {Place(edges[first], edges[last + 1], i) for first, last, i in spans}
 
 
-def _fate(
+def _drop_reason(
     start: int,
     end: int,
     entity_id: int,
@@ -171,7 +172,7 @@ def _fate(
     stages: dict[str, set[Place]],
     config: LexiconConfig,
 ) -> str:
-    """Why an entity does not count at a place; empty if it does."""
+    """Return why an entity is dropped at a place; empty if it is kept."""
     if end - start < config.min_length:
         return f"shorter than --min-length {config.min_length}"
     for reason, found in stages.items():
@@ -182,7 +183,7 @@ def _fate(
 
 
 def _places(text: str, surfaces: Iterable[str]) -> list[tuple[int, int]]:
-    """Where the surfaces stand, by start and end."""
+    """Return all occurrences of the surfaces, ordered by start and end."""
     places = []
     for surface in surfaces:
         start = text.find(surface)
@@ -199,7 +200,7 @@ def _claims(
     config: LexiconConfig,
     mentions: Iterable[Sequence[str]],
 ) -> dict[str, tuple[Claim, ...]]:
-    """Who claims each surface in the text, by the rules of `lattice.matching.lexicon`."""
+    """Return the claims to each surface in the text, by the rules of `lattice.matching.lexicon`."""
     starts = range(len(text))
     spans = ((a, b) for a in starts for b in range(a + 1, a + config.max_length + 1))
     wanted = {text[a:b] for a, b in spans if b <= len(text)}
@@ -217,11 +218,11 @@ def _claims(
             surface = surface_of(alias, tokenizer)
             if surface in wanted:
                 aliases[surface].append(Claim(entity_id, name, BRACKET))
-    said = _mention_claims(mentions, names, tokenizer, config, wanted)
-    every = {*named, *folded, *aliases, *said}
+    mentioned = _mention_claims(mentions, names, tokenizer, config, wanted)
+    every = {*named, *folded, *aliases, *mentioned}
     return {
-        surface: _judged(
-            named[surface], folded[surface], said[surface], aliases[surface], config.max_senses
+        surface: _ranked(
+            named[surface], folded[surface], mentioned[surface], aliases[surface], config.max_senses
         )
         for surface in sorted(every)
     }
@@ -234,10 +235,11 @@ def _mention_claims(
     config: LexiconConfig,
     wanted: set[str],
 ) -> dict[str, list[Claim]]:
-    said: dict[str, list[Claim]] = defaultdict(list)
+    """Return the claims by mention to each surface in `wanted`."""
+    claims: dict[str, list[Claim]] = defaultdict(list)
     meant = [(m, e) for m, e in mentions if surface_of(m, tokenizer) in wanted]
     if not meant:
-        return said
+        return claims
     ids = {name: i for i, name in enumerate(names)}
     for mention, entity in meant:
         entity_id = ids.get(entity)
@@ -246,15 +248,15 @@ def _mention_claims(
         if entity_id is not None:
             claim = Claim(entity_id, names[entity_id], MENTION)
             surface = surface_of(mention, tokenizer)
-            if claim not in said[surface]:
-                said[surface].append(claim)
-    return said
+            if claim not in claims[surface]:
+                claims[surface].append(claim)
+    return claims
 
 
 def _owner(
     surface: str, names: Sequence[str], tokenizer: Tokenizer, config: LexiconConfig
 ) -> int | None:
-    """The entity whose name has the surface."""
+    """Return the entity whose name has the surface, or None."""
     if not config.min_length <= len(surface) <= config.max_length:
         return None
     same = [i for i, name in enumerate(names) if surface_of(name, tokenizer) == surface]
@@ -262,27 +264,27 @@ def _owner(
     return max(equal or same, default=None)
 
 
-def _judged(
+def _ranked(
     named: list[Claim],
     folded: list[Claim],
-    said: list[Claim],
+    mentioned: list[Claim],
     aliases: list[Claim],
     max_senses: int,
 ) -> tuple[Claim, ...]:
-    """The claims, those that hold first, the others with what they lost to."""
+    """Return the claims that hold, then the others with the reason."""
     holding: list[Claim] = []
     lost: list[Claim] = []
     for n, claim in enumerate(reversed([*folded, *named])):  # in order of precedence
         if n == 0:
             holding.append(claim)
         elif holding[0].rule == claim.rule:
-            lost.append(claim._replace(lost="a later line says the same"))
+            lost.append(claim._replace(lost="a later line has the same name"))
         else:
-            lost.append(claim._replace(lost=f"{holding[0].name} is written so"))
+            lost.append(claim._replace(lost=f"{holding[0].name} equals it"))
     own = {claim.entity_id for claim in holding}
-    holding += sorted(claim for claim in said if claim.entity_id not in own)
+    holding += sorted(claim for claim in mentioned if claim.entity_id not in own)
     if holding:
-        lost += [claim._replace(lost="a name or mention is written so") for claim in aliases]
+        lost += [claim._replace(lost="a name or mention equals it") for claim in aliases]
     else:
         holding = sorted(aliases)
     cut = [

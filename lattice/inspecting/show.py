@@ -1,7 +1,7 @@
-"""An explained text as a drawing for the terminal: tokens in a row, what names say of it beneath.
+"""Render an explained text for the terminal: a line of tokens, and the matches below it.
 
-Entities that count have a bar of their own with their name beside it. What was dropped is drawn
-faint, one row for each reason. `·` between two tokens says that the second goes on with the word.
+Each kept entity has a bar with its name next to it. Dropped matches are dimmed, one row per reason.
+`·` between two tokens marks that the second continues the word.
 """
 
 import unicodedata
@@ -15,13 +15,13 @@ _DIM, _BOLD, _CYAN, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m"
 
 
 class Line(NamedTuple):
-    """Some of the tokens of a text, as many as fit a line.
+    """The tokens on one line.
 
     Attributes:
-        first: The first of them.
-        end: One past the last.
-        begin_code: Code points before the first.
-        end_code: Code points up to the last.
+        first: First token.
+        end: One past the last token.
+        begin_code: First code point.
+        end_code: One past the last code point.
     """
 
     first: int
@@ -30,24 +30,24 @@ class Line(NamedTuple):
     end_code: int
 
 
-def draw(found: Explanation, width: int = 100, colour: bool = False) -> str:
-    """The drawing, without a line break at its end.
+def render(found: Explanation, width: int = 100, colour: bool = False) -> str:
+    """Return the rendering, without a final line break.
 
     Args:
-        found: What was found in a text.
+        found: An explained text.
         width: Columns of the terminal; a longer text is broken between tokens.
-        colour: Whether to paint, or to draw with characters alone.
+        colour: Whether to use ANSI colours.
     """
     if not found.surfaces:
         return "(no tokens)"
     widths = [columns(surface) + 1 for surface in found.surfaces]
-    parts = [_draw_line(found, line, width, colour) for line in lines_of(found, widths, width)]
+    parts = [_render_line(found, line, width, colour) for line in lines_of(found, widths, width)]
     notes = notes_of(found)
     return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
 
 
 def columns(text: str) -> int:
-    """How many terminal columns a text takes: two for each wide character, none for marks."""
+    """Return the terminal columns of a text: two per wide character, none for marks."""
     return sum(_column(c) for c in text)
 
 
@@ -58,7 +58,7 @@ def _column(letter: str) -> int:
 
 
 def lines_of(found: Explanation, widths: Sequence[float], width: float) -> list[Line]:
-    """The tokens broken into lines that are no wider than `width`, at least one token each."""
+    """Break the tokens into lines no wider than `width`, of at least one token each."""
     breaks, used = [0], 0.0
     for n, need in enumerate(widths):
         if n > breaks[-1] and used + need > width:
@@ -73,27 +73,27 @@ def lines_of(found: Explanation, widths: Sequence[float], width: float) -> list[
 
 
 def label_of(found: Explanation, match: Match) -> str:
-    """The entities of a match: each name with its id."""
+    """Return the entities of a match: each name with its id."""
     names = {claim.entity_id: claim.name for claim in found.claims[match.surface]}
     return ", ".join(f"{names[i]} {i}" for i in match.entity_ids)
 
 
 def notes_of(found: Explanation) -> list[str]:
-    """Who has each surface whose meaning is no matter of course, by which rule, and who lost it."""
+    """Return a note per surface that is not simply one name: its claims and their rules."""
     notes = []
     for surface in dict.fromkeys(m.surface for m in found.matches if not m.reason):
         claims = found.claims[surface]
         if len(claims) == 1 and claims[0].rule == NAME:
             continue
-        said = [f"{c.name} {c.entity_id} ({c.rule})" for c in claims if not c.lost]
-        hidden = [f"{c.name} {c.entity_id} ({c.rule}: {c.lost})" for c in claims if c.lost]
-        note = f"{surface} = {', '.join(said)}"
-        notes.append(f"{note}; not {', '.join(hidden)}" if hidden else note)
+        holding = [f"{c.name} {c.entity_id} ({c.rule})" for c in claims if not c.lost]
+        lost = [f"{c.name} {c.entity_id} ({c.rule}: {c.lost})" for c in claims if c.lost]
+        note = f"{surface} = {', '.join(holding)}"
+        notes.append(f"{note}; not {', '.join(lost)}" if lost else note)
     return notes
 
 
 def lanes_of(spans: Iterable[tuple[float, float]], gap: float) -> list[int]:
-    """A lane for each span, in the order given, so that none touch; lanes are filled from 0."""
+    """Return a lane for each span, in order, so that no two spans touch; the lowest is first."""
     free: list[float] = []
     lanes = []
     for start, end in spans:
@@ -104,11 +104,11 @@ def lanes_of(spans: Iterable[tuple[float, float]], gap: float) -> list[int]:
 
 
 def in_line(matches: Iterable[Match], line: Line) -> list[Match]:
-    """Those matches that touch the line."""
+    """Return the matches that overlap the line."""
     return [m for m in matches if m.start < line.end_code and m.end > line.begin_code]
 
 
-def _draw_line(found: Explanation, line: Line, width: int, colour: bool) -> str:
+def _render_line(found: Explanation, line: Line, width: int, colour: bool) -> str:
     chosen = in_line((m for m in found.matches if not m.reason), line)
     dropped = in_line((m for m in found.matches if m.reason), line)
     covered = {c for match in chosen for c in range(match.start, match.end)}
@@ -138,8 +138,8 @@ def _draw_line(found: Explanation, line: Line, width: int, colour: bool) -> str:
     for reason, group in groupby(sorted(dropped, key=lambda m: m.reason), key=lambda m: m.reason):
         rows += _dropped_rows(list(group), reason, line, left, right, colour)
 
-    beside = at + 2 if at + 2 <= width // 2 else 0
-    return "\n".join([words, *(_beside(bar, label, beside, colour) for bar, label in rows)])
+    label_column = at + 2 if at + 2 <= width // 2 else 0
+    return "\n".join([words, *(_labelled(bar, label, label_column, colour) for bar, label in rows)])
 
 
 def _dropped_rows(
@@ -150,7 +150,7 @@ def _dropped_rows(
     right: Sequence[int],
     colour: bool,
 ) -> list[tuple[str, str]]:
-    """Rows of the matches that were dropped for one reason, said beside the first."""
+    """Return the rows of matches dropped for one reason, with a label on the first."""
     spans = [
         (
             left[max(m.start, line.begin_code) - line.begin_code],
@@ -161,13 +161,13 @@ def _dropped_rows(
     lanes = lanes_of(spans, 1)
     rows = []
     for lane in range(max(lanes) + 1):
-        drawn = ""
+        bars = ""
         for (start, end), where in zip(spans, lanes, strict=True):
             if where == lane:
-                drawn += " " * (start - len(drawn)) + _bar(end - start, "╰", "╌", "╯")
+                bars += " " * (start - len(bars)) + _bar(end - start, "╰", "╌", "╯")
         surfaces = dict.fromkeys(m.surface for m in group)
         label = f"✗ {reason}: {', '.join(surfaces)}" if lane == 0 else ""
-        rows.append((_paint(drawn, _DIM, colour), _paint(label, _DIM, colour)))
+        rows.append((_paint(bars, _DIM, colour), _paint(label, _DIM, colour)))
     return rows
 
 
@@ -175,8 +175,8 @@ def _bar(width: int, opening: str, middle: str, closing: str) -> str:
     return opening + middle * (width - 2) + closing if width > 1 else "╵"
 
 
-def _beside(bar: str, label: str, column: int, colour: bool) -> str:
-    """A bar and its label, at a column of its own where there is room, else behind the bar."""
+def _labelled(bar: str, label: str, column: int, colour: bool) -> str:
+    """Return a bar and its label, aligned at `column` where there is room, else after the bar."""
     plain = bar.replace(_DIM, "").replace(_PLAIN, "") if colour else bar
     return (bar + " " * max(1, column - len(plain)) + label).rstrip()
 

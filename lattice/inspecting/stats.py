@@ -1,4 +1,4 @@
-"""What a lattice table holds: coverage of its captions, and its most frequent entities."""
+"""Statistics of a lattice table: coverage of its captions and its most frequent entities."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -17,29 +17,29 @@ from lattice.matching.lexicon import names_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MANY = 20  # entities of a caption; histograms end with "so many or more"
-_LONG = 96  # tokens of a caption; likewise
+_MANY = 20  # entities per caption; the last bin of the histogram is "or more"
+_LONG = 96  # tokens per caption; the last bin is "or more"
 _COLUMNS = ["seq_len", "lex_ids", "pos_s", "pos_e"]
-_SHOWN = 10  # bars of the terminal's histogram, the last for "or more"
+_SHOWN = 10  # bars of the terminal's histogram; the last is "or more"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatticeStats:
-    """Figures of a lattice table.
+    """Statistics of a lattice table.
 
     Attributes:
-        num_captions: Rows.
+        num_captions: Captions.
         num_tokens: Tokens of all captions.
-        num_covered_tokens: Tokens under at least one entity.
-        num_entities: Entities over all captions.
-        num_different: Different ones among them.
-        num_with_entity: Captions with at least one.
-        entities_per_caption: How many captions hold 0, 1, 2 ... entities; the last, 20 or more.
-        tokens_per_caption: How many captions have 0, 1, 2 ... tokens; the last, 96 or more.
+        num_covered_tokens: Tokens covered by at least one entity.
+        num_entities: Entities of all captions.
+        num_different: Distinct entities.
+        num_with_entity: Captions with at least one entity.
+        entities_per_caption: Captions with 0, 1, 2 ... entities; the last is 20 or more.
+        tokens_per_caption: Captions with 0, 1, 2 ... tokens; the last is 96 or more.
         text_len: Tokens that a model reads.
         num_cut: Captions with more tokens.
-        num_entities_cut: Entities that begin behind those tokens.
-        most_frequent: Entity name (its id, where names are unknown) and how often it stands.
+        num_entities_cut: Entities that begin after the first `text_len` tokens.
+        most_frequent: Entity name (its id if names are not given) and number of occurrences.
     """
 
     num_captions: int
@@ -60,12 +60,12 @@ class LatticeStats:
         lines = [
             f"{self.num_captions:,} captions, {self.num_tokens / captions:.1f} tokens each",
             f"{_percent(self.num_with_entity, self.num_captions)} have an entity; "
-            f"{self.num_entities / captions:.2f} entities a caption, "
-            f"{self.num_different:,} different; "
+            f"{self.num_entities / captions:.2f} entities per caption, "
+            f"{self.num_different:,} distinct; "
             f"{_percent(self.num_covered_tokens, self.num_tokens)} of tokens covered",
             f"{_percent(self.num_cut, self.num_captions)} are longer than {self.text_len} tokens; "
-            f"{_percent(self.num_entities_cut, self.num_entities)} of entities begin behind them",
-            "entities a caption:",
+            f"{_percent(self.num_entities_cut, self.num_entities)} of entities begin after that",
+            "entities per caption:",
         ]
         shown = [*self.entities_per_caption[:_SHOWN], sum(self.entities_per_caption[_SHOWN:])]
         most = max(1, *shown)
@@ -76,7 +76,7 @@ class LatticeStats:
         return "\n".join([*lines, f"most frequent: {named or 'none'}"])
 
     def to_json(self) -> str:
-        """All figures as JSON."""
+        """Return all statistics as JSON."""
         figures = asdict(self)
         figures["most_frequent"] = [{"entity": e, "count": n} for e, n in self.most_frequent]
         return json.dumps(figures, ensure_ascii=False, indent=1)
@@ -85,18 +85,19 @@ class LatticeStats:
 def lattice_stats(
     table: Path, names: Path | None = None, top: int = 20, text_len: int = 32
 ) -> LatticeStats:
-    """Figures of a lattice table or a folder of its shards, read a little at a time.
+    """Return the statistics of a lattice table or a folder of shards, read in batches.
 
     Memory grows with the largest entity id (8 bytes each), not with the table.
 
     Args:
         table: The table.
-        names: The KG folder or `entity2id.txt`, so that entities are named.
-        top: How many of the most frequent entities are listed.
+        names: The KG folder or `entity2id.txt`, for the names of entities.
+        top: Number of most frequent entities.
         text_len: Tokens that a model reads.
 
     Raises:
-        SchemaError: It is not a lattice table.
+        ConfigError: `top` or `text_len` is below 1.
+        SchemaError: `table` is not a lattice table.
     """
     for name, value in (("top", top), ("text_len", text_len)):
         if value < 1:
@@ -104,7 +105,7 @@ def lattice_stats(
     file = open_shards(table, LATTICE)
     frequency = np.zeros(1, np.int64)
     entities, tokens = np.zeros(_MANY + 1, np.int64), np.zeros(_LONG + 1, np.int64)
-    num_tokens = covered = cut = behind = 0
+    num_tokens = covered = cut = entities_cut = 0
     for batch in file.iter_batches(16_384, columns=_COLUMNS):
         seq_len = batch.column("seq_len").to_numpy().astype(np.int64)
         ids = batch.column("lex_ids").flatten().to_numpy()
@@ -116,9 +117,9 @@ def lattice_stats(
         num_tokens += int(seq_len.sum())
         covered += _num_covered(seq_len, row, starts, lasts)
         cut += int((seq_len > text_len).sum())
-        behind += int((starts >= text_len).sum())
+        entities_cut += int((starts >= text_len).sum())
     named = open_names(names_file(names)) if names is not None else None
-    often = np.argsort(-frequency, kind="stable")[:top]  # of equal ones the lowest id
+    order = np.argsort(-frequency, kind="stable")[:top]  # the lowest id first among equals
     return LatticeStats(
         num_captions=file.num_rows,
         num_tokens=num_tokens,
@@ -130,17 +131,17 @@ def lattice_stats(
         tokens_per_caption=tokens.tolist(),
         text_len=text_len,
         num_cut=cut,
-        num_entities_cut=behind,
+        num_entities_cut=entities_cut,
         most_frequent=[
             (named[i] if named is not None and i < len(named) else str(i), int(frequency[i]))
-            for i in often.tolist()
+            for i in order.tolist()
             if frequency[i]
         ],
     )
 
 
 def save_stats_plot(stats: LatticeStats, path: Path) -> None:
-    """Draw the figures as an SVG file: entities and tokens a caption, most frequent entities."""
+    """Plot entities and tokens per caption and the most frequent entities as an SVG file."""
     from data.plot import COLOURS, new_figure, save_svg, style
 
     with style():
@@ -148,11 +149,11 @@ def save_stats_plot(stats: LatticeStats, path: Path) -> None:
         axes = figure.subplot_mosaic([["entities", "names"], ["tokens", "names"]])
         _histogram(axes["entities"], stats.entities_per_caption, COLOURS[0])
         share = _percent(stats.num_with_entity, stats.num_captions)
-        axes["entities"].set_title(f"Entities a caption: {share} have one")
+        axes["entities"].set_title(f"Entities per caption: {share} have one")
         _histogram(axes["tokens"], stats.tokens_per_caption, COLOURS[2])
         axes["tokens"].axvline(stats.text_len + 0.5, color=COLOURS[1], linewidth=1)
         share = _percent(stats.num_cut, stats.num_captions)
-        axes["tokens"].set_title(f"Tokens a caption: {share} over {stats.text_len}")
+        axes["tokens"].set_title(f"Tokens per caption: {share} over {stats.text_len}")
         labels = [name for name, _ in stats.most_frequent]
         counts = [count for _, count in stats.most_frequent]
         bars = axes["names"].barh(range(len(labels)), counts, color=COLOURS[0])
@@ -167,7 +168,7 @@ def save_stats_plot(stats: LatticeStats, path: Path) -> None:
 
 
 def _histogram(axes: "Axes", counts: list[int], colour: str) -> None:
-    """Bars as far as there are any; the last place says `or more`."""
+    """Plot the bars up to the last that is not 0; the last bin is labelled `or more`."""
     last = max((n for n, count in enumerate(counts) if count), default=0)
     axes.bar(range(last + 1), counts[: last + 1], color=colour, width=0.85)
     if last == len(counts) - 1:
@@ -177,7 +178,7 @@ def _histogram(axes: "Axes", counts: list[int], colour: str) -> None:
 
 
 def _added(frequency: NDArray[np.int64], ids: NDArray[np.int32]) -> NDArray[np.int64]:
-    """The frequencies with those of further ids."""
+    """Return the frequencies, with `ids` added."""
     if not len(ids):
         return frequency
     largest = int(ids.max()) + 1
@@ -191,7 +192,7 @@ def _added(frequency: NDArray[np.int64], ids: NDArray[np.int32]) -> NDArray[np.i
 def _spans(
     batch: pa.RecordBatch, seq_len: NDArray[np.int64], found: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Row, first and last token of every entity of a batch."""
+    """Return row, first and last token of every entity of a batch; int64 (num_entities,) each."""
     row = np.repeat(np.arange(len(found)), found)
     nth = np.arange(len(row)) - np.repeat(np.cumsum(found) - found, found)
     begins = batch.column("pos_s").offsets.to_numpy().astype(np.int64)
@@ -206,7 +207,7 @@ def _num_covered(
     starts: NDArray[np.int64],
     lasts: NDArray[np.int64],
 ) -> int:
-    """How many tokens lie under an entity: on a line of all tokens, entities add 1 and take it."""
+    """Return the number of covered tokens, by summing +1 and -1 at the edges of entities."""
     begin = (np.cumsum(seq_len) - seq_len)[row]
     size = int(seq_len.sum()) + 1
     change = np.bincount(begin + starts, minlength=size)

@@ -1,6 +1,6 @@
-"""An explained text as an SVG drawing: tokens in a row, entities above, what was dropped beneath.
+"""Render an explained text as SVG: a line of tokens, entities above it, dropped matches below.
 
-Text stays text, so the viewer's fonts draw it; its width is estimated.
+Text is stored as text and rendered in the viewer's fonts; its width is estimated.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from lattice.inspecting.show import Line, columns, in_line, label_of, lanes_of, 
 
 _WIDTH = 1100.0  # pixels of a line of tokens
 _MARGIN = 28.0
-_SIZE, _TOKEN = 21.0, 40.0  # of a token's letters; height of its box
+_SIZE, _TOKEN = 21.0, 40.0  # font size of tokens; height of a token's box
 _GAP = 6.0  # between tokens; the pieces of one word touch
-_BAR, _BAR_STEP = 24.0, 31.0  # height of a bar; from one to the next
+_BAR, _BAR_STEP = 24.0, 31.0  # height of a bar; distance of bars
 _DROPPED_STEP, _NOTE_STEP, _LINE_GAP = 21.0, 22.0, 36.0
 _FONTS = "'Noto Sans CJK SC','Source Han Sans SC','PingFang SC','Microsoft YaHei',sans-serif"
 _STYLE = f"""
@@ -33,24 +33,24 @@ text {{ font-family: {_FONTS}; dominant-baseline: central; }}
 
 
 def save_lattice(found: Explanation, path: Path) -> None:
-    """Write the drawing as an SVG file."""
+    """Write the rendering to an SVG file."""
     save_text(path, lattice_svg(found))
 
 
 def lattice_svg(found: Explanation) -> str:
-    """The drawing as an SVG document."""
+    """Return the rendering as an SVG document."""
     canvas = _Canvas()
     y = _MARGIN
     widths = [_text_width(s, _SIZE) + (19 if columns(s) > 1 else 13) + _GAP for s in found.surfaces]
     for line in lines_of(found, widths, _WIDTH) if found.surfaces else []:
-        y = _draw_line(canvas, found, line, widths, y) + _LINE_GAP
+        y = _render_line(canvas, found, line, widths, y) + _LINE_GAP
     for n, note in enumerate(notes_of(found)):
         canvas.text(note, _MARGIN, y + n * _NOTE_STEP, "note", 13)
     return canvas.document(found.text)
 
 
 class _Canvas:
-    """Shapes, and how far they reach."""
+    """Collects shapes and their extent."""
 
     def __init__(self) -> None:
         self._shapes: list[str] = []
@@ -61,20 +61,20 @@ class _Canvas:
         self._right, self._bottom = max(self._right, right), max(self._bottom, bottom)
 
     def box(
-        self, x: float, y: float, width: float, height: float, look: str, title: str = ""
+        self, x: float, y: float, width: float, height: float, css: str, title: str = ""
     ) -> None:
-        said = f"<title>{escape(title)}</title>" if title else ""
+        tooltip = f"<title>{escape(title)}</title>" if title else ""
         self._add(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {look}>'
-            f"{said}</rect>",
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {css}>'
+            f"{tooltip}</rect>",
             x + width,
             y + height,
         )
 
-    def text(self, text: str, x: float, y: float, look: str, size: float) -> None:
-        half = 0.5 if look.split()[0] in ("word", "name") else 1.0  # these are centred
+    def text(self, text: str, x: float, y: float, css: str, size: float) -> None:
+        half = 0.5 if css.split()[0] in ("word", "name") else 1.0  # these are centred
         self._add(
-            f'<text class="{look}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>',
+            f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>',
             x + half * _text_width(text, size),
             y + size / 2,
         )
@@ -99,15 +99,15 @@ class _Canvas:
 
 
 def _text_width(text: str, size: float) -> float:
-    """About as wide as a viewer draws it: ideographs a square, others a little over half of one."""
+    """Return the estimated width: `size` per wide character, 0.56 of it per other."""
     return size * sum(1.0 if columns(c) == 2 else 0.56 * columns(c) for c in text)
 
 
-def _draw_line(
+def _render_line(
     canvas: _Canvas, found: Explanation, line: Line, widths: Sequence[float], top: float
 ) -> float:
-    """Draw some of the tokens with everything over and under them; where the drawing ends."""
-    left, right = _places(found, line, widths)
+    """Render a line of tokens with everything above and below it; return its lower edge."""
+    left, right = _edges(found, line, widths)
 
     def span(match: Match) -> tuple[float, float]:
         return (
@@ -129,7 +129,7 @@ def _draw_line(
         canvas.box(a, y, b - a, _BAR, f'rx="6" fill="{colour}"', label)
         names = label if len(same[0].entity_ids) > 1 else label.rpartition(" ")[0]
         canvas.text(_fitted(names, b - a - 8), (a + b) / 2, y + _BAR / 2 + 1, "name", 13)
-    _draw_tokens(canvas, found, line, widths, tokens_y, covered)
+    _render_tokens(canvas, found, line, widths, tokens_y, covered)
 
     y = tokens_y + _TOKEN + 10
     dropped = sorted(in_line((m for m in found.matches if m.reason), line), key=lambda m: m.reason)
@@ -138,18 +138,18 @@ def _draw_line(
         lanes = lanes_of([span(m) for m in matches], 3)
         for match, lane in zip(matches, lanes, strict=True):
             a, b = span(match)
-            said = f"{match.surface}: {label_of(found, match)}, {reason}"
-            canvas.bracket(a + 1, b - 1, y + lane * _DROPPED_STEP, said)
+            tooltip = f"{match.surface}: {label_of(found, match)}, {reason}"
+            canvas.bracket(a + 1, b - 1, y + lane * _DROPPED_STEP, tooltip)
         end = max(span(m)[1] for m, lane in zip(matches, lanes, strict=True) if lane == 0)
         canvas.text(reason, end + 10, y + 4, "reason", 12)
         y += (max(lanes) + 1) * _DROPPED_STEP
     return y
 
 
-def _places(
+def _edges(
     found: Explanation, line: Line, widths: Sequence[float]
 ) -> tuple[list[float], list[float]]:
-    """Where each code point of a line begins and ends; the edges of a token are its box's."""
+    """Return left and right edge of each code point of a line, within the boxes of the tokens."""
     left, right = [], []
     x = _MARGIN
     for n in range(line.first, line.end):
@@ -166,13 +166,13 @@ def _places(
 
 
 def _advance(found: Explanation, n: int, widths: Sequence[float]) -> float:
-    """From the left edge of a token to that of the next."""
+    """Return the distance from the left edge of a token to that of the next."""
     joined = n + 1 < len(found.surfaces) and found.pieces[n + 1]
     return widths[n] - (_GAP if joined else 0)
 
 
 def _levels(spans: Sequence[tuple[float, float]]) -> list[int]:
-    """How high each bar lies: short ones low, and none over another that it overlaps."""
+    """Return the level of each bar: short bars are low, overlapping bars have different levels."""
     levels = [0] * len(spans)
     placed: list[int] = []
     for n in sorted(range(len(spans)), key=lambda n: (spans[n][1] - spans[n][0], spans[n][0])):
@@ -184,7 +184,7 @@ def _levels(spans: Sequence[tuple[float, float]]) -> list[int]:
     return levels
 
 
-def _draw_tokens(
+def _render_tokens(
     canvas: _Canvas,
     found: Explanation,
     line: Line,
@@ -197,14 +197,14 @@ def _draw_tokens(
         surface = found.surfaces[n]
         box = widths[n] - _GAP
         canvas.box(x, y, box, _TOKEN, 'class="token" fill-opacity="0.55" rx="5"')
-        look = "word covered" if code in covered else "word"
-        canvas.text(surface, x + box / 2, y + _TOKEN / 2 + 1, look, _SIZE)
+        css = "word covered" if code in covered else "word"
+        canvas.text(surface, x + box / 2, y + _TOKEN / 2 + 1, css, _SIZE)
         x += _advance(found, n, widths)
         code += len(surface)
 
 
 def _fitted(text: str, width: float) -> str:
-    """The text, cut with an ellipsis where it is too long for a bar."""
+    """Return the text, truncated with an ellipsis if it is too long for a bar."""
     if _text_width(text, 13) <= width:
         return text
     while text and _text_width(text + "…", 13) > width:

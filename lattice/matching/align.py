@@ -1,8 +1,8 @@
-"""From spans of characters to spans of tokens.
+"""Spans of characters to spans of tokens.
 
-A match is kept only if both of its edges are token edges that do not cut a word: `5手机` is not in
-`iPhone15手机壳`, nor `ip`, however the vocabulary happens to cut `iphone15` into pieces;
-`北京故宫` is in `北 京故宫`, for a caption's surfaces are its normalised text without white space.
+A match is kept only if both of its edges are token edges that do not cut a word: `5手机` and `ip`
+are not in `iPhone15手机壳`, regardless of the pieces into which the vocabulary cuts `iphone15`.
+`北京故宫` is in `北 京故宫`, because surfaces are normalised text without white space.
 """
 
 from functools import cache
@@ -17,31 +17,31 @@ from lattice.matching.tokens import TokenBatch
 
 
 class Spans(NamedTuple):
-    """Matches as tokens of their batch, `[first, end)`, ordered by first, then end; int64 arrays.
+    """Matches as tokens `[first, end)` of their batch; int64 (num_spans,) each.
 
-    No two have the same tokens: these determine the surface.
+    Ordered by first, then end. No two spans have the same tokens, which determine the surface.
     """
 
     first: NDArray[np.int64]
     end: NDArray[np.int64]
     ordinal: NDArray[np.int64]
 
-    def keep(self, which: NDArray[np.bool_]) -> "Spans":
-        """Those that `which` marks."""
-        return Spans(self.first[which], self.end[which], self.ordinal[which])
+    def keep(self, mask: NDArray[np.bool_]) -> "Spans":
+        """Return the spans that `mask` selects."""
+        return Spans(self.first[mask], self.end[mask], self.ordinal[mask])
 
 
 def align(tokens: TokenBatch, continues: NDArray[np.bool_], matches: Matches) -> Spans:
-    """The matches whose edges are token edges.
+    """Return the matches whose edges are token edges.
 
     Args:
         tokens: The tokens of a batch of captions.
-        continues: For each token id whether it is a `##` piece.
-        matches: What a matcher found in `tokens.codes`.
+        continues: Whether a token id is a `##` piece; bool (vocab_size,).
+        matches: The matches in `tokens.codes`.
     """
     spans = Spans(*(np.empty(len(matches.start), np.int64) for _ in range(3)))
     token_at, token_to = (np.full(len(tokens.codes) + 1, -1, np.int32) for _ in range(2))
-    count, ordered = _align(tokens, continues, _runs(), matches, (token_at, token_to), spans)
+    count, ordered = _align(tokens, continues, _run_classes(), matches, (token_at, token_to), spans)
     spans = Spans(*(column[:count] for column in spans))
     if not ordered:
         order = np.argsort((spans.first << 32) | spans.end)  # all keys differ
@@ -58,15 +58,29 @@ def _align(
     edges: tuple[NDArray[np.int32], NDArray[np.int32]],
     spans: Spans,
 ) -> tuple[int, bool]:
-    """How many spans there are, and whether they come in order."""
-    token_at, token_to = edges  # the token that begins at a code point; one past that which ends
+    """Fill `spans` with the matches whose edges are token edges.
+
+    Args:
+        tokens: See `TokenBatch`. Each row of `codes` has `sum(lengths)` code points and the
+            separator. A caption never begins with a `##` piece that has a surface.
+        continues: bool (vocab_size,); every token id is below its length.
+        runs: See `_run_classes`; uint8 (0x110000,).
+        matches: Code points `0 <= start < end <= len(codes)`, none across a separator.
+        edges: int32 (len(codes) + 1,) each, all -1: receives the token that begins at a code point,
+            and one past the token that ends before it.
+        spans: int64 (len(matches.start),) each: receives the result.
+
+    Returns:
+        The number of spans, and whether they are ordered.
+    """
+    token_at, token_to = edges
     token = at = 0
     for row in range(len(tokens.row_tokens) - 1):
         while token < tokens.row_tokens[row + 1]:
-            if tokens.lengths[token]:  # a token without a surface has no edge of its own
+            if tokens.lengths[token]:  # a token without a surface has no edges
                 token_at[at] = token
-                # An edge inside a run of letters or of digits, where a `##` piece begins, is the
-                # vocabulary's doing and not the writer's.
+                # A `##` piece inside a run of letters or of digits depends on the vocabulary, not
+                # on the text: no edge.
                 if continues[tokens.ids[token]]:
                     before, after = runs[tokens.codes[at - 1]], runs[tokens.codes[at]]
                     if after and before == after:
@@ -90,21 +104,17 @@ def _align(
 
 
 def token_starts(tokens: TokenBatch) -> NDArray[np.int64]:
-    """Where in `tokens.codes` each token begins."""
+    """Return the position in `tokens.codes` at which each token begins; int64 (num_tokens,)."""
+    num_rows = len(tokens.row_tokens) - 1
+    row = np.repeat(np.arange(num_rows), np.diff(tokens.row_tokens))
     before = np.cumsum(tokens.lengths) - tokens.lengths
-    starts: NDArray[np.int64] = before + rows_of_tokens(tokens)  # one separator for each row before
+    starts: NDArray[np.int64] = before + row  # each earlier row has one separator
     return starts
 
 
-def rows_of_tokens(tokens: TokenBatch) -> NDArray[np.int64]:
-    """The row of each token."""
-    num_rows = len(tokens.row_tokens) - 1
-    return np.repeat(np.arange(num_rows), np.diff(tokens.row_tokens))
-
-
 @cache
-def _runs() -> NDArray[np.uint8]:
-    """For each code point: 1 letter of an alphabet, 2 digit, 0 all else (ideographs, kana)."""
+def _run_classes() -> NDArray[np.uint8]:
+    """Return for each code point: 1 letter of an alphabet, 2 digit, 0 other (ideographs, kana)."""
     runs = np.zeros(0x110000, np.uint8)
     for code in [*range(0x21, 0x3000), *range(0xFF10, 0xFF5B)]:
         letter = chr(code)

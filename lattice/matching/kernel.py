@@ -1,6 +1,6 @@
 """The kernel of the stage: a RecordBatch of captions in, a RecordBatch of lattice rows out.
 
-Free of side effects, so local processes and distributed engines can run the same function.
+Without side effects, so local processes and distributed engines can run the same function.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from data.select import check_policy, select
 from data.tokenizer import Tokenizer
 from lattice.matching.align import Spans, align
 from lattice.matching.lexicon import LexiconConfig
-from lattice.matching.segment import crosses_a_word
+from lattice.matching.segment import crosses_word
 from lattice.matching.tokens import BatchTokenizer, TokenBatch
 from lattice.matching.vocabulary import Senses, Vocabulary
 
@@ -30,10 +30,10 @@ class LatticeConfig(LexiconConfig):
     """What is matched, and which matches are stored.
 
     Attributes:
-        segment: `jieba` drops matches that cross the boundary of a word.
-        max_entities: At most so many entities a caption; None stores all of them.
-        policy: Which these are, see `data.select`; stored in text order.
-        mentions_sha256: Of the mention file, if one was used; the drivers fill it in.
+        segment: `jieba` drops matches that cross a word boundary.
+        max_entities: Maximum number of entities per caption; None stores all.
+        policy: Which entities are kept, see `data.select`; they are stored in text order.
+        mentions_sha256: Hash of the mention file, if one is used; set by the callers.
     """
 
     segment: str = "none"
@@ -49,21 +49,21 @@ class LatticeConfig(LexiconConfig):
             raise ConfigError(f"max_entities={self.max_entities} must be at least 1.")
 
 
-def one_of(name: str, value: str, known: Sequence[str]) -> None:
+def one_of(name: str, value: str, choices: Sequence[str]) -> None:
     """Check a choice.
 
     Raises:
-        ConfigError: `value` is not one of `known`.
+        ConfigError: `value` is not one of `choices`.
     """
-    if value not in known:
-        near = did_you_mean(value, known) or "."
-        raise ConfigError(f"{name}={value!r} is not one of {', '.join(known)}{near}")
+    if value not in choices:
+        near = did_you_mean(value, choices) or "."
+        raise ConfigError(f"{name}={value!r} is not one of {', '.join(choices)}{near}")
 
 
 class Entities(NamedTuple):
-    """The entities of a batch, ordered by row, first token, last token and id; int64 arrays.
+    """The entities of a batch; int64 (num_entities,) each.
 
-    Tokens are counted through the batch; `[first, end)`.
+    Ordered by row, first token, last token and id. Tokens `[first, end)` count through the batch.
     """
 
     row: NDArray[np.int64]
@@ -73,23 +73,23 @@ class Entities(NamedTuple):
 
 
 class LatticeKernel:
-    """Captions to lattice rows, with one vocabulary and one tokenizer."""
+    """Maps captions to lattice rows, with one vocabulary and one tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary, config: LatticeConfig) -> None:
-        self._tokenise = BatchTokenizer(tokenizer)
+        self._tokenize = BatchTokenizer(tokenizer)
         self._vocabulary, self._config = vocabulary, config
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Lattice rows for the captions of a batch.
+        """Return the lattice rows of a batch of captions.
 
         Args:
-            batch: Columns `idx`, `text` and perhaps `image`.
+            batch: Columns `idx`, `text` and optionally `image`.
         """
         return self.run(batch)[0]
 
     def run(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
-        """Lattice rows, and how many captions the batch tokenizer left to the tokenizer itself."""
-        tokens = self._tokenise(batch.column("text"))
+        """Return lattice rows, and the number of captions tokenized by the tokenizer itself."""
+        tokens = self._tokenize(batch.column("text"))
         entities = self._entities(tokens)
         columns = [batch.column("idx"), batch.column("text"), *_columns(tokens, entities)]
         schema = LATTICE
@@ -99,35 +99,43 @@ class LatticeKernel:
         return pa.RecordBatch.from_arrays(columns, schema=schema), tokens.num_undecided
 
     def _entities(self, tokens: TokenBatch) -> Entities:
-        spans = align(tokens, self._tokenise.continues, self._vocabulary.matcher.find(tokens.codes))
+        spans = align(tokens, self._tokenize.continues, self._vocabulary.matcher.find(tokens.codes))
         if self._config.segment == "jieba":
-            spans = spans.keep(~crosses_a_word(tokens, spans))
-        entities = self._name(tokens, spans)
+            spans = spans.keep(~crosses_word(tokens, spans))
+        entities = self._expand(tokens, spans)
         if self._config.max_entities is not None:
             row, first, end, _ = entities
             kept = select(row, first, end, self._config.max_entities, self._config.policy)
             entities = Entities(*(column[kept] for column in entities))
         return entities
 
-    def _name(self, tokens: TokenBatch, spans: Spans) -> Entities:
-        """Each span once for every entity that its surface names."""
+    def _expand(self, tokens: TokenBatch, spans: Spans) -> Entities:
+        """Return each span once per entity of its surface."""
         room = len(spans.first)
         while True:
             entities = Entities(*(np.empty(room, np.int64) for _ in range(4)))
-            count = _name(tokens.row_tokens, spans, self._vocabulary.senses, entities)
+            count = _expand(tokens.row_tokens, spans, self._vocabulary.senses, entities)
             if count <= room:
                 return Entities(*(column[:count] for column in entities))
             room = count
 
 
 @jit
-def _name(
+def _expand(
     row_tokens: NDArray[np.int64],
     spans: Spans,
     senses: Senses,
     entities: Entities,
 ) -> int:
-    """How many entities there are; they are filled in as far as there is room."""
+    """Fill `entities` while there is room and return the number of all entities.
+
+    Args:
+        row_tokens: See `TokenBatch`; int64 (num_rows + 1,), the last is greater than every
+            `spans.first`.
+        spans: Ordered by first token; every ordinal is below `len(senses.entity_of)`.
+        senses: See `Senses`.
+        entities: int64 (room,) each.
+    """
     room = len(entities.row)
     row = count = 0
     for n in range(len(spans.first)):
@@ -147,7 +155,7 @@ def _name(
 
 
 def _columns(tokens: TokenBatch, entities: Entities) -> list[pa.Array]:
-    """`input_ids`, `seq_len`, `lex_ids`, `pos_s`, `pos_e` as EasyNLP means them."""
+    """Return `input_ids`, `seq_len`, `lex_ids`, `pos_s`, `pos_e` as EasyNLP defines them."""
     num_tokens, num_entities = len(tokens.ids), len(entities.row)
     assert num_tokens + num_entities < 1 << 31, "batches are bounded so that offsets fit 32 bits"
     rows = len(tokens.row_tokens) - 1
@@ -166,10 +174,18 @@ def _columns(tokens: TokenBatch, entities: Entities) -> list[pa.Array]:
 
 @jit
 def _fill(
-    row_tokens: NDArray[np.int64], entities: Entities, made: tuple[NDArray[np.int32], ...]
+    row_tokens: NDArray[np.int64], entities: Entities, out: tuple[NDArray[np.int32], ...]
 ) -> None:
-    """Lengths, offsets and positions: a row's tokens come first and its entities follow."""
-    seq_len, token_at, entity_at, both_at, starts, lasts = made
+    """Write lengths, offsets and positions: the tokens of a row, then its entities.
+
+    Args:
+        row_tokens: int64 (num_rows + 1,), ascending, from 0 to num_tokens.
+        entities: Ordered by row; rows are below num_rows, tokens within their row.
+        out: int32 arrays: `seq_len` (num_rows,); the offsets of `input_ids`, of `lex_ids` and of
+            the positions, (num_rows + 1,) each and 0 at 0; `pos_s` and `pos_e`,
+            (num_tokens + num_entities,) each.
+    """
+    seq_len, token_at, entity_at, both_at, starts, lasts = out
     at = entity = 0
     for row in range(len(seq_len)):
         begin = row_tokens[row]

@@ -1,15 +1,15 @@
 """Which strings name which entities.
 
-A *surface* is a string as it can stand in a caption after the tokenizer's normalisation (case,
-width, accents, no white space). It comes, in this order of precedence, from
+A *surface* is a string as it can occur in a caption after the tokenizer's normalisation (case,
+width, accents, no white space). Its sources, in this order of precedence:
 
 1. entity names that equal their own normal form,
 2. entity names that only become equal to it (`T恤` and `t恤`),
-3. the mention file, where one surface may name several entities; these are added to the name's,
-4. names without their bracket: `刘德华（演员）` also matches `刘德华` where nothing above does.
+3. the mention file, where one surface may name several entities, in addition to the name's,
+4. names without their bracket: `刘德华（演员）` also matches `刘德华` if none of the above does.
 
-Within 1 and 2 the last line wins, as in EasyNLP (names come in the order of their ids, so the
-highest id). Everything left out is counted.
+Within 1 and 2 the last line wins, as in EasyNLP (names are in the order of their ids, so the
+highest id). Everything excluded is counted.
 """
 
 import re
@@ -26,7 +26,7 @@ from data.kg_folder import ENTITY_NAMES, check_vectors, read_names
 from data.tokenizer import Tokenizer
 from data.tsv import Rejects, read_rows
 
-_IDEOGRAPHS = re.compile(r"[\u4e00-\u9fff]+")  # equal to their normal form in any BERT tokenizer
+_IDEOGRAPHS = re.compile(r"[\u4e00-\u9fff]+")  # unchanged by any BERT tokenizer
 _CLOSING = ("）", ")", " ")
 _BRACKETED = re.compile(r"(.+?)\s*[（(][^（）()]*[）)]\s*")
 
@@ -36,10 +36,10 @@ class LexiconConfig:
     """What becomes a surface.
 
     Attributes:
-        min_length: Code points; shorter surfaces are left out (EasyNLP: 2).
-        max_length: Code points; longer surfaces are left out: no caption holds them.
+        min_length: Code points; shorter surfaces are excluded (EasyNLP: 2).
+        max_length: Code points; longer surfaces are excluded, because no caption contains them.
         bracket_aliases: Whether names also match without their disambiguation bracket.
-        max_senses: Of an ambiguous surface, this many entities with the lowest ids are kept.
+        max_senses: Maximum number of entities per ambiguous surface; the lowest ids are kept.
     """
 
     min_length: int = 2
@@ -61,13 +61,13 @@ class LexiconConfig:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Surfaces, each once, and the entities that each names.
+    """Distinct surfaces, and the entities that each names.
 
     Attributes:
         surfaces: The surface of each ordinal.
         entity_ids: All entity ids, ascending within a surface; int32.
         offsets: Ordinal n names `entity_ids[offsets[n]:offsets[n + 1]]`; int64 (num_surfaces + 1,).
-        counts: What was read and what was left out, and why.
+        counts: What was read, and what was excluded for which reason.
     """
 
     surfaces: list[str]
@@ -76,7 +76,7 @@ class Lexicon:
     counts: dict[str, int]
 
     def ids(self, surface: str) -> list[int]:
-        """The entities that a surface names; for looking up a few."""
+        """Return the entities that a surface names, by a linear search."""
         if surface not in self.surfaces:
             return []
         n = self.surfaces.index(surface)
@@ -84,10 +84,10 @@ class Lexicon:
 
 
 def names_file(path: Path) -> Path:
-    """The file of entity names behind a KG folder or a bare `entity2id.txt`.
+    """Return the file of entity names of a KG folder or a bare `entity2id.txt`.
 
     Raises:
-        InputError: There is none.
+        InputError: The file does not exist.
     """
     file = path / ENTITY_NAMES if path.is_dir() else path
     if not file.exists():
@@ -100,7 +100,7 @@ def names_file(path: Path) -> Path:
 def load_lexicon(
     names: Path, tokenizer: Tokenizer, config: LexiconConfig, mentions: Path | None = None
 ) -> Lexicon:
-    """The lexicon of a KG folder or a bare `entity2id.txt`.
+    """Return the lexicon of a KG folder or a bare `entity2id.txt`.
 
     Args:
         names: The folder or file.
@@ -121,9 +121,9 @@ def load_lexicon(
         check_vectors(names, len(entities))
     lexicon = make_lexicon(entities, tokenizer, config, pairs)
     if not lexicon.surfaces:
+        counts = ", ".join(f"{key.replace('_', ' ')}: {n}" for key, n in lexicon.counts.items())
         raise InputError(
-            f"{file}: none of its names can be matched ({_words(lexicon.counts)}). "
-            "Lower --min-length?"
+            f"{file}: none of its names can be matched ({counts}). Lower --min-length?"
         )
     if rejects.count:
         lexicon.counts["malformed_mentions"] = rejects.count
@@ -136,7 +136,7 @@ def make_lexicon(
     config: LexiconConfig,
     mentions: Iterable[Sequence[str]] = (),
 ) -> Lexicon:
-    """The lexicon of `names`, whose position is their entity id.
+    """Return the lexicon of `names`, whose position is their entity id.
 
     Args:
         names: Entity names.
@@ -144,44 +144,112 @@ def make_lexicon(
         config: What becomes a surface.
         mentions: Pairs of mention and entity name.
     """
-    counts: Counter[str] = Counter(names=len(names))
-    named: dict[str, int] = {}
-    folded: dict[str, int] = {}
-    for entity_id, name in enumerate(names):
-        normal = surface_of(name, tokenizer)
-        if _fits(normal, config, counts):
-            equal = named if normal == name else folded
-            counts["folded_names"] += normal != name
-            counts["duplicate_names"] += normal in equal
-            equal[normal] = entity_id
-    for normal, entity_id in folded.items():
-        counts["hidden_by_an_equal_name"] += normal in named
-        named.setdefault(normal, entity_id)
-
-    senses: dict[str, set[int]] = {}
-    _add_mentions(senses, mentions, names, named, tokenizer, config, counts)
+    builder = _LexiconBuilder(names, tokenizer, config)
+    builder.add_names()
+    builder.add_mentions(mentions)
     if config.bracket_aliases:
-        _add_aliases(senses, names, named, tokenizer, config, counts)
-    surfaces, own = list(named), np.fromiter(named.values(), np.int32, len(named))
-    position = {s: n for n, s in enumerate(surfaces) if s in senses} if senses else {}
-    several: dict[int, list[int]] = {}
-    for surface, more in senses.items():
-        n = position.get(surface, len(surfaces))
-        first = {int(own[n])} if n < len(own) else set()
-        kept = [*first, *sorted(more - first)][: config.max_senses]
-        counts["ambiguous_surfaces"] += len(kept) > 1
-        counts["senses_cut"] += len(first | more) - len(kept)
-        several[n] = sorted(kept)
-        if n == len(surfaces):
-            surfaces.append(surface)
-    counts["surfaces"] = len(surfaces)
-    return Lexicon(surfaces, *_table(own, several, len(surfaces)), +counts)
+        builder.add_aliases()
+    return builder.finish()
 
 
-def _table(
+class _LexiconBuilder:
+    """Collects the surfaces of names, mentions and aliases, in this order.
+
+    Attributes:
+        owner: The entity whose name is a surface.
+        senses: The entities that a mention or an alias adds to a surface.
+        counts: See `Lexicon`.
+    """
+
+    def __init__(self, names: Sequence[str], tokenizer: Tokenizer, config: LexiconConfig) -> None:
+        self._names, self._tokenizer, self._config = names, tokenizer, config
+        self.owner: dict[str, int] = {}
+        self.senses: dict[str, set[int]] = {}
+        self.counts: Counter[str] = Counter(names=len(names))
+
+    def add_names(self) -> None:
+        """Add the normal form of every name."""
+        counts, folded = self.counts, dict[str, int]()
+        for entity_id, name in enumerate(self._names):
+            surface = surface_of(name, self._tokenizer)
+            if len(surface) < self._config.min_length:
+                counts["too_short"] += 1
+            elif len(surface) > self._config.max_length:
+                counts["too_long"] += 1
+            else:
+                equal = self.owner if surface == name else folded
+                counts["folded_names"] += surface != name
+                counts["duplicate_names"] += surface in equal
+                equal[surface] = entity_id
+        for surface, entity_id in folded.items():
+            counts["hidden_by_an_equal_name"] += surface in self.owner
+            self.owner.setdefault(surface, entity_id)
+
+    def add_mentions(self, mentions: Iterable[Sequence[str]]) -> None:
+        """Add pairs of mention and entity name."""
+        counts = self.counts
+        ids: dict[str, int] | None = None
+        for mention, entity in mentions:
+            if ids is None:
+                ids = {name: i for i, name in enumerate(self._names)}
+            counts["mentions"] += 1
+            entity_id = ids.get(entity)
+            if entity_id is None:
+                entity_id = self.owner.get(surface_of(entity, self._tokenizer))
+            surface = surface_of(mention, self._tokenizer)
+            if entity_id is None:
+                counts["mentions_of_unknown_entities"] += 1
+            elif self._fits(surface):
+                self.senses.setdefault(surface, set()).add(entity_id)
+            else:
+                counts["mentions_too_short_or_long"] += 1
+        # A mention that only repeats the name adds nothing.
+        for surface in [s for s, more in self.senses.items() if more == {self.owner.get(s)}]:
+            del self.senses[surface]
+
+    def add_aliases(self) -> None:
+        """Add names without their bracket, unless a name or a mention has that surface."""
+        aliases: dict[str, set[int]] = {}
+        for entity_id, name in enumerate(self._names):
+            bare = without_bracket(name)
+            if bare is None:
+                continue
+            alias = surface_of(bare, self._tokenizer)
+            if not self._fits(alias):
+                continue
+            if alias in self.owner or alias in self.senses:
+                self.counts["aliases_hidden_by_a_name"] += 1
+            else:
+                aliases.setdefault(alias, set()).add(entity_id)
+        self.counts["bracket_aliases"] = len(aliases)
+        self.senses |= aliases
+
+    def finish(self) -> Lexicon:
+        """Return the lexicon; `max_senses` is applied here."""
+        surfaces = list(self.owner)
+        own = np.fromiter(self.owner.values(), np.int32, len(self.owner))
+        position = {s: n for n, s in enumerate(surfaces) if s in self.senses} if self.senses else {}
+        several: dict[int, list[int]] = {}
+        for surface, more in self.senses.items():
+            n = position.get(surface, len(surfaces))
+            first = {int(own[n])} if n < len(own) else set()
+            kept = [*first, *sorted(more - first)][: self._config.max_senses]
+            self.counts["ambiguous_surfaces"] += len(kept) > 1
+            self.counts["senses_cut"] += len(first | more) - len(kept)
+            several[n] = sorted(kept)
+            if n == len(surfaces):
+                surfaces.append(surface)
+        self.counts["surfaces"] = len(surfaces)
+        return Lexicon(surfaces, *_sense_arrays(own, several, len(surfaces)), +self.counts)
+
+    def _fits(self, surface: str) -> bool:
+        return self._config.min_length <= len(surface) <= self._config.max_length
+
+
+def _sense_arrays(
     own: NDArray[np.int32], several: dict[int, list[int]], num_surfaces: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """`entity_ids` and `offsets`: `own[n]`, unless `several[n]` lists the entities."""
+    """Return `entity_ids` and `offsets`: `own[n]`, unless `several[n]` lists the entities."""
     widths = np.ones(num_surfaces, np.int64)
     for n, ids in several.items():
         widths[n] = len(ids)
@@ -194,81 +262,12 @@ def _table(
     return entity_ids, offsets
 
 
-def _add_aliases(
-    senses: dict[str, set[int]],
-    names: Sequence[str],
-    named: dict[str, int],
-    tokenizer: Tokenizer,
-    config: LexiconConfig,
-    counts: Counter[str],
-) -> None:
-    """Names without their bracket, where neither a name nor a mention has that surface."""
-    aliases: dict[str, set[int]] = {}
-    for entity_id, name in enumerate(names):
-        bare = without_bracket(name)
-        if bare is None:
-            continue
-        alias = surface_of(bare, tokenizer)
-        if not config.min_length <= len(alias) <= config.max_length:
-            continue
-        if alias in named or alias in senses:
-            counts["aliases_hidden_by_a_name"] += 1
-        else:
-            aliases.setdefault(alias, set()).add(entity_id)
-    counts["bracket_aliases"] = len(aliases)
-    senses |= aliases
-
-
 def surface_of(name: str, tokenizer: Tokenizer) -> str:
-    """A name as it stands in a caption: folded by the tokenizer, without white space."""
+    """Return the surface of a name: folded by the tokenizer, without white space."""
     return name if _IDEOGRAPHS.fullmatch(name) else tokenizer.normalise(name)
 
 
 def without_bracket(name: str) -> str | None:
-    """`刘德华` for `刘德华（演员）`; None where a name does not end in a bracket."""
+    """Return `刘德华` for `刘德华（演员）`, and None for a name that does not end in a bracket."""
     bracketed = _BRACKETED.fullmatch(name) if name[-1:] in _CLOSING else None
     return bracketed[1] if bracketed else None
-
-
-def _fits(surface: str, config: LexiconConfig, counts: Counter[str]) -> bool:
-    """Whether a surface is of a length that is matched; if not, it is counted."""
-    if len(surface) < config.min_length:
-        counts["too_short"] += 1
-    elif len(surface) > config.max_length:
-        counts["too_long"] += 1
-    else:
-        return True
-    return False
-
-
-def _add_mentions(
-    senses: dict[str, set[int]],
-    mentions: Iterable[Sequence[str]],
-    names: Sequence[str],
-    named: dict[str, int],
-    tokenizer: Tokenizer,
-    config: LexiconConfig,
-    counts: Counter[str],
-) -> None:
-    ids: dict[str, int] | None = None
-    for mention, entity in mentions:
-        if ids is None:
-            ids = {name: i for i, name in enumerate(names)}
-        counts["mentions"] += 1
-        entity_id = ids.get(entity)
-        if entity_id is None:
-            entity_id = named.get(surface_of(entity, tokenizer))
-        surface = surface_of(mention, tokenizer)
-        if entity_id is None:
-            counts["mentions_of_unknown_entities"] += 1
-        elif config.min_length <= len(surface) <= config.max_length:
-            senses.setdefault(surface, set()).add(entity_id)
-        else:
-            counts["mentions_too_short_or_long"] += 1
-    # A mention that says what the name says already adds nothing.
-    for surface in [s for s, more in senses.items() if more == {named.get(s)}]:
-        del senses[surface]
-
-
-def _words(counts: dict[str, int]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')}: {n}" for key, n in counts.items())

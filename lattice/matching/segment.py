@@ -1,9 +1,9 @@
 """Word boundaries by jieba, and the matches that cross them.
 
-Where rjieba is installed (the same algorithm in Rust, the extra `segment`), it does the cutting.
+rjieba (the same algorithm in Rust, the extra `segment`) is used where it is installed.
 
-A match crosses a boundary when it shares a word with what stands beside it without one holding the
-other: in 研究|生命, 究生 crosses; 研究生命 and 生命 do not. A match inside one long word is kept.
+A match crosses a boundary when it overlaps a word at one of its edges without either containing
+the other: in 研究|生命, 究生 crosses; 研究生命 and 生命 do not. A match inside one word is kept.
 """
 
 import logging
@@ -21,9 +21,9 @@ from lattice.matching.align import Spans, token_starts
 from lattice.matching.tokens import TokenBatch
 
 
-def crosses_a_word(tokens: TokenBatch, spans: Spans) -> NDArray[np.bool_]:
-    """For each span whether it cuts a word of the caption in two."""
-    begins, ends = _word_bounds(tokens)  # of the word around each code point
+def crosses_word(tokens: TokenBatch, spans: Spans) -> NDArray[np.bool_]:
+    """Return for each span whether one of its edges cuts a word; bool (num_spans,)."""
+    begins, ends = _word_bounds(tokens)
     starts = token_starts(tokens)
     first = starts[spans.first]
     last = starts[spans.end - 1] + tokens.lengths[spans.end - 1] - 1
@@ -34,6 +34,7 @@ def crosses_a_word(tokens: TokenBatch, spans: Spans) -> NDArray[np.bool_]:
 
 
 def _word_bounds(tokens: TokenBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return begin and end of the word around each code point; int64 (num_chars,) each."""
     text = tokens.codes.tobytes().decode("utf-32-le")
     cut = segmenter().cut
     lengths = [
@@ -47,7 +48,7 @@ def _word_bounds(tokens: TokenBatch) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 class Segmenter(NamedTuple):
-    """What cuts a text into words: its name with its version, and the function."""
+    """A word segmenter: its name with version, and the function that cuts a text."""
 
     name: str
     cut: Callable[[str], Iterable[str]]
@@ -55,7 +56,7 @@ class Segmenter(NamedTuple):
 
 @cache
 def segmenter() -> Segmenter:
-    """Rjieba if it is installed, else jieba."""
+    """Return rjieba if it is installed, else jieba."""
     try:
         import rjieba
     except ImportError:
@@ -64,7 +65,7 @@ def segmenter() -> Segmenter:
 
 
 def _jieba() -> Segmenter:
-    """A jieba tokenizer of our own: silent, leaving no cache in the shared temporary folder."""
+    """Return a separate jieba tokenizer: silent, without a cache in the temporary folder."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in jieba 0.42's source
         import jieba

@@ -1,12 +1,11 @@
-"""Tokenising captions by the thousand, in compiled loops; the tokens are those of `data.tokenizer`.
+"""Tokenize captions in batches, in compiled loops; the tokens equal those of `data.tokenizer`.
 
-Most captions consist of ideographs, punctuation, blanks and ASCII words. In these BERT's tokens do
-not depend on context: an ideograph or a punctuation mark is always a token of its own, and a word
-is cut alike wherever it stands. So one table over code points and one cache of words give the
-tokens of a whole batch in three passes over its characters. Nothing about the tokenizer is assumed:
-the table is filled by asking it, once for each code point. A caption with any other character
-(combining marks, emoji, kana, a literal `[MASK]` ...) is *undecided* and goes to the tokenizer
-itself.
+Most captions consist of ideographs, punctuation, white space and ASCII words. For these, BERT's
+tokens do not depend on context: an ideograph or a punctuation mark is always a token of its own,
+and a word is always cut the same way. One table over code points and one cache of words therefore
+give the tokens of a whole batch in three passes over its characters. The table is filled by asking
+the tokenizer once per code point. A caption with any other character (combining marks, emoji, kana,
+a literal `[MASK]`) is *undecided* and goes to the tokenizer itself.
 """
 
 from collections.abc import Sequence
@@ -19,26 +18,27 @@ from numpy.typing import NDArray
 
 from data.jit import fnv1a, jit
 from data.tokenizer import SPECIAL_TOKENS, Tokenizer, Tokens
+from lattice.matching.string_column import string_buffers
 
 SEPARATOR = ord("\n")  # white space, so it is never part of a surface
 _CODE_POINTS = 0x110000
-_WORD_CACHE = 1 << 20  # words; beyond this the cache starts again
+_WORD_CACHE = 1 << 20  # words; a larger cache is cleared
 _UNSEEN, _ALONE, _BLANK, _WORD, _ODD = range(5)
-_BRACKET = ord("[")  # a special token begins with it
+_BRACKET = ord("[")  # the first character of a special token
 _SPECIAL = np.frombuffer("".join(SPECIAL_TOKENS).encode("utf-32-le"), np.uint32)
 _SPECIAL_AT = np.cumsum([0, *map(len, SPECIAL_TOKENS)])
 
 
 class TokenBatch(NamedTuple):
-    """The tokens of many captions, laid end to end.
+    """The concatenated tokens of many captions.
 
     Attributes:
         ids: BERT ids, int32 (num_tokens,).
         lengths: Code points in the surface of each token, int64 (num_tokens,).
         row_tokens: Tokens of row r are `[row_tokens[r], row_tokens[r + 1])`; int64 (num_rows + 1,).
-        codes: The surfaces joined, uint32 (num_chars,); `SEPARATOR` follows each row.
-        row_chars: Likewise for `codes`; the separator is the last of its row.
-        num_undecided: Rows that went to the tokenizer itself.
+        codes: The concatenated surfaces, uint32 (num_chars,); `SEPARATOR` follows each row.
+        row_chars: As `row_tokens`, for `codes`; the separator is the last of its row.
+        num_undecided: Rows that were tokenized by the tokenizer itself.
     """
 
     ids: NDArray[np.int32]
@@ -50,7 +50,11 @@ class TokenBatch(NamedTuple):
 
 
 class BatchTokenizer:
-    """Gives `TokenBatch`es equal to what `tokenizer.encode` gives row by row."""
+    """Returns `TokenBatch`es equal to the rows of `tokenizer.encode`.
+
+    Attributes:
+        continues: Whether a token id is a `##` piece; bool (vocab_size,).
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -59,15 +63,15 @@ class BatchTokenizer:
         self._folded = np.zeros(_CODE_POINTS, np.uint32)
         self._kind[[ord(c) for c in ascii_letters + digits]] = _WORD
         self._letter = next(iter(tokenizer.encode(["a"]))).ids
-        self._words = _Words(tokenizer)
+        self._words = _WordCache(tokenizer)
         self.continues = np.zeros(tokenizer.vocab_size, np.bool_)
         self.continues[[i for t, i in tokenizer.vocab.items() if t.startswith("##")]] = True
 
     def __call__(self, texts: Sequence[str] | pa.StringArray) -> TokenBatch:
-        """The tokens of all texts."""
+        """Return the tokens of all texts."""
         column = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
         source, row_ends = _code_points(column)
-        begins, ends, alone, undecided = self._scan(source, row_ends)
+        begins, ends, num_alone, undecided = self._scan(source, row_ends)
         word_block = self._words.look_up(source, begins, ends)
         odd = np.flatnonzero(undecided)
         rows = _Blocks()
@@ -75,13 +79,13 @@ class BatchTokenizer:
             rows.add(tokens)
         words = self._words.blocks
         in_words = words.size_of(word_block)
-        num_tokens = alone + in_words[0] + rows.num_tokens  # at least
-        num_codes = alone + in_words[1] + rows.num_codes + len(row_ends)
+        num_tokens = num_alone + in_words[0] + rows.num_tokens  # upper bounds
+        num_codes = num_alone + in_words[1] + rows.num_codes + len(row_ends)
         ids, lengths = np.empty(num_tokens, np.int32), np.empty(num_tokens, np.int64)
         codes = np.empty(num_codes, np.uint32)
         row_tokens = np.zeros(len(row_ends) + 1, np.int64)
         row_chars = np.zeros(len(row_ends) + 1, np.int64)
-        _lay(
+        _write_tokens(
             source,
             row_ends,
             undecided,
@@ -104,14 +108,14 @@ class BatchTokenizer:
     def _scan(
         self, source: NDArray[np.uint32], row_ends: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, NDArray[np.bool_]]:
-        """Begin and end of each word, how many characters stand alone, which rows are undecided."""
+        """Return begin and end of each word, the number of characters alone, undecided rows."""
         begins, ends = np.empty(len(source), np.int64), np.empty(len(source), np.int64)
         undecided = np.zeros(len(row_ends), np.bool_)
-        made = (begins, ends, undecided)
-        words, alone, unseen = _scan(source, row_ends, self._kind, _SPECIAL, _SPECIAL_AT, made)
+        out = (begins, ends, undecided)
+        words, alone, unseen = _scan(source, row_ends, self._kind, _SPECIAL, _SPECIAL_AT, out)
         if unseen:
             self._learn(np.unique(source[self._kind[source] == _UNSEEN]).tolist())
-            words, alone, unseen = _scan(source, row_ends, self._kind, _SPECIAL, _SPECIAL_AT, made)
+            words, alone, unseen = _scan(source, row_ends, self._kind, _SPECIAL, _SPECIAL_AT, out)
         return begins[:words], ends[:words], alone, undecided
 
     def _learn(self, codes: list[int]) -> None:
@@ -128,7 +132,7 @@ class BatchTokenizer:
 
 
 class _BlockArrays(NamedTuple):
-    """See `_Blocks`."""
+    """The arrays of `_Blocks`, for compiled loops."""
 
     ids: NDArray[np.int32]
     lengths: NDArray[np.int64]
@@ -138,10 +142,10 @@ class _BlockArrays(NamedTuple):
 
 
 class _Blocks:
-    """The tokens of words, or of whole undecided rows, end to end in arrays that grow.
+    """The tokens of words, or of whole undecided rows, concatenated in growing arrays.
 
-    Block n has the tokens `ids[id_at[n]:id_at[n + 1]]`, the `lengths` of their surfaces, and these
-    joined in `codes[code_at[n]:code_at[n + 1]]`.
+    Block n has the tokens `ids[id_at[n]:id_at[n + 1]]`, the `lengths` of their surfaces, and the
+    concatenated surfaces `codes[code_at[n]:code_at[n + 1]]`. All arrays may be longer than used.
     """
 
     def __init__(self) -> None:
@@ -151,32 +155,32 @@ class _Blocks:
         self._id_at, self._code_at = np.zeros(1, np.int64), np.zeros(1, np.int64)
 
     def add(self, tokens: Tokens) -> None:
-        """A further block."""
+        """Append a block."""
         surface = np.frombuffer("".join(tokens.surfaces).encode("utf-32-le"), np.uint32)
-        self._ids = _put(self._ids, self.num_tokens, tokens.ids)
-        self._lengths = _put(self._lengths, self.num_tokens, [len(s) for s in tokens.surfaces])
-        self._codes = _put(self._codes, self.num_codes, surface)
+        self._ids = _set_at(self._ids, self.num_tokens, tokens.ids)
+        self._lengths = _set_at(self._lengths, self.num_tokens, [len(s) for s in tokens.surfaces])
+        self._codes = _set_at(self._codes, self.num_codes, surface)
         self.count += 1
         self.num_tokens += len(tokens.ids)
         self.num_codes += len(surface)
-        self._id_at = _put(self._id_at, self.count, [self.num_tokens])
-        self._code_at = _put(self._code_at, self.count, [self.num_codes])
+        self._id_at = _set_at(self._id_at, self.count, [self.num_tokens])
+        self._code_at = _set_at(self._code_at, self.count, [self.num_codes])
 
     def arrays(self) -> _BlockArrays:
-        """What compiled loops read."""
+        """Return the arrays for compiled loops."""
         return _BlockArrays(self._ids, self._lengths, self._id_at, self._codes, self._code_at)
 
     def size_of(self, which: NDArray[np.int32]) -> tuple[int, int]:
-        """Tokens and code points of the given blocks, together."""
+        """Return the total tokens and code points of the given blocks."""
         tokens, codes = ((at[which + 1] - at[which]).sum() for at in (self._id_at, self._code_at))
         return int(tokens), int(codes)
 
 
-class _Words:
-    """What the tokenizer makes of words: its answers, kept.
+class _WordCache:
+    """The tokenizer's results for words.
 
     Attributes:
-        blocks: Block n is that of the n-th word asked for.
+        blocks: Block n has the tokens of the n-th cached word.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -191,7 +195,7 @@ class _Words:
     def look_up(
         self, source: NDArray[np.uint32], begins: NDArray[np.int64], ends: NDArray[np.int64]
     ) -> NDArray[np.int32]:
-        """The block of each word of `source`."""
+        """Return the block of each word `source[begins[n]:ends[n]]`; int32 (num_words,)."""
         if self.blocks.count + len(begins) > _WORD_CACHE:
             self._clear()
         found = np.empty(len(begins), np.int32)
@@ -206,13 +210,13 @@ class _Words:
         for word, tokens in zip(words, self._tokenizer.encode(words), strict=True):
             begin, n = int(self._letter_at[self.blocks.count]), self.blocks.count
             letters = np.frombuffer(word.encode("utf-32-le"), np.uint32)
-            self._letters = _put(self._letters, begin, letters)
-            self._letter_at = _put(self._letter_at, n + 1, [begin + len(letters)])
+            self._letters = _set_at(self._letters, begin, letters)
+            self._letter_at = _set_at(self._letter_at, n + 1, [begin + len(letters)])
             self.blocks.add(tokens)
         if 4 * self.blocks.count > len(self._slots):
             self._slots = np.full(8 << self.blocks.count.bit_length(), -1, np.int32)
             first = 0
-        _enter(self._letters, self._letter_at, first, self.blocks.count, self._slots)
+        _insert_words(self._letters, self._letter_at, first, self.blocks.count, self._slots)
 
     def _find(
         self,
@@ -221,12 +225,12 @@ class _Words:
         ends: NDArray[np.int64],
         found: NDArray[np.int32],
     ) -> bool:
-        known = (self._letters, self._letter_at, self._slots)
-        return _find_words(source, begins, ends, known, found)
+        cached = (self._letters, self._letter_at, self._slots)
+        return _find_words(source, begins, ends, cached, found)
 
 
-def _put(array: NDArray[Any], at: int, values: Any) -> NDArray[Any]:
-    """The array, or a longer copy, with `values` from position `at` on."""
+def _set_at(array: NDArray[Any], at: int, values: Any) -> NDArray[Any]:
+    """Set `values` from position `at`; return the array, or a longer copy if it was too short."""
     if at + len(values) > len(array):
         longer = np.empty(2 * (at + len(values)), array.dtype)
         longer[:at] = array[:at]
@@ -236,15 +240,12 @@ def _put(array: NDArray[Any], at: int, values: Any) -> NDArray[Any]:
 
 
 def _code_points(column: pa.StringArray) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """The code points of all texts, `SEPARATOR` after each, and the end of each row."""
-    _, offsets, data = column.buffers()
-    offsets = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+    """Return the code points of all texts, `SEPARATOR` after each, and the end of each row."""
+    content, offsets = string_buffers(column)
     num_bytes = int(offsets[-1] - offsets[0]) if len(column) else 0
     source = np.empty(num_bytes + len(column), np.uint32)
     row_ends = np.empty(len(column), np.int64)
-    return source[
-        : _decode(np.frombuffer(data or b"", np.uint8), offsets, source, row_ends)
-    ], row_ends
+    return source[: _decode(content, offsets, source, row_ends)], row_ends
 
 
 @jit
@@ -254,7 +255,15 @@ def _decode(
     source: NDArray[np.uint32],
     row_ends: NDArray[np.int64],
 ) -> int:
-    """UTF-8 (that is known to be valid) to code points; how many."""
+    """Decode valid UTF-8 to code points and return their number.
+
+    Args:
+        content: uint8 (num_bytes,).
+        offsets: Ascending positions of the rows in `content`; int32 (num_rows + 1,).
+        source: uint32, at least one element per byte and row: receives the code points, and
+            `SEPARATOR` after each row.
+        row_ends: int64 (num_rows,): receives one past each row's separator.
+    """
     count = 0
     for row in range(len(row_ends)):
         at, end = np.int64(offsets[row]), np.int64(offsets[row + 1])
@@ -288,14 +297,24 @@ def _scan(
     kinds: NDArray[np.uint8],
     special: NDArray[np.uint32],
     special_at: NDArray[np.int64],
-    made: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]],
+    out: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]],
 ) -> tuple[int, int, bool]:
     """Find words and undecided rows.
 
+    Args:
+        source: Code points, each row ended by `SEPARATOR`; uint32 (num_chars,).
+        row_ends: One past each separator; int64 (num_rows,), ascending, the last is num_chars.
+        kinds: The kind of each code point; uint8 (0x110000,). That of `SEPARATOR` is never _WORD.
+        special: The concatenated special tokens; uint32 (num_special_chars,).
+        special_at: Their positions; int64 (num_special + 1,).
+        out: Receives begin and end of each word, int64 (num_chars,) each, filled from the front,
+            and whether each row is undecided, bool (num_rows,).
+
     Returns:
-        The number of words, of characters that stand alone, and whether a kind is unknown.
+        The number of words, of characters that are tokens of their own, and whether a kind is
+        _UNSEEN.
     """
-    begins, ends, undecided = made
+    begins, ends, undecided = out
     words = alone = begin = 0
     unseen = False
     for row in range(len(row_ends)):
@@ -330,16 +349,24 @@ def _is_special(
     special: NDArray[np.uint32],
     special_at: NDArray[np.int64],
 ) -> bool:
-    """Whether a special token stands at a position."""
+    """Return whether a special token begins at `at` and ends by `end`; arrays as in `_scan`."""
     for token in range(len(special_at) - 1):
-        length = special_at[token + 1] - special_at[token]
-        if at + length <= end:
-            same = 0
-            while same < length and source[at + same] == special[special_at[token] + same]:
-                same += 1
-            if same == length:
-                return True
+        first = special_at[token]
+        length = special_at[token + 1] - first
+        if at + length <= end and _equal(source, at, special, first, length):
+            return True
     return False
+
+
+@jit
+def _equal(
+    a: NDArray[np.uint32], a_begin: int, b: NDArray[np.uint32], b_begin: int, length: int
+) -> bool:
+    """Return whether two slices of `length` code points are equal; both must be in bounds."""
+    same = 0
+    while same < length and a[a_begin + same] == b[b_begin + same]:
+        same += 1
+    return same == length
 
 
 @jit
@@ -347,11 +374,21 @@ def _find_words(
     source: NDArray[np.uint32],
     begins: NDArray[np.int64],
     ends: NDArray[np.int64],
-    known: tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int32]],
+    cached: tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int32]],
     found: NDArray[np.int32],
 ) -> bool:
-    """The block of each word, or -1; whether all are known."""
-    letters, letter_at, slots = known
+    """Look words up in the cache and return whether all were found.
+
+    Args:
+        source: Code points; uint32 (num_chars,).
+        begins: int64 (num_words,).
+        ends: int64 (num_words,); `begins[n] < ends[n] <= num_chars`.
+        cached: The letters of the cached words, uint32; their positions, int64 with one more
+            element than words; and the hash table, int32 (a power of two,), -1 where empty, at most
+            a quarter full.
+        found: int32 (num_words,): receives the block of each word, or -1.
+    """
+    letters, letter_at, slots = cached
     mask = np.uint64(len(slots) - 1)
     complete = True
     for n in range(len(begins)):
@@ -361,11 +398,9 @@ def _find_words(
         while slots[slot] >= 0:
             word = slots[slot]
             first = letter_at[word]
-            same = 0
-            if letter_at[word + 1] - first == length:
-                while same < length and letters[first + same] == source[begin + same]:
-                    same += 1
-            if same == length:
+            if letter_at[word + 1] - first == length and _equal(
+                letters, first, source, begin, length
+            ):
                 found[n] = word
                 break
             slot = (slot + np.uint64(1)) & mask
@@ -374,14 +409,22 @@ def _find_words(
 
 
 @jit
-def _enter(
+def _insert_words(
     letters: NDArray[np.uint32],
     letter_at: NDArray[np.int64],
     first: int,
     count: int,
     slots: NDArray[np.int32],
 ) -> None:
-    """Put the words from `first` on into the hash table."""
+    """Insert the words `first` to `count - 1` into the hash table.
+
+    Args:
+        letters: Concatenated words; uint32.
+        letter_at: Their positions; int64, at least (count + 1,).
+        first: First word.
+        count: Number of words in the table afterwards.
+        slots: int32 (a power of two,), -1 where empty, longer than `count`.
+    """
     mask = np.uint64(len(slots) - 1)
     for word in range(first, count):
         slot = fnv1a(letters, letter_at[word], letter_at[word + 1]) & mask
@@ -391,7 +434,7 @@ def _enter(
 
 
 @jit
-def _lay(
+def _write_tokens(
     source: NDArray[np.uint32],
     row_ends: NDArray[np.int64],
     undecided: NDArray[np.bool_],
@@ -399,7 +442,7 @@ def _lay(
     words: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]],
     word_blocks: _BlockArrays,
     row_blocks: _BlockArrays,
-    made: tuple[
+    out: tuple[
         NDArray[np.int32],
         NDArray[np.int64],
         NDArray[np.uint32],
@@ -407,15 +450,29 @@ def _lay(
         NDArray[np.int64],
     ],
 ) -> None:
-    """Lay the tokens of all rows and their surfaces in order."""
+    """Write the tokens of all rows and their surfaces in order.
+
+    Args:
+        source: As in `_scan`.
+        row_ends: As in `_scan`.
+        undecided: bool (num_rows,).
+        tables: Kind (uint8), token id (int32) and folded character (uint32) of each code point;
+            (0x110000,) each.
+        words: Begin and end (int64) and block (int32) of each word; (num_words,) each, in order,
+            words of undecided rows included.
+        word_blocks: See `_Blocks`.
+        row_blocks: See `_Blocks`; one block per undecided row, in order.
+        out: Receives `ids` (int32), `lengths` (int64) and `codes` (uint32), long enough for all
+            tokens and surfaces; `row_tokens` and `row_chars`, int64 (num_rows + 1,), zero at 0.
+    """
     kinds, id_of, folded = tables
     begins, ends, block_of = words
-    ids, lengths, codes, row_tokens, row_chars = made
+    ids, lengths, codes, row_tokens, row_chars = out
     tokens = chars = at = word = odd = 0
     for row in range(len(row_ends)):
         end = row_ends[row]
         if undecided[row]:
-            tokens, chars = _lay_block(row_blocks, odd, ids, lengths, codes, tokens, chars)
+            tokens, chars = _write_block(row_blocks, odd, ids, lengths, codes, tokens, chars)
             odd += 1
             at = end
             while word < len(begins) and begins[word] < end:
@@ -431,7 +488,7 @@ def _lay(
                 chars += 1
             elif kind == _WORD:
                 block = block_of[word]
-                tokens, chars = _lay_block(word_blocks, block, ids, lengths, codes, tokens, chars)
+                tokens, chars = _write_block(word_blocks, block, ids, lengths, codes, tokens, chars)
                 at = ends[word] - 1
                 word += 1
             at += 1
@@ -442,7 +499,7 @@ def _lay(
 
 
 @jit
-def _lay_block(
+def _write_block(
     blocks: _BlockArrays,
     block: int,
     ids: NDArray[np.int32],
@@ -451,7 +508,7 @@ def _lay_block(
     tokens: int,
     chars: int,
 ) -> tuple[int, int]:
-    """Copy a block; where the next token and the next code point go."""
+    """Copy a block; return the positions of the next token and the next code point."""
     for n in range(blocks.id_at[block], blocks.id_at[block + 1]):
         ids[tokens], lengths[tokens] = blocks.ids[n], blocks.lengths[n]
         tokens += 1

@@ -1,17 +1,19 @@
-"""A matcher in plain arrays: a trie whose edges lie in one hash table.
+"""A matcher in plain arrays: a trie whose edges are stored in one hash table.
 
     symbol  1, 2 ... for the letters that occur in surfaces, 0 for all others
     node    an integer: the slot of the edge that leads to it, or `num_slots + symbol` for the
             first letter of a surface
-    slot    two numbers side by side, so that one look at the memory gets both. The edge: its key
-            `node << 21 | symbol`, 0 where the slot is empty; the sign says that a key that belongs
-            here had to move on. And what is at its end: in the lower half one more than the surface
-            that ends there, or 0; in the upper half a bit for each symbol (modulo 32) that goes on
+    slot    two adjacent int64, so that one memory access gets both.
+            [0] the edge: its key `node << 21 | symbol`, 0 where the slot is empty. The sign bit
+                marks that another key with this home slot was moved on.
+            [1] its end: in the lower half one more than the ordinal of the surface that ends
+                there, or 0; in the upper half one bit per symbol (modulo 32) that continues
 
-Edges are found by hashing and linear probing. The search for one that does not exist mostly ends
-where it begins, or is not begun. A batch is walked in blocks of starts, one letter at a time: their
-searches do not depend on each other, so the processor waits for many of them at once. Nothing is an
-object, so a compiled trie can be mapped from files and shared by processes.
+Edges are found by hashing and linear probing. The search for a missing edge mostly ends in its
+first slot, or is skipped because of the bits. A batch is searched in blocks of start positions, one
+letter at a time: the searches of a block are independent, so the processor overlaps their memory
+accesses. No Python objects are involved, so a compiled trie can be memory-mapped and shared by
+processes.
 """
 
 from collections.abc import Sequence
@@ -22,75 +24,78 @@ from numpy.typing import NDArray
 from data.jit import jit
 from lattice.matching.matcher import Matches
 
-LAYOUT = 2  # of the arrays; a compiled vocabulary of another one cannot be read
+LAYOUT = 2  # version of the arrays; compiled vocabularies of another version are refused
 _CODE_POINTS = 0x110000
-_LOAD = 0.5  # filled share of the table: fuller is smaller, but probes more
+_LOAD = 0.5  # filled share of the table; higher needs less memory and more probes
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: 2^64 / golden ratio, odd
 _HALF = np.uint64(32)
 _SYMBOL_BITS = 21
 _KEY = np.int64((1 << 52) - 1)
 _MOVED = np.int64(-(1 << 63))
 _ORDINAL = np.int64((1 << 32) - 1)
-_BLOCK = 1024  # starts walked together: enough to keep the memory busy, few enough for its caches
+_BLOCK = 1024  # starts per block: enough to overlap memory accesses, few enough for the caches
 
 
 class Trie:
-    """The matcher. Make one with `Trie.build`."""
+    """A matcher; `Trie.build` makes one from surfaces."""
 
     def __init__(
         self, letters: NDArray[np.uint32], slots: NDArray[np.int64], short: NDArray[np.int32]
     ) -> None:
-        """A trie from its arrays, which may be memory maps.
+        """Wrap existing arrays, which may be memory maps.
 
         Args:
-            letters: Code points that occur in surfaces, ascending; symbol n is `letters[n - 1]`.
-            slots: The hash table; slot n is `slots[2 * n : 2 * n + 2]`.
-            short: For each symbol the surface of this one letter, or -1.
+            letters: Code points that occur in surfaces, ascending, uint32 (num_letters,); symbol n
+                is `letters[n - 1]`.
+            slots: The hash table, int64 (2 * num_slots,); slot n is `slots[2 * n : 2 * n + 2]`.
+            short: For each symbol the ordinal of the surface of this one letter, or -1; int32
+                (num_letters + 1,).
         """
         self.letters, self.slots, self.short = letters, slots, short
-        self._symbol = _symbols(letters)
+        self._symbol_of = _symbol_table(letters)
 
     @classmethod
     def build(cls, surfaces: Sequence[str]) -> "Trie":
-        """The trie of different, non-empty surfaces; their positions are the ordinals."""
+        """Return the trie of distinct, non-empty surfaces; their positions are the ordinals."""
         ends = np.cumsum(np.fromiter(map(len, surfaces), np.int64, len(surfaces)))
         codes = np.frombuffer("".join(surfaces).encode("utf-32-le"), np.uint32)
         present = np.zeros(_CODE_POINTS, np.bool_)
         present[codes] = True
         letters = np.flatnonzero(present).astype(np.uint32)
-        symbol = _symbols(letters)
-        num_slots = int(_estimate_edges(codes, ends, symbol) / _LOAD) + 8
+        symbols = _symbol_table(letters)[codes]
+        del codes  # as large as `symbols`, and the table needs the memory
+        num_slots = int(_estimate_edges(symbols, ends) / _LOAD) + 8
         while True:
-            assert num_slots + len(letters) < 1 << 31, "nodes are numbered in 31 bits"
+            assert num_slots + len(letters) < 1 << 31, "nodes have 31 bits"
             slots = np.zeros(2 * num_slots, np.int64)
             short = np.full(len(letters) + 1, -1, np.int32)
-            if _insert(codes, ends, symbol, slots, short):
+            if _insert(symbols, ends, slots, short):
                 return cls(letters, slots, short)
-            num_slots *= 2  # the estimate was far off
+            num_slots *= 2  # the estimate was too low
 
     def find(self, codes: NDArray[np.uint32]) -> Matches:
-        """All occurrences of all surfaces in `codes`, ordered by start, then end."""
+        """Return all occurrences of all surfaces in `codes`, ordered by start, then end."""
         symbols = np.empty(len(codes) + 1, np.int32)
         room = len(codes) + _BLOCK
         parts: list[Matches] = []
         begin = 0
         while begin < len(codes):
-            found = Matches(*(np.empty(room, np.int64) for _ in range(3)))
+            found = Matches.empty(room)
             count, reached = _find(
-                codes, begin, symbols, self._symbol, self.slots, self.short, found
+                codes, begin, symbols, self._symbol_of, self.slots, self.short, found
             )
             parts.append(Matches(*(column[:count] for column in found)))
-            if reached == begin:  # one block alone needs more
+            if reached == begin:  # one block has more matches
                 room *= 2
             begin = reached
         if len(parts) == 1:
             return parts[0]
-        none = np.empty(0, np.int64)
-        return Matches(*(np.concatenate((none, *(p[n] for p in parts))) for n in range(3)))
+        parts.append(Matches.empty(0))  # `codes` may be empty
+        return Matches(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _symbols(letters: NDArray[np.uint32]) -> NDArray[np.int32]:
-    """The symbol of each code point."""
+def _symbol_table(letters: NDArray[np.uint32]) -> NDArray[np.int32]:
+    """Return the symbol of each code point; int32 (0x110000,)."""
     symbol = np.zeros(_CODE_POINTS, np.int32)
     symbol[letters] = np.arange(1, len(letters) + 1)
     return symbol
@@ -98,35 +103,41 @@ def _symbols(letters: NDArray[np.uint32]) -> NDArray[np.int32]:
 
 @jit
 def _home(key: np.int64, num_slots: int) -> np.int64:
-    """Where the search for a key begins."""
+    """Return the slot at which the search for a key begins; below `num_slots` < 2^31."""
     mixed = (np.uint64(key) * _MULTIPLIER) >> _HALF
     return np.int64((mixed * np.uint64(num_slots)) >> _HALF)
 
 
 @jit
 def _bit(symbol: np.int64) -> np.int64:
-    """What stands for a symbol in the upper half."""
+    """Return the bit of a symbol in the upper half of a slot's end."""
     return np.int64(1) << (np.int64(32) + (symbol & 31))
 
 
 @jit
 def _insert(
-    codes: NDArray[np.uint32],
+    symbols: NDArray[np.int32],
     ends: NDArray[np.int64],
-    symbol_of: NDArray[np.int32],
     slots: NDArray[np.int64],
     short: NDArray[np.int32],
 ) -> bool:
-    """Put all surfaces into an empty trie; False if it is too small."""
+    """Insert all surfaces into an empty trie; return False if it is too small.
+
+    Args:
+        symbols: The concatenated surfaces, all symbols at least 1; int32 (num_chars,).
+        ends: One past each surface, strictly ascending; int64 (num_surfaces,).
+        slots: int64 (2 * num_slots,), all 0: receives the hash table, at most three quarters full.
+        short: int32 (num_letters + 1,), all -1: receives the surfaces of one letter.
+    """
     num_slots = len(slots) // 2
     begin, used = 0, 0
     for ordinal in range(len(ends)):
-        first = np.int64(symbol_of[codes[begin]])
+        first = np.int64(symbols[begin])
         if ends[ordinal] == begin + 1:
             short[first] = ordinal
         parent, node = np.int64(-1), num_slots + first
         for at in range(begin + 1, ends[ordinal]):
-            symbol = np.int64(symbol_of[codes[at]])
+            symbol = np.int64(symbols[at])
             key = (node << _SYMBOL_BITS) | symbol
             home = slot = _home(key, num_slots)
             while slots[2 * slot] != 0 and slots[2 * slot] & _KEY != key:
@@ -157,19 +168,28 @@ def _find(
     short: NDArray[np.int32],
     found: Matches,
 ) -> tuple[int, int]:
-    """Matches that start at `begin` or later, as many as there is room for.
+    """Find the matches that start at `begin` or later, while there is room for them.
+
+    Args:
+        codes: Code points, all below 0x110000; uint32 (num_chars,).
+        begin: First start, at least 0.
+        symbols: int32 (num_chars + 1,): receives the symbols from `begin` on, and a final 0.
+        symbol_of: The symbol of each code point; int32 (0x110000,).
+        slots: See the module; int64 (2 * num_slots,), with at least one empty slot.
+        short: int32 (num_letters + 1,).
+        found: int64 (room,) each: receives the matches.
 
     Returns:
-        How many, and the start that was not looked at any more.
+        The number of matches, and the first start that was not searched.
     """
     num_slots = len(slots) // 2
-    walks = np.empty((3, _BLOCK), np.int64)
-    starts, keys, homes = walks[0], walks[1], walks[2]
+    searches = np.empty((3, _BLOCK), np.int64)
+    starts, keys, homes = searches[0], searches[1], searches[2]
     unordered = np.empty((3, len(found.start)), np.int64)
     per_start = np.empty(_BLOCK + 1, np.int64)
     for at in range(begin, len(codes)):
         symbols[at] = symbol_of[codes[at]]
-    symbols[len(codes)] = 0  # a walk that has used the last letter finds no other
+    symbols[len(codes)] = 0  # ends the searches that have used the last letter
     count = 0
     while begin < len(codes):
         last = min(begin + _BLOCK, len(codes))
@@ -182,7 +202,7 @@ def _find(
             if short[first] >= 0:
                 if here == room:
                     return count, begin
-                _note(unordered, here, start, 1, short[first])
+                _append(unordered, here, start, 1, short[first])
                 here += 1
             if second != 0:
                 key = ((num_slots + first) << _SYMBOL_BITS) | second
@@ -205,7 +225,7 @@ def _find(
                 end = slots[2 * slot + 1]
                 start = starts[n]
                 if end & _ORDINAL:
-                    _note(unordered, here, start, depth, (end & _ORDINAL) - 1)
+                    _append(unordered, here, start, depth, (end & _ORDINAL) - 1)
                     here += 1
                 symbol = np.int64(symbols[start + depth])
                 if symbol != 0 and end & _bit(symbol):
@@ -214,7 +234,7 @@ def _find(
                     on += 1
             going = on
             depth += 1
-        _order(unordered, here, begin, per_start, found, count)
+        _sort_block(unordered, here, begin, per_start, found, count)
         count += here
         begin = last
     return count, begin
@@ -222,7 +242,7 @@ def _find(
 
 @jit
 def _slot_of(slots: NDArray[np.int64], key: np.int64, home: np.int64) -> np.int64:
-    """The slot of a key that is not at its home, or -1."""
+    """Return the slot of a key that is not in its home slot, or -1; arguments as in `_find`."""
     slot = home
     while True:
         slot += 1
@@ -236,12 +256,13 @@ def _slot_of(slots: NDArray[np.int64], key: np.int64, home: np.int64) -> np.int6
 
 
 @jit
-def _note(unordered: NDArray[np.int64], n: int, start: int, length: int, ordinal: int) -> None:
+def _append(unordered: NDArray[np.int64], n: int, start: int, length: int, ordinal: int) -> None:
+    """Set match n; `unordered` is int64 (3, room)."""
     unordered[0, n], unordered[1, n], unordered[2, n] = start, length, ordinal
 
 
 @jit
-def _order(
+def _sort_block(
     unordered: NDArray[np.int64],
     number: int,
     begin: int,
@@ -249,7 +270,16 @@ def _order(
     found: Matches,
     count: int,
 ) -> None:
-    """Append the matches of a block, which come by length, by start and then by length."""
+    """Append the matches of a block, given by length, in order of start, then length.
+
+    Args:
+        unordered: Start, length and ordinal of each match, by length; int64 (3, >= number).
+        number: Matches of the block.
+        begin: First start of the block; all starts are below `begin + _BLOCK`.
+        per_start: int64 (_BLOCK + 1,): overwritten.
+        found: int64 (room,) each, `room >= count + number`: receives the matches from `count` on.
+        count: Matches of earlier blocks.
+    """
     per_start[:] = 0
     for n in range(number):
         per_start[unordered[0, n] - begin + 1] += 1
@@ -263,35 +293,36 @@ def _order(
         found.ordinal[place] = unordered[2, n]
 
 
-def _estimate_edges(
-    codes: NDArray[np.uint32], ends: NDArray[np.int64], symbol_of: NDArray[np.int32]
-) -> float:
-    """About how many different prefixes of two letters or more there are.
+def _estimate_edges(symbols: NDArray[np.int32], ends: NDArray[np.int64]) -> float:
+    """Return an estimate of the number of distinct prefixes of two letters or more.
 
-    By linear counting (Whang et al. 1990): each prefix marks the bit of its hash; the share of bits
-    that stay unmarked tells how many marked them.
+    By linear counting (Whang et al. 1990): each prefix marks the bit of its hash, and the share of
+    unmarked bits gives the number of distinct prefixes.
     """
-    num_bits = 1 << max(16, (2 * len(codes)).bit_length())
+    num_bits = 1 << max(16, (2 * len(symbols)).bit_length())
     marked = np.zeros(num_bits >> 6, np.uint64)
-    free = num_bits - _mark_prefixes(codes, ends, symbol_of, marked)
+    free = num_bits - _mark_prefixes(symbols, ends, marked)
     return -num_bits * float(np.log(free / num_bits))
 
 
 @jit
 def _mark_prefixes(
-    codes: NDArray[np.uint32],
-    ends: NDArray[np.int64],
-    symbol_of: NDArray[np.int32],
-    marked: NDArray[np.uint64],
+    symbols: NDArray[np.int32], ends: NDArray[np.int64], marked: NDArray[np.uint64]
 ) -> int:
-    """How many bits are marked in the end."""
+    """Mark the bit of each prefix's hash and return the number of marked bits.
+
+    Args:
+        symbols: As in `_insert`.
+        ends: As in `_insert`.
+        marked: uint64 (a power of two,), all 0.
+    """
     mask = np.uint64(64 * len(marked) - 1)
     one, six, low = np.uint64(1), np.uint64(6), np.uint64(63)
     begin = count = 0
     for n in range(len(ends)):
-        mixed = np.uint64(symbol_of[codes[begin]])
+        mixed = np.uint64(symbols[begin])
         for at in range(begin + 1, ends[n]):
-            mixed = mixed * _MULTIPLIER + np.uint64(symbol_of[codes[at]])
+            mixed = mixed * _MULTIPLIER + np.uint64(symbols[at])
             mixed ^= mixed >> np.uint64(29)
             bit = (mixed * _MULTIPLIER >> np.uint64(20)) & mask
             if not marked[bit >> six] >> (bit & low) & one:

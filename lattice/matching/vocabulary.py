@@ -1,11 +1,10 @@
-"""What matching needs of the names, in memory or mapped from a folder that was compiled once.
+"""The surfaces and their entities for matching, in memory or mapped from a compiled folder.
 
-A compiled vocabulary holds the arrays of a trie and of the senses, the names themselves, and a
-manifest that says which tokenizer, names and settings made it. Processes that map it share its
-pages.
+A compiled vocabulary contains the arrays of a trie and of the senses, the names, and a manifest
+with the tokenizer, names and settings it was made from. Processes that map it share its pages.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from shutil import copyfile
 from typing import Any, NamedTuple
@@ -27,11 +26,13 @@ _ARRAYS = ("letters", "slots", "short", "entity_of", "several_at", "several")
 
 
 class Senses(NamedTuple):
-    """The entities that each surface names; mostly one, which takes one look to find.
+    """The entities that each surface names; mostly one, found by one array access.
 
     Attributes:
-        entity_of: The entity of each ordinal; where it names several, `-1 - n`; int32.
-        several_at: Then they are `several[several_at[n] : several_at[n + 1]]`; int64.
+        entity_of: The entity of each ordinal, or `-1 - n` if it names several; int32
+            (num_surfaces,).
+        several_at: These are `several[several_at[n] : several_at[n + 1]]`; int64
+            (num_ambiguous + 1,).
         several: Entity ids, ascending within a surface; int32.
     """
 
@@ -40,8 +41,8 @@ class Senses(NamedTuple):
     several: NDArray[np.int32]
 
     @classmethod
-    def of(cls, lexicon: Lexicon) -> "Senses":
-        """The senses of a lexicon."""
+    def from_lexicon(cls, lexicon: Lexicon) -> "Senses":
+        """Return the senses of a lexicon."""
         widths = np.diff(lexicon.offsets)
         ambiguous = np.flatnonzero(widths != 1)
         entity_of = lexicon.entity_ids[
@@ -58,9 +59,9 @@ class Vocabulary:
 
     Attributes:
         matcher: Finds surfaces by their ordinals.
-        senses: What an ordinal names.
-        counts: What was read from the names and what was left out, and why.
-        kg_fingerprint: Of the KG folder that the names are from; empty if they are from none.
+        senses: The entities of each ordinal.
+        counts: See `Lexicon`.
+        kg_fingerprint: That of the names' KG folder; empty if the names are not from a KG folder.
     """
 
     matcher: Matcher
@@ -72,37 +73,37 @@ class Vocabulary:
     def from_lexicon(
         cls, lexicon: Lexicon, backend: str = "auto", kg_fingerprint: str = ""
     ) -> "Vocabulary":
-        """A vocabulary in memory; `auto` takes the trie, the faster one at every size measured."""
+        """Return a vocabulary in memory; `auto` is the trie, faster at every measured size."""
         build = AhoCorasick if backend == "ahocorasick" else Trie.build
         matcher: Matcher = build(lexicon.surfaces)
-        return cls(matcher, Senses.of(lexicon), lexicon.counts, kg_fingerprint)
+        return cls(matcher, Senses.from_lexicon(lexicon), lexicon.counts, kg_fingerprint)
 
     @classmethod
     def empty(cls) -> "Vocabulary":
-        """A vocabulary that finds nothing."""
+        """Return a vocabulary without surfaces."""
         none = np.empty(0, np.int32)
         return cls(AhoCorasick([]), Senses(none, np.zeros(1, np.int64), none), {}, "")
 
     @classmethod
-    def attach(cls, folder: Path) -> "Vocabulary":
-        """A compiled vocabulary, mapped; nothing is read before it is needed, nor verified."""
+    def open(cls, folder: Path) -> "Vocabulary":
+        """Map a compiled vocabulary, without reading or verifying its arrays."""
         manifest = read_manifest(folder)
-        return cls(*_map(folder), manifest.counts, manifest.settings["kg"])
+        return cls(*_map_arrays(folder), manifest.counts, manifest.settings["kg"])
 
     @classmethod
-    def attach_unnamed(cls, folder: Path) -> "Vocabulary":
-        """What `save` left, mapped; of its counts and its KG it knows nothing."""
-        return cls(*_map(folder), {}, "")
+    def open_arrays(cls, folder: Path) -> "Vocabulary":
+        """Map what `save` wrote; without counts and KG fingerprint."""
+        return cls(*_map_arrays(folder), {}, "")
 
     def save(self, folder: Path) -> None:
-        """Write the arrays into a folder, for processes to map. The matcher must be a `Trie`."""
+        """Write the arrays into a folder that processes can map. The matcher must be a `Trie`."""
         assert isinstance(self.matcher, Trie), "an automaton cannot be mapped"
         arrays: list[NDArray[Any]] = [self.matcher.letters, self.matcher.slots, self.matcher.short]
         for name, array in zip(_ARRAYS, [*arrays, *self.senses], strict=True):
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
 
-def _map(folder: Path) -> tuple[Trie, Senses]:
+def _map_arrays(folder: Path) -> tuple[Trie, Senses]:
     arrays = [
         np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
         for name in _ARRAYS
@@ -112,15 +113,15 @@ def _map(folder: Path) -> tuple[Trie, Senses]:
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyReport:
-    """What `compile_vocabulary` made."""
+    """The result of `compile_vocabulary`."""
 
     out: Path
     counts: dict[str, int]
     num_bytes: int
 
     def __str__(self) -> str:
-        said = ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in self.counts.items())
-        return f"{self.out}: {said}; {self.num_bytes / 1e6:,.1f} MB"
+        counts = ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in self.counts.items())
+        return f"{self.out}: {counts}; {self.num_bytes / 1e6:,.1f} MB"
 
 
 def compile_vocabulary(
@@ -132,25 +133,25 @@ def compile_vocabulary(
     mentions: Path | None = None,
     overwrite: bool = False,
 ) -> VocabularyReport:
-    """Write a folder that `lattice build --entities` maps instead of reading the names again.
+    """Compile names into a folder that `lattice build --entities` maps.
 
     Args:
         names: A KG folder or an `entity2id.txt`.
-        out: The folder.
+        out: The folder to write.
         tokenizer: Its normalisation is applied to all names.
         config: What becomes a surface.
         mentions: A file of `mention<TAB>entity`.
-        overwrite: Replace another run's output.
+        overwrite: Replace the output of another run.
 
     Raises:
-        ToolkitError: An input is missing or useless, or the output is in the way.
+        ToolkitError: An input is missing or unusable, or `out` belongs to another run.
     """
     config = config or LexiconConfig()
     settings = {
         **lexicon_settings(config),
         "layout": LAYOUT,
         "tokenizer": tokenizer.fingerprint,
-        "kg": kg_of(names),
+        "kg": kg_fingerprint_of(names),
         "mentions_sha256": fingerprint(mentions) if mentions else "",
     }
     inputs = {"names": sha256(names_file(names))}
@@ -171,7 +172,7 @@ def load_vocabulary(
     mentions: Path | None = None,
     backend: str = "auto",
 ) -> Vocabulary:
-    """The vocabulary of a KG folder or an `entity2id.txt`; or a compiled one, verified and mapped.
+    """Return the vocabulary of a KG folder or `entity2id.txt`, or a compiled one, verified.
 
     Raises:
         ArtefactError: A compiled vocabulary is damaged.
@@ -180,7 +181,7 @@ def load_vocabulary(
     """
     if not is_compiled(names):
         lexicon = load_lexicon(names, tokenizer, config, mentions)
-        return Vocabulary.from_lexicon(lexicon, backend, kg_of(names))
+        return Vocabulary.from_lexicon(lexicon, backend, kg_fingerprint_of(names))
     made = verify(names).settings
     wanted = {
         **lexicon_settings(config),
@@ -192,20 +193,20 @@ def load_vocabulary(
         if made.get(key) != value:
             raise ConfigError(
                 f"{names} was compiled with {key} {made.get(key)!r}, now {value!r}. Compile it "
-                "again, or give the KG folder or entity2id.txt instead."
+                "again, or pass the KG folder or entity2id.txt instead."
             )
     if backend == "ahocorasick":
-        raise ConfigError(f"{names} is compiled for the trie; give its names for ahocorasick.")
-    return Vocabulary.attach(names)
+        raise ConfigError(f"{names} is compiled for the trie; pass its names for ahocorasick.")
+    return Vocabulary.open(names)
 
 
 def is_compiled(names: Path) -> bool:
-    """Whether a path is the folder of a compiled vocabulary."""
+    """Return whether a path is the folder of a compiled vocabulary."""
     return manifest_path(names).exists() and read_manifest(names).kind == _KIND
 
 
-def kg_of(names: Path) -> str:
-    """The fingerprint of the KG folder that names are from; empty if they are from none."""
+def kg_fingerprint_of(names: Path) -> str:
+    """Return the fingerprint of the names' KG folder, or an empty string without one."""
     if names.is_dir():
         return read_manifest(names).settings["kg"] if is_compiled(names) else kg_fingerprint(names)
     folder = names.parent
@@ -216,6 +217,5 @@ def kg_of(names: Path) -> str:
 
 
 def lexicon_settings(config: LexiconConfig) -> dict[str, object]:
-    """Of a configuration, possibly a larger one, what shapes the surfaces."""
-    known = {f.name for f in fields(LexiconConfig)}
-    return {key: value for key, value in asdict(config).items() if key in known}
+    """Return the fields of a configuration that determine the surfaces."""
+    return {field.name: getattr(config, field.name) for field in fields(LexiconConfig)}

@@ -1,4 +1,4 @@
-"""Tokenizers that lattice tests share, and the reference's matching restated slowly."""
+"""Tokenizers shared by the lattice tests."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ PIECES = ["iphone", "##15", "15", "mate", "##40", "cat", "con", "##cat", "##enat
 
 @pytest.fixture(scope="session")
 def characters(tmp_path_factory) -> Tokenizer:
-    """The character tokenizer that is made where none is given."""
+    """The character tokenizer that is the default."""
     file = tmp_path_factory.mktemp("characters") / "vocab.txt"
     file.write_text("\n".join(character_vocabulary()) + "\n", encoding="utf-8")
     return Tokenizer.load(file)
@@ -23,7 +23,7 @@ def characters(tmp_path_factory) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def pieces(tmp_path_factory) -> Tokenizer:
-    """A WordPiece tokenizer: characters, a few longer pieces, and some gaps ([UNK])."""
+    """A WordPiece tokenizer: characters, a few longer pieces, and some unknown characters."""
     file = tmp_path_factory.mktemp("pieces") / "vocab.txt"
     vocabulary = [c for c in character_vocabulary() if c not in "龘鱻z##z"]
     file.write_text("\n".join(vocabulary + PIECES) + "\n", encoding="utf-8")
@@ -32,7 +32,7 @@ def pieces(tmp_path_factory) -> Tokenizer:
 
 @pytest.fixture
 def write(tmp_path):
-    """Write text or bytes into a file of the test's folder; its path."""
+    """Write text or bytes to a file in the test's folder and return its path."""
 
     def write_file(name: str, content: str | bytes) -> Path:
         path = tmp_path / name

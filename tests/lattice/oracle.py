@@ -1,7 +1,7 @@
-"""The rule of `docs/lattice.md`, stated as slowly and plainly as it can be.
+"""The rule of `docs/lattice.md`, implemented as slowly and plainly as possible.
 
-Nothing here is shared with what it checks, except the tokenizer: no automaton, no arrays, no
-columns. A caption's entities are found by trying every run of its tokens.
+Only the tokenizer is shared with the tested code: no automaton, no arrays, no columns. The entities
+of a caption are found by trying every run of its tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,14 +13,14 @@ Found = tuple[int, int, int]  # first token, last token, entity id
 
 
 def run_of(letter: str) -> str:
-    """What a letter makes runs of: letters of an alphabet, or digits; ideographs make none."""
+    """Return the class of runs of a character: letter, digit, or empty (ideographs)."""
     if not ("!" <= letter < "\u3000" or "０" <= letter <= "Ｚ" or "ａ" <= letter <= "ｚ"):
         return ""
     return "digit" if letter.isdigit() else "letter" if letter.isalpha() else ""
 
 
 def without_bracket(name: str) -> str | None:
-    """`刘德华` for `刘德华（演员）`; None where a name has no bracket at its end."""
+    """Return `刘德华` for `刘德华（演员）`, and None for a name without a bracket at its end."""
     name = name.rstrip()
     if name[-1:] not in ("）", ")"):
         return None
@@ -36,7 +36,7 @@ def meanings(
     config: LexiconConfig,
     mentions: Iterable[tuple[str, str]] = (),
 ) -> dict[str, list[int]]:
-    """Every surface and the ids of the entities that it names."""
+    """Return every surface with its entity ids."""
     mentions = list(mentions)
     normal = [tokenizer.normalise(name) for name in names]
 
@@ -75,16 +75,16 @@ def meanings(
 
 
 def scan(surfaces: Sequence[str], pieces: Sequence[bool], names: dict[str, list[int]]) -> list:
-    """All entities of a caption, by trying every run of its tokens.
+    """Return all entities of a caption, by trying every run of its tokens.
 
     Args:
-        surfaces: What each token stands for.
-        pieces: Whether a token is a `##` piece.
+        surfaces: The surface of each token.
+        pieces: Whether each token is a `##` piece.
         names: From `meanings`.
     """
 
     def cuts(edge: int) -> bool:
-        """Whether the edge before a token lies inside a run of letters or digits."""
+        """Return whether the edge before a token is inside a run of letters or digits."""
         if edge in (0, len(surfaces)) or not pieces[edge]:
             return False
         before, after = "".join(surfaces[:edge])[-1:], surfaces[edge][:1]

@@ -1,8 +1,8 @@
-"""The reference's rule, restated slowly as an oracle: a dictionary trie walked token by token.
+"""The reference's rule as a slow oracle: a trie of dictionaries, traversed token by token.
 
-EasyNLP (commit a4ee956) puts the characters of every name of two or more into a trie, the last of
-equal names winning, and from each WordPiece token walks on as long as whole tokens are keys. So
-only runs of one-character tokens match. Returned are all matches by start, then end.
+EasyNLP (commit a4ee956) inserts the characters of every name of two or more into a trie, the last
+of equal names wins, and from each WordPiece token it continues while whole tokens are keys. So only
+runs of one-character tokens match. All matches are returned, ordered by start, then end.
 """
 
 import re
@@ -36,7 +36,7 @@ def make_trie(names: Iterable[str]) -> dict:
 
 
 def match_tokens(trie: dict, tokens: Sequence[str]) -> list[tuple[int, int, int]]:
-    """`(first token, last token, entity id)`."""
+    """Return `(first token, last token, entity id)` of each match."""
     found = []
     for start in range(len(tokens)):
         node = trie
@@ -50,7 +50,7 @@ def match_tokens(trie: dict, tokens: Sequence[str]) -> list[tuple[int, int, int]
 
 
 def reference_row(trie: dict, tokens: Sequence[str]) -> dict:
-    """The columns that the reference writes."""
+    """Return the columns that the reference writes."""
     matches = match_tokens(trie, tokens)
     positions = list(range(len(tokens)))
     return {
@@ -63,20 +63,19 @@ def reference_row(trie: dict, tokens: Sequence[str]) -> dict:
 
 @dataclass
 class Comparison:
-    """How our rows compare with the reference's, over some texts.
+    """Our rows compared with the reference's.
 
     Attributes:
-        texts: How many.
-        pure: Texts of ideographs and their punctuation alone, all in the vocabulary.
-        pure_identical: Of these, rows that are identical in every column.
-        identical: Rows that are identical, over all texts.
-        other_tokens: Rows whose tokens are not the tokenizer's own.
-        matches: What the reference finds.
-        lost: Of these, what we do not find.
-        lost_in_a_run: Of the lost, those that cut a run of letters or digits: the one class that we
-            leave out by intent.
-        more: What only we find.
-        example: A text with a match that is lost without being of that class.
+        texts: Texts.
+        pure: Texts of ideographs and their punctuation only, all in the vocabulary.
+        pure_identical: Rows of these that are identical in every column.
+        identical: Identical rows, over all texts.
+        other_tokens: Rows whose tokens differ from the tokenizer's.
+        matches: Matches of the reference.
+        lost: Matches of the reference that we do not find.
+        lost_in_a_run: Lost matches that cut a run of letters or digits: the intended difference.
+        more: Matches that only we find.
+        example: A text with a lost match that is not of that class.
     """
 
     texts: int = 0
@@ -98,46 +97,46 @@ def compare(
     backend: str = "auto",
     **options: Any,
 ) -> Comparison:
-    """Match every text in both ways; `options` are `LatticeConfig`'s."""
+    """Match every text in both ways; `options` are those of `LatticeConfig`."""
     config = LatticeConfig(**{"bracket_aliases": False, **options})
     lexicon = make_lexicon(names, tokenizer, config)
     kernel = LatticeKernel(tokenizer, Vocabulary.from_lexicon(lexicon, backend), config)
     trie = make_trie(names)
     written = {i: token for token, i in tokenizer.vocab.items()}
-    said = Comparison()
+    result = Comparison()
     for begin in range(0, len(texts), 4096):
         part = texts[begin : begin + 4096]
         arrays = [pa.array([""] * len(part)), pa.array(part, pa.string())]
         rows = kernel(pa.RecordBatch.from_arrays(arrays, schema=CAPTIONS)).to_pylist()
         for row, tokens in zip(rows, tokenizer.encode(part), strict=True):
-            said.other_tokens += row["input_ids"] != tokens.ids
-            _compare_row(said, row, trie, [written[i] for i in tokens.ids])
-    return said
+            result.other_tokens += row["input_ids"] != tokens.ids
+            _compare_row(result, row, trie, [written[i] for i in tokens.ids])
+    return result
 
 
-def _compare_row(said: Comparison, row: dict, trie: dict, tokens: list[str]) -> None:
+def _compare_row(result: Comparison, row: dict, trie: dict, tokens: list[str]) -> None:
     theirs = reference_row(trie, tokens)
     same = all(row[key] == value for key, value in theirs.items())
     pure = bool(PURE.fullmatch(row["text"])) and "[UNK]" not in tokens
-    said.texts += 1
-    said.pure += pure
-    said.identical += same
-    said.pure_identical += pure and same
+    result.texts += 1
+    result.pure += pure
+    result.identical += same
+    result.pure_identical += pure and same
     n = row["seq_len"]
     ours = set(zip(row["pos_s"][n:], row["pos_e"][n:], row["lex_ids"], strict=True))
     wanted = set(match_tokens(trie, tokens))
     lost = wanted - ours
     excused = sum(cuts_a_run(tokens, first, last) for first, last, _ in lost)
-    said.matches += len(wanted)
-    said.more += len(ours - wanted)
-    said.lost += len(lost)
-    said.lost_in_a_run += excused
+    result.matches += len(wanted)
+    result.more += len(ours - wanted)
+    result.lost += len(lost)
+    result.lost_in_a_run += excused
     if excused < len(lost):
-        said.example = said.example or row["text"]
+        result.example = result.example or row["text"]
 
 
 def cuts_a_run(tokens: Sequence[str], first: int, last: int) -> bool:
-    """Whether a match ends inside a word: a `##` piece goes on with letters, or with digits."""
+    """Return whether a match ends inside a word: a `##` piece continues letters, or digits."""
 
     def cut(edge: int) -> bool:
         if not 0 < edge < len(tokens) or not tokens[edge].startswith("##"):

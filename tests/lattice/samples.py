@@ -1,4 +1,4 @@
-"""Pictures for tests, made on the spot."""
+"""Generated images for tests."""
 
 import base64
 import io
@@ -7,8 +7,10 @@ import numpy as np
 from PIL import Image
 
 
-def picture(size: int = 16, cut: int | None = None, format: str = "JPEG", seed: int = 0) -> bytes:
-    """An encoded image of noise, perhaps cut off."""
+def image_bytes(
+    size: int = 16, cut: int | None = None, format: str = "JPEG", seed: int = 0
+) -> bytes:
+    """Return an encoded image of noise, truncated to `cut` bytes."""
     pixels = np.random.default_rng(seed).integers(0, 255, (size, size, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format)
@@ -16,5 +18,5 @@ def picture(size: int = 16, cut: int | None = None, format: str = "JPEG", seed: 
 
 
 def encoded(size: int = 16, cut: int | None = None, format: str = "JPEG", seed: int = 0) -> str:
-    """The same in base64."""
-    return base64.b64encode(picture(size, cut, format, seed)).decode()
+    """Return the same in base64."""
+    return base64.b64encode(image_bytes(size, cut, format, seed)).decode()

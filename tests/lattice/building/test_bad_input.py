@@ -1,7 +1,7 @@
-"""What goes wrong with captions, names, disks and signals, one case after the other.
+"""Bad captions, names, disks and signals, case by case, with the real command.
 
-Each gives the right row, or a reject with line and reason, or one clear error; and never a half
-file under its final name. All through the real command.
+Each gives the correct row, or a reject with line and reason, or one clear error, and never a
+partial file under its final name.
 """
 
 import gzip
@@ -37,7 +37,7 @@ def names(tmp_path):
 
 @pytest.fixture
 def build(command, names, write, tmp_path):
-    """Build a table from the content of a corpus: exit code, stdout, stderr, path."""
+    """Build a table from the content of a corpus; return exit code, stdout, stderr, path."""
 
     def run(content, *options, name="corpus.tsv"):
         out = tmp_path / "out.parquet"
@@ -56,7 +56,7 @@ def rows(out: Path) -> list[tuple[str, str, list[str]]]:
 
 
 def rejects(out: Path) -> list[list[str]]:
-    """Line, reason and row of each reject; the manifest must count the same."""
+    """Return line, reason and row of each reject; check the counts of the manifest."""
     file = out.with_name(out.name + ".rejects.tsv")
     found = []
     if file.exists():
@@ -67,18 +67,18 @@ def rejects(out: Path) -> list[list[str]]:
     return found
 
 
-def assert_one_clear_error(code: int, err: str, said: str, out: Path) -> None:
+def assert_one_clear_error(code: int, err: str, message: str, out: Path) -> None:
     assert code == 2
-    assert said in err
+    assert message in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert "Traceback" not in err
-    assert not list(out.parent.glob(f"{out.name}*")), "nothing is left behind"
+    assert not list(out.parent.glob(f"{out.name}*")), "no output"
 
 
-# --- captions: the right row ---------------------------------------------------------------------
+# --- captions: the correct row -------------------------------------------------------------------
 LONG = "北京故宫" * 250_000
-RIGHT = {
+CORRECT = {
     "byte-order mark": (b"\xef\xbb\xbf1\t\xe5\x8c\x97\xe4\xba\xac\n", [("1", "北京", ["北京"])]),
     "CRLF": ("1\t北京\r\n2\t故宫\r\n", [("1", "北京", ["北京"]), ("2", "故宫", ["故宫"])]),
     "no line feed at the end": ("1\t北京\n2\t故", [("1", "北京", ["北京"]), ("2", "故", [])]),
@@ -97,14 +97,14 @@ RIGHT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", RIGHT)
-def test_the_right_row(build, case):
-    content, expected = RIGHT[case]
-    code, said, err, out = build(content)
+@pytest.mark.parametrize("case", CORRECT)
+def test_the_correct_row(build, case):
+    content, expected = CORRECT[case]
+    code, stdout, err, out = build(content)
     assert (code, err) == (0, "")
     assert rows(out) == expected
     assert rejects(out) == []
-    assert ("1 rows repeat the idx" in said) == (case == "duplicate idx")
+    assert ("1 rows repeat the idx" in stdout) == (case == "duplicate idx")
 
 
 def test_a_caption_of_a_million_characters_is_a_row(build):
@@ -115,7 +115,7 @@ def test_a_caption_of_a_million_characters_is_a_row(build):
     assert (row["seq_len"], len(row["lex_ids"]), len(rest)) == (1_000_000, 750_000, 2)
 
 
-def test_mask_is_the_token_that_the_tokenizer_makes_of_it(build, tmp_path):
+def test_mask_is_the_token_of_the_tokenizer(build, tmp_path):
     *_, out = build("1\t[MASK]北京\n")
     vocabulary = (tmp_path / "out.parquet.tokenizer" / "vocab.txt").read_text("utf-8").split("\n")
     [ids] = pq.read_table(out)["input_ids"].to_pylist()
@@ -123,7 +123,7 @@ def test_mask_is_the_token_that_the_tokenizer_makes_of_it(build, tmp_path):
 
 
 @pytest.mark.parametrize("size", [1 << 10, 1 << 16])
-def test_a_row_longer_than_what_is_read_at_once_is_a_row(build, monkeypatch, size):
+def test_a_row_longer_than_one_read_is_a_row(build, monkeypatch, size):
     monkeypatch.setattr(corpus, "_TEXT_CHUNK", size)
     text = "北京" * 100_000
     code, _, _, out = build(f"{GOOD}1\t{text}\n{GOOD}")
@@ -140,21 +140,21 @@ REJECTED = {
     "empty caption": (b"1\t\n", "empty caption"),
     "blank caption": (b"1\t \xe3\x80\x80 \n", "empty caption"),
     "blank line": (b"\n", "blank line"),
-    "nothing that the tokenizer keeps": (b"1\t\xe2\x80\x8b\n", "caption without a token"),
+    "no token": (b"1\t\xe2\x80\x8b\n", "caption without a token"),
 }
 
 
 @pytest.mark.parametrize("case", REJECTED)
 def test_a_reject_with_line_and_reason(build, case):
     line, reason = REJECTED[case]
-    code, said, _, out = build(GOOD.encode() + line + GOOD.encode())
+    code, stdout, _, out = build(GOOD.encode() + line + GOOD.encode())
     assert code == 0
     assert [row[0] for row in rows(out)] == ["8", "9", "8", "9"]
     [[number, why, kept]] = rejects(out)
     assert (number, why[: len(reason)]) == ("3", reason)
     assert kept == line.rstrip(b"\n").decode("utf-8", "replace").replace("\t", "\\t")
-    assert "1 rows left out" in said
-    assert f"first: line 3: {reason}" in said
+    assert "1 rows rejected" in stdout
+    assert f"first: line 3: {reason}" in stdout
 
 
 def test_two_columns_where_three_are_expected_in_the_middle(build):
@@ -171,7 +171,7 @@ def test_two_columns_where_three_are_expected_in_the_middle(build):
 
 
 # --- captions: one clear error -------------------------------------------------------------------
-USELESS = {
+UNUSABLE = {
     "empty file": (b"", "corpus.tsv is empty"),
     "empty gzip": (gzip.compress(b""), "corpus.tsv is empty"),
     "only a byte-order mark": (b"\xef\xbb\xbf", "is empty"),
@@ -184,12 +184,12 @@ USELESS = {
 }
 
 
-@pytest.mark.parametrize("case", USELESS)
-def test_a_useless_corpus_is_one_clear_error(build, case):
-    content, said = USELESS[case]
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_an_unusable_corpus_is_one_clear_error(build, case):
+    content, message = UNUSABLE[case]
     code, _, err, out = build(content)
-    assert_one_clear_error(code, err, said, out)
-    assert build(GOOD)[0] == 0, "a failed run is not in the way of the next"
+    assert_one_clear_error(code, err, message, out)
+    assert build(GOOD)[0] == 0, "a failed run does not affect the next"
 
 
 def test_a_row_longer_than_any_buffer_is_one_clear_error(build, monkeypatch):
@@ -202,7 +202,7 @@ def test_a_row_longer_than_any_buffer_is_one_clear_error(build, monkeypatch):
 # --- names ---------------------------------------------------------------------------------------
 @pytest.fixture
 def with_names(command, write, tmp_path):
-    """Build a table with the content of an id file: exit code, stdout, stderr, path."""
+    """Build a table with the content of an id file; return exit code, stdout, stderr, path."""
 
     def run(content, *options):
         file, out = write("names.txt", content), tmp_path / "out.parquet"
@@ -221,7 +221,7 @@ USABLE = {
     "duplicated by folding": ("2\n北 京\t0\n北京\t1\n", [[1], []], "hidden_by_an_equal_name"),
     "no count line": ("北京\t0\n故宫\t1\n", [[0], [1]], None),
     "ids out of order": ("2\n北京\t1\n故宫\t0\n", [[1], [0]], None),
-    "blanks for tabs": ("2\n北京 0\n故宫 1\n", [[0], [1]], None),
+    "spaces for tabs": ("2\n北京 0\n故宫 1\n", [[0], [1]], None),
     "CRLF and a byte-order mark": ("\ufeff2\r\n北京\t0\r\n故宫\t1\r\n", [[0], [1]], None),
     "a quote": ('2\n"北京\t0\n北京\t1\n', [[1], []], None),
     "numbers as names": ("3\n007\t0\nNA\t1\n北京\t2\n", [[2], []], None),
@@ -266,9 +266,9 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_names_are_one_clear_error(with_names, case):
-    content, said = WRONG[case]
+    content, message = WRONG[case]
     code, _, err, out = with_names(content)
-    assert_one_clear_error(code, err, said, out)
+    assert_one_clear_error(code, err, message, out)
 
 
 def test_an_id_beyond_the_vectors_is_one_clear_error(command, write, tmp_path):
@@ -311,12 +311,12 @@ def test_a_damaged_vocabulary_is_one_clear_error(command, names, write, tmp_path
         assert_one_clear_error(code, err, file.name, out)
         file.write_bytes(whole)
     build = ["lattice", "build", tmp_path / "corpus.tsv", "--entities", folder, "--out", out]
-    assert command(*build)[0] == 0, "whole again, it is used"
+    assert command(*build)[0] == 0, "the restored folder is used"
 
 
 # --- disks ---------------------------------------------------------------------------------------
 def run_command(*arguments, limit: int | None = None, **more) -> subprocess.Popen:
-    """The real command in a process of its own, which can write files of so many bytes only."""
+    """Run the real command in a child process, with a limit on the size of files."""
 
     def set_limit() -> None:
         if limit is not None:
@@ -334,9 +334,9 @@ def run_command(*arguments, limit: int | None = None, **more) -> subprocess.Pope
 
 
 def ended(process: subprocess.Popen) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a process, once it is done."""
-    said, err = process.communicate(timeout=240)
-    return process.returncode, said, err
+    """Wait for a process; return exit code, stdout and stderr."""
+    stdout, err = process.communicate(timeout=240)
+    return process.returncode, stdout, err
 
 
 def many_captions(count: int) -> str:
@@ -348,7 +348,7 @@ def many_captions(count: int) -> str:
 
 
 @pytest.mark.parametrize("format", ["parquet", "tsv"])
-def test_a_full_disk_is_one_clear_error_and_leaves_nothing(names, write, tmp_path, format):
+def test_a_full_disk_is_one_clear_error_without_output(names, write, tmp_path, format):
     source, out = write("corpus.tsv", many_captions(20_000)), tmp_path / "out"
     build = ["lattice", "build", source, "--entities", names, "--out", out, "--format", format]
     vocabulary = write("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n北\n京\n故\n宫\n")
@@ -381,14 +381,14 @@ def test_an_output_equal_to_an_input_is_one_clear_error(command, names, write, w
 # --- signals -------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A corpus that takes seconds."""
+    """A corpus that takes seconds to build."""
     path = tmp_path_factory.mktemp("large") / "corpus.tsv"
     path.write_text(many_captions(10_000) * 8, encoding="utf-8")
     return path
 
 
 def interrupt(process: subprocess.Popen, partial: Path, signal_: int) -> tuple[int, str]:
-    """Send a signal in the middle of the table; exit code and stderr."""
+    """Send a signal in the middle of the table; return exit code and stderr."""
     until = time.monotonic() + 120
     while not (partial.exists() and partial.stat().st_size > 2_000_000):
         assert process.poll() is None, ended(process)
@@ -400,7 +400,7 @@ def interrupt(process: subprocess.Popen, partial: Path, signal_: int) -> tuple[i
 
 
 @pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
-def test_an_interrupted_build_leaves_no_table_and_is_repeated(how, names, large, tmp_path):
+def test_an_interrupted_build_has_no_table_and_can_be_repeated(how, names, large, tmp_path):
     out = tmp_path / "out.tsv"
     build = ["lattice", "build", large, "--entities", names, "--out", out, "--format", "tsv"]
     partial = tmp_path / "out.tsv.partial"
@@ -413,8 +413,8 @@ def test_an_interrupted_build_leaves_no_table_and_is_repeated(how, names, large,
     else:
         assert code == -signal.SIGKILL
         assert not list(tmp_path.glob("out.tsv.manifest*"))
-    code, said, err = ended(run_command(*build))
+    code, stdout, err = ended(run_command(*build))
     assert code == 0, err
-    assert "80,000 captions" in said
+    assert "80,000 captions" in stdout
     assert json.loads((tmp_path / "out.tsv.manifest.json").read_text())["counts"]["rows"] == 80_000
     assert not list(tmp_path.glob("*.partial"))

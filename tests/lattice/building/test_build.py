@@ -1,4 +1,4 @@
-"""From a caption file to a lattice table, through the real command."""
+"""Caption file to lattice table, with the real command."""
 
 import base64
 import io
@@ -27,7 +27,7 @@ def names(tmp_path):
 
 @pytest.fixture
 def build(command, names, write, tmp_path):
-    """Build a table from the content of a corpus: exit code, stdout, stderr, path."""
+    """Build a table from the content of a corpus; return exit code, stdout, stderr, path."""
 
     def run(content, *options):
         out = tmp_path / "out.parquet"
@@ -53,10 +53,10 @@ def rejects(out):
     return out.with_name(out.name + ".rejects.tsv").read_text(encoding="utf-8").splitlines()
 
 
-def test_the_table_says_what_it_holds_and_how_it_was_made(build, tmp_path):
-    code, said, _, out = build("1\t北 京故宫的iPhone15手机壳\n007\t一只猫\n")
+def test_the_table_has_its_entities_and_its_settings(build, tmp_path):
+    code, stdout, _, out = build("1\t北 京故宫的iPhone15手机壳\n007\t一只猫\n")
     assert code == 0
-    assert "2 captions" in said
+    assert "2 captions" in stdout
     first, second = rows(out)
     assert first["idx"] == "1"
     assert first["text"] == "北 京故宫的iPhone15手机壳"
@@ -91,7 +91,7 @@ def test_texts_without_a_file_get_the_same_rows(build, names, tmp_path):
     assert table.schema.metadata == open_table(out, LATTICE).schema_arrow.metadata
 
 
-def test_images_are_checked_and_stored_as_they_came(build):
+def test_images_are_checked_and_stored_unchanged(build):
     good = encoded()
     png = encoded(format="PNG")
     lines = [
@@ -101,9 +101,9 @@ def test_images_are_checked_and_stored_as_they_came(build):
         f"d\t故宫\t{encoded(64, cut=-200)}",
         "e\t故宫\t",
         "f\t故宫",
-        f"g\t手机\t{base64.b64encode(b'no picture').decode()}",
+        f"g\t手机\t{base64.b64encode(b'no image').decode()}",
     ]
-    code, said, _, out = build("\n".join(lines) + "\n")
+    code, stdout, _, out = build("\n".join(lines) + "\n")
     assert code == 0
     assert [row["idx"] for row in rows(out)] == ["a", "b"]
     assert [row["image"]["bytes"] for row in rows(out)] == [
@@ -118,11 +118,11 @@ def test_images_are_checked_and_stored_as_they_came(build):
     assert reasons[5] == "empty image"
     assert reasons[6].startswith("wrong column count")
     assert reasons[7].startswith("not an image")
-    assert "5 rows left out" in said
+    assert "5 rows rejected" in stdout
     open_table(out, LATTICE, optional=[IMAGE])
 
 
-def test_a_truncated_image_passes_where_only_headers_are_read(build):
+def test_a_truncated_image_passes_if_only_headers_are_read(build):
     code, *_, out = build(f"d\t故宫\t{encoded(64, cut=-200)}\n", "--check-images", "header")
     assert code == 0
     assert len(rows(out)) == 1
@@ -137,7 +137,7 @@ def test_images_are_read_in_small_row_groups(build):
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
-def test_odd_captions_come_through_as_they_are(build, ending):
+def test_odd_captions_are_unchanged(build, ending):
     texts = [
         '"北京',
         "NA",
@@ -149,11 +149,11 @@ def test_odd_captions_come_through_as_they_are(build, ending):
         "北京\x0b故宫",
     ]
     content = "\ufeff" + ending.join(f"007\t{text}" for text in texts)
-    code, said, _, out = build(content)
+    code, stdout, _, out = build(content)
     assert code == 0
     assert [row["text"] for row in rows(out)] == texts
     assert {row["idx"] for row in rows(out)} == {"007"}
-    assert f"{len(texts) - 1} rows repeat the idx" in said
+    assert f"{len(texts) - 1} rows repeat the idx" in stdout
 
 
 def test_bad_rows_are_kept_with_line_and_reason(build):
@@ -161,7 +161,7 @@ def test_bad_rows_are_kept_with_line_and_reason(build):
         b"1\t\xe5\x8c\x97\xe4\xba\xac\n2\n3\t\xff\xfe\n\n4\t \n5\ta\tb\tc\n6\t\xe2\x80\x8b\n"
         b"7\ta\x00b\n8\t\xe6\x95\x85\xe5\xae\xab\n"
     )
-    code, said, _, out = build(content)
+    code, stdout, _, out = build(content)
     assert code == 0
     assert [row["idx"] for row in rows(out)] == ["1", "8"]
     found = {int(n): r.partition(":")[0] for n, r, *_ in (x.split("\t") for x in rejects(out))}
@@ -174,7 +174,7 @@ def test_bad_rows_are_kept_with_line_and_reason(build):
         7: "caption without a token",
         8: "NUL character",
     }
-    assert "line 2" in said
+    assert "line 2" in stdout
 
 
 def test_a_caption_of_a_million_characters_is_a_row(build):
@@ -184,7 +184,7 @@ def test_a_caption_of_a_million_characters_is_a_row(build):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         ("一\n二\n".encode(), "none of its 2 rows can be used; the first is line 1: wrong column"),
@@ -193,19 +193,19 @@ def test_a_caption_of_a_million_characters_is_a_row(build):
         (f"1\t北京\t{'x' * 9}\n".encode(), "invalid base64"),
     ],
 )
-def test_a_useless_corpus_is_one_clear_error_and_leaves_nothing(build, content, said, tmp_path):
+def test_an_unusable_corpus_is_one_clear_error_without_output(build, content, message, tmp_path):
     code, out, err, _ = build(content)
     assert code == 2
     assert out == ""
     assert err.count("\n") == 1
-    assert said in err
+    assert message in err
     assert not list(tmp_path.glob("out.parquet*"))
     assert not list(tmp_path.glob("*.partial"))
-    assert build("1\t北京\n")[0] == 0, "a failed run is not in the way of the next"
+    assert build("1\t北京\n")[0] == 0, "a failed run does not affect the next"
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--tokenizer", "nothing"], "nothing does not exist"),
         (["--tokenizer", "corpus.tsv"], "is not a BERT vocabulary"),
@@ -215,11 +215,11 @@ def test_a_useless_corpus_is_one_clear_error_and_leaves_nothing(build, content, 
         (["--max-entities", "0"], "max_entities=0"),
     ],
 )
-def test_useless_options_are_one_clear_error(build, options, said, tmp_path, monkeypatch):
+def test_invalid_options_are_one_clear_error(build, options, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err, _ = build("1\t北京\n", *options)
     assert code == 2
-    assert said in err
+    assert message in err
 
 
 def test_missing_inputs_are_one_clear_error(command, names, tmp_path):
@@ -233,10 +233,10 @@ def test_missing_inputs_are_one_clear_error(command, names, tmp_path):
     assert (code, "is a folder" in err) == (2, True)
 
 
-def test_a_finished_table_is_left_alone_and_another_runs_is_not_replaced(build, tmp_path):
+def test_a_finished_table_is_kept_and_that_of_another_run_is_not_replaced(build, tmp_path):
     build("1\t北京\n")
-    code, said, _, out = build("1\t北京\n")
-    assert (code, "is finished and up to date" in said) == (0, True)
+    code, stdout, _, out = build("1\t北京\n")
+    assert (code, "is finished and up to date" in stdout) == (0, True)
     before = out.read_bytes()
     code, _, err, _ = build("1\t故宫\n")
     assert code == 2
@@ -262,7 +262,7 @@ def test_a_table_belongs_to_one_training_of_its_kg(command, names, write, tmp_pa
     assert table_metadata(open_table(out, LATTICE).schema_arrow)["kg_fingerprint"] != first
 
 
-def test_rejects_of_a_replaced_run_do_not_stay(build):
+def test_rejects_of_a_replaced_run_are_removed(build):
     *_, out = build("1\t北京\n2\n")
     assert len(rejects(out)) == 1
     build("1\t北京\n", "--overwrite")
@@ -270,7 +270,7 @@ def test_rejects_of_a_replaced_run_do_not_stay(build):
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_run_that_breaks_off_leaves_nothing(build, error, monkeypatch, tmp_path):
+def test_an_aborted_run_leaves_no_output(build, error, monkeypatch, tmp_path):
     def fail(*_):
         raise error
 
@@ -292,7 +292,7 @@ def test_an_input_is_never_overwritten(command, names, write):
     assert corpus.read_text(encoding="utf-8") == "1\t北京\n"
 
 
-def test_tsv_is_the_row_of_the_reference(build, tmp_path):
+def test_tsv_rows_equal_the_reference(build, tmp_path):
     image = encoded()
     code, *_, out = build(f"1\t北京的狗\t{image}\n", "--format", "tsv")
     assert code == 0
@@ -324,7 +324,7 @@ def test_jieba_drops_matches_that_cross_words_and_no_others(names, tmp_path, cha
     assert sorted(row["lex_ids"]) == [2, 3, 4]
 
 
-def test_mentions_name_several_entities_and_are_asked_for_again(names, write, characters):
+def test_mentions_name_several_entities_and_are_required_again(names, write, characters):
     mentions = write("m2e.tsv", "帝都\t北京\n帝都\t故宫\n")
     given = {"names": names, "tokenizer": characters}
     table = match_texts(["帝都"], mentions=mentions, **given)

@@ -1,4 +1,4 @@
-"""Columnar reading gives the rows and the rejects of `data.tsv.read_rows`, chunk by chunk."""
+"""Columnar reading gives the rows and the rejects of `data.tsv.read_rows`."""
 
 import gzip
 import io
@@ -28,19 +28,19 @@ def columnar(path, rejects):
 
 @pytest.mark.parametrize("packed", [False, True])
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=40), size=st.integers(1, 20))
-def test_gives_the_rows_of_the_plain_reader(packed, pieces, size, tmp_path_factory):
+def test_rows_equal_those_of_the_plain_reader(packed, pieces, size, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / f"corpus{packed}.tsv"
     content = b"7\tfirst\n8\tsecond\n" + b"".join(pieces)
     path.write_bytes(gzip.compress(content) if packed else content)
     theirs, ours = Rejects(), Rejects()
     expected = [(row.line, *row.fields) for row in read_rows(path, (2,), theirs)]
     if sum(line.count(b"\t") == 2 for line in content.split(b"\n")) > 1:
-        return  # three columns may be the form of the file
+        return  # the file may have three columns
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "_TEXT_CHUNK", size)
         patch.setattr(corpus, "_BATCH_ROWS", 2)
         found = columnar(path, ours)
-    # A row of white space is left to the kernel, which finds no token in it.
+    # A row of white space is rejected by the kernel, which finds no token in it.
     blank = [row for row in found if not "\t".join(row[1:]).strip()]
     assert [row for row in found if row not in blank] == expected
     assert theirs.count == ours.count + len(blank)
@@ -63,7 +63,7 @@ def test_a_row_longer_than_any_buffer_is_an_error(write, monkeypatch):
 
 
 class Counted(bytes):
-    """Bytes that count how many are copied when `+` joins them."""
+    """Bytes that count the bytes copied by `+`."""
 
     copied = 0
 

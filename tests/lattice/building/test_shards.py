@@ -1,4 +1,4 @@
-"""Many processes and many files give the table that one process makes of one file."""
+"""Many processes and many files give the same table as one process and one file."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ from data.schema import LATTICE, open_shards
 from lattice.building import caption_reader as corpus_module
 from lattice.building.build import build_lattice
 from lattice.building.caption_reader import Chunk
-from lattice.building.chunks import Recipe
+from lattice.building.chunks import ProcessorSpec
 from lattice.building.runner import ChunkTask
 from lattice.building.shards import ShardTask, shard_tasks
 from lattice.building.workers import run_tasks
@@ -63,7 +63,7 @@ def rows(out):
 
 @pytest.mark.parametrize("format", ["parquet", "tsv"])
 def test_the_number_of_workers_changes_no_byte(world, tmp_path, monkeypatch, format):
-    monkeypatch.setattr(corpus_module, "_TEXT_CHUNK", 5000)  # so that there are many parts
+    monkeypatch.setattr(corpus_module, "_TEXT_CHUNK", 5000)  # so that there are many chunks
     reports = [
         build(world, tmp_path / f"{n}", world / "all.tsv", workers=n, format=format) for n in (1, 2)
     ]
@@ -79,7 +79,7 @@ def test_the_number_of_workers_changes_no_byte(world, tmp_path, monkeypatch, for
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_shards_hold_the_rows_of_one_table(world, tmp_path):
+def test_shards_have_the_rows_of_one_table(world, tmp_path):
     whole = build(world, tmp_path / "whole.parquet", world / "all.tsv")
     report = build(world, tmp_path / "table", workers=2)
     assert rows(tmp_path / "table") == rows(tmp_path / "whole.parquet")
@@ -96,7 +96,7 @@ def stamps(folder):
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
 
 
-def test_a_later_run_makes_only_what_is_missing(world, tmp_path):
+def test_a_later_run_writes_only_missing_shards(world, tmp_path):
     files = sorted((world / "corpus").iterdir())
     build(world, tmp_path / "table", files[:3])
     before = stamps(tmp_path / "table")
@@ -105,7 +105,7 @@ def test_a_later_run_makes_only_what_is_missing(world, tmp_path):
     assert len(after) == 5
     assert before.items() <= after.items()
     assert "2 of 5 shards were missing" in str(report)
-    with pytest.raises(ArtefactError, match=r"part-3\.parquet, made of a file that is not in"):
+    with pytest.raises(ArtefactError, match=r"part-3\.parquet, whose file is not in"):
         build(world, tmp_path / "table", files[:3])
     with pytest.raises(ArtefactError, match="min_length was 2, now 3"):
         build(world, tmp_path / "table", config=corpus_config(min_length=3))
@@ -117,7 +117,7 @@ def corpus_config(**settings):
     return LatticeConfig(**settings)
 
 
-def test_a_corpus_file_that_changed_is_refused_and_made_again_when_told(world, tmp_path):
+def test_a_changed_corpus_file_is_refused_and_rewritten_with_overwrite(world, tmp_path):
     files = [tmp_path / "a.tsv", tmp_path / "b.tsv"]
     for file in files:
         file.write_text("1\t北京\n", encoding="utf-8")
@@ -125,7 +125,7 @@ def test_a_corpus_file_that_changed_is_refused_and_made_again_when_told(world, t
     os.utime(files[0], (1, 1))  # the same content
     assert build(world, tmp_path / "table", files).unchanged
     files[1].write_text("1\t故宫\n2\t北京\n", encoding="utf-8")
-    with pytest.raises(ArtefactError, match=r"b\.tsv has changed since b\.parquet was made"):
+    with pytest.raises(ArtefactError, match=r"b\.tsv has changed since b\.parquet was written"):
         build(world, tmp_path / "table", files)
     build(world, tmp_path / "table", files, overwrite=True)
     assert [row["text"] for row in rows(tmp_path / "table")] == ["北京", "故宫", "北京"]
@@ -146,8 +146,8 @@ def test_a_file_without_a_usable_row_is_an_empty_shard(world, tmp_path):
         build(world, tmp_path / "none", [tmp_path / "c.tsv", tmp_path / "b.tsv"])
 
 
-def test_useless_corpora_are_one_clear_error(world, tmp_path):
-    with pytest.raises(InputError, match="fits no file"):
+def test_unusable_corpora_are_one_clear_error(world, tmp_path):
+    with pytest.raises(InputError, match="matches no file"):
         build(world, tmp_path / "table", tmp_path / "*.tsv")
     (tmp_path / "a.tsv").write_text("1\t北京\n", encoding="utf-8")
     (tmp_path / "a.txt").write_text("1\t北京\n", encoding="utf-8")
@@ -161,49 +161,49 @@ def test_useless_corpora_are_one_clear_error(world, tmp_path):
 
 
 class Deadly(ChunkTask):
-    """Kills the worker at its first try, or at every one."""
+    """Kills the worker at the first attempt, or at every attempt."""
 
-    def run(self, maker):
+    def run(self, processor):
         mark = self.spilled.with_suffix(".tried")
         if self.chunk.line == 3 and (not mark.exists() or mark.read_text() == "always"):
             if not mark.exists():
                 mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().run(maker)
+        return super().run(processor)
 
 
 @pytest.fixture
-def recipe(world, tmp_path, characters):
+def spec(world, tmp_path, characters):
     from lattice.matching.lexicon import make_lexicon
 
     config = corpus_config()
     Vocabulary.from_lexicon(make_lexicon(NAMES, characters, config)).save(tmp_path)
-    return Recipe(characters, tmp_path, config, 2, "full", False, {})
+    return ProcessorSpec(characters, tmp_path, config, 2, "full", False, {})
 
 
-def texts(parts):
+def texts(results):
     found = []
-    for part in parts:
-        part.load()
-        found += [text for batch in part.rows for text in batch.column("text").to_pylist()]
+    for result in results:
+        result.load()
+        found += [text for batch in result.rows for text in batch.column("text").to_pylist()]
     return found
 
 
-def test_the_work_of_a_killed_worker_is_done_again_once(recipe, tmp_path):
+def test_the_task_of_a_killed_worker_is_repeated_once(spec, tmp_path):
     captions = [f"{n}号手机" for n in range(1, 9)]
     tasks = [
         Deadly(Chunk(n, f"{n}\t{text}\n".encode()), tmp_path / f"{n}.arrow")
         for n, text in enumerate(captions, 1)
     ]
-    assert texts(run_tasks(recipe, tasks, 2)) == captions
+    assert texts(run_tasks(spec, tasks, 2)) == captions
     assert (tmp_path / "3.tried").exists()
 
 
-def test_a_task_that_kills_every_worker_is_one_clear_error(recipe, tmp_path):
+def test_a_task_that_kills_every_worker_is_one_clear_error(spec, tmp_path):
     (tmp_path / "3.tried").write_text("always")
     tasks = [Deadly(Chunk(n, b"1\ta\n"), tmp_path / f"{n}.arrow") for n in range(1, 6)]
     with pytest.raises(ToolkitError, match=r"from line 3 on: .* ended 3 times .*, killed"):
-        list(run_tasks(recipe, tasks, 2))
+        list(run_tasks(spec, tasks, 2))
 
 
 class Unreadable(ChunkTask):
@@ -213,13 +213,13 @@ class Unreadable(ChunkTask):
         return int, ("no number",)
 
 
-def test_a_task_that_a_worker_cannot_read_is_an_error_and_no_standstill(recipe, tmp_path):
+def test_a_task_that_cannot_be_unpickled_is_an_error_and_no_deadlock(spec, tmp_path):
     task = Unreadable(Chunk(1, b"1\ta\n"), tmp_path / "1.arrow")
     with pytest.raises(ValueError, match="no number"):
-        list(run_tasks(recipe, [task], 1))
+        list(run_tasks(spec, [task], 1))
 
 
-def test_a_workers_complaint_is_the_commands(world, tmp_path):
+def test_an_error_in_a_worker_is_raised(world, tmp_path):
     whole = (world / "corpus" / "part-0.tsv.gz").read_bytes()
     (tmp_path / "a.tsv.gz").write_bytes(whole)
     (tmp_path / "b.tsv.gz").write_bytes(whole[:-2000])
@@ -238,7 +238,7 @@ def children(pid):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_is_stopped_anywhere_goes_on(world, tmp_path, how):
+def test_an_interrupted_run_resumes(world, tmp_path, how):
     command = [sys.executable, "cli.py", "lattice", "build", f"{world}/corpus/*.tsv.gz"]
     command += ["--entities", f"{world}/entity2id.txt", "--out", f"{tmp_path}/table"]
     run = subprocess.Popen([*command, "--workers", "2"], cwd=ROOT, stderr=subprocess.PIPE)
@@ -260,7 +260,7 @@ def test_a_run_that_is_stopped_anywhere_goes_on(world, tmp_path, how):
     report = build(world, tmp_path / "table")
     assert len(rows(tmp_path / "table")) == report.num_rows == 5 * 1999
     kept = {name for name, stamp in stamps(tmp_path / "table").items() if done.get(name) == stamp}
-    assert kept, "what was finished is not made again"
+    assert kept, "finished shards are kept"
     assert not list(tmp_path.glob("*.partial"))
     assert not list((tmp_path / "table").glob("*.partial"))
     for path in (tmp_path / "table").glob("*.parquet"):
@@ -268,14 +268,14 @@ def test_a_run_that_is_stopped_anywhere_goes_on(world, tmp_path, how):
 
 
 class DeadlyShard(ShardTask):
-    """Kills its worker half-way at the first try."""
+    """Kills its worker half-way at the first attempt."""
 
-    def run(self, maker):
+    def run(self, processor):
         mark = self.folder / f"{self.stem}.tried"
         if self.stem == "part-2" and not mark.exists():
             mark.touch()
-            maker = Killer(maker.columns, maker.tsv, maker.schema)
-        return super().run(maker)
+            processor = Killer(processor.columns, processor.tsv, processor.schema)
+        return super().run(processor)
 
 
 @dataclass
@@ -288,7 +288,9 @@ class Killer:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_cluster_loses_and_doubles_nothing_when_a_worker_is_killed(world, tmp_path, monkeypatch):
+def test_a_cluster_loses_and_duplicates_no_row_when_a_worker_is_killed(
+    world, tmp_path, monkeypatch
+):
     distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
     monkeypatch.setattr("lattice.building.runner.shard_tasks", deadly_tasks)
     build(world, tmp_path / "whole.parquet", world / "all.tsv")
@@ -310,7 +312,7 @@ def deadly_tasks(files, folder):
 
 def test_a_cluster_that_does_not_answer_is_one_clear_error(world, tmp_path):
     pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
-    with pytest.raises(ConfigError, match="a cluster makes shards"):
+    with pytest.raises(ConfigError, match="a cluster writes shards"):
         build(world, tmp_path / "table", world / "all.tsv", cluster="tcp://127.0.0.1:9")
     with pytest.raises(ConfigError, match="no Dask scheduler answers at nonsense"):
         build(world, tmp_path / "table", cluster="nonsense://x")

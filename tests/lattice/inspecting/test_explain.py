@@ -1,4 +1,4 @@
-"""What `lattice show` says of a text agrees with the table, and names the reason of every loss."""
+"""`lattice show` agrees with the table and gives a reason for every dropped match."""
 
 import pytest
 from hypothesis import given, settings
@@ -31,15 +31,15 @@ def explain(tmp_path, characters):
     return run
 
 
-def said(found) -> dict[str, str]:
+def reasons(found) -> dict[str, str]:
     return {m.surface: m.reason for m in found.matches}
 
 
-def test_every_loss_has_its_reason(explain):
+def test_every_dropped_match_has_its_reason(explain):
     names = ["研究", "研究生", "生命", "命", "研究生命的起源", "起源", "ip", "phone"]
     text = "研究生命的起源iphone"
     options = {"segment": "jieba", "max_entities": 3, "policy": "longest"}
-    assert said(explain(names, text, **options)) == {
+    assert reasons(explain(names, text, **options)) == {
         "研究生命的起源": "",
         "研究": "",
         "生命": "",
@@ -54,35 +54,35 @@ def test_every_loss_has_its_reason(explain):
 def test_a_match_may_end_inside_a_token(tmp_path, pieces):
     write_names(tmp_path / "entity2id.txt", ["ipho", "iphone"])
     found = explain_text("看iphone", names=tmp_path, tokenizer=pieces)
-    assert said(found) == {"ipho": "ends inside a token", "iphone": ""}
+    assert reasons(found) == {"ipho": "ends inside a token", "iphone": ""}
     assert found.surfaces == ("看", "iphone")
 
 
-def test_who_has_a_surface_and_who_lost_it(explain):
+def test_claims_to_a_surface(explain):
     names = ["t恤", "T恤", "t恤", "北京", "T 恤"]
     found = explain(names, "T恤")
     assert found.claims["t恤"] == (
         Claim(2, "t恤", "as written"),
-        Claim(0, "t恤", "as written", "a later line says the same"),
-        Claim(4, "T 恤", "folded", "t恤 is written so"),
-        Claim(1, "T恤", "folded", "t恤 is written so"),
+        Claim(0, "t恤", "as written", "a later line has the same name"),
+        Claim(4, "T 恤", "folded", "t恤 equals it"),
+        Claim(1, "T恤", "folded", "t恤 equals it"),
     )
     assert "北京" not in found.claims
 
 
-def test_brackets_and_mentions_are_told(explain):
+def test_claims_by_brackets_and_mentions(explain):
     names = ["李娜（歌手）", "李娜（网球）", "刘德华（演员）", "刘德华", "华仔"]
     found = explain(names, "李娜和刘德华，华仔", mentions=[("华仔", "刘德华"), ("李", "华仔")])
     assert found.claims["李娜"] == (
         Claim(0, "李娜（歌手）", "without its bracket"),
         Claim(1, "李娜（网球）", "without its bracket"),
     )
-    assert found.claims["刘德华"][1].lost == "a name or mention is written so"
+    assert found.claims["刘德华"][1].lost == "a name or mention equals it"
     assert found.claims["华仔"] == (Claim(4, "华仔", "as written"), Claim(3, "刘德华", "mention"))
-    assert said(found)["李"] == "shorter than --min-length 2"
+    assert reasons(found)["李"] == "shorter than --min-length 2"
 
 
-def test_senses_over_the_limit_are_told(explain):
+def test_claims_over_the_limit_of_senses(explain):
     found = explain([f"张伟（{n}）" for n in range(4)], "张伟", max_senses=2)
     assert [claim.lost for claim in found.claims["张伟"]] == ["", ""] + [
         "only 2 entities may share a surface"
@@ -110,7 +110,9 @@ words = st.text(LETTERS, max_size=4)
         }
     ),
 )
-def test_it_shows_what_the_table_holds(names, text, mentions, options, pieces, tmp_path_factory):
+def test_explanations_agree_with_the_table(
+    names, text, mentions, options, pieces, tmp_path_factory
+):
     folder = tmp_path_factory.mktemp("explain")
     write_names(folder / "entity2id.txt", [*names, "占位"])
     file = folder / "m2e.tsv"
@@ -137,6 +139,6 @@ def test_it_shows_what_the_table_holds(names, text, mentions, options, pieces, t
             assert holding == lexicon.ids(surface)
 
 
-def test_a_text_that_is_no_sentence_is_refused(explain):
+def test_a_text_that_is_too_long_is_refused(explain):
     with pytest.raises(InputError, match="at most 1000 can be shown"):
         explain(["北京"], "北" * (LONGEST + 1))

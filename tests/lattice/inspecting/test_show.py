@@ -1,4 +1,4 @@
-"""The lattice of one sentence as it is drawn: in the terminal and as SVG."""
+"""The lattice of one sentence, rendered in the terminal and as SVG."""
 
 import xml.etree.ElementTree as ET
 
@@ -6,7 +6,7 @@ import pytest
 
 from data.kg_folder import write_names
 from lattice.inspecting.explain import explain_text
-from lattice.inspecting.show import columns, draw, lanes_of
+from lattice.inspecting.show import columns, lanes_of, render
 from lattice.inspecting.svg import lattice_svg
 from lattice.matching.kernel import LatticeConfig
 
@@ -29,13 +29,13 @@ def explain(names, characters):
     return run
 
 
-def test_the_command_draws_what_counts_and_what_does_not(command, names):
+def test_the_command_renders_kept_and_dropped_matches(command, names):
     options = ["--segment", "jieba", "--max-entities", "3"]
-    code, said, _ = command(
+    code, stdout, _ = command(
         "lattice", "show", "北 京故宫的iPhone研究生命，狗", "--entities", names, *options
     )
     assert code == 0
-    assert said.splitlines() == [
+    assert stdout.splitlines() == [
         "北 京 故 宫 的 i·p·h·o·n·e 研 究 生 命 ， 狗",
         "╰───╯                                         北京 0",
         "╰─────────╯                                   北京故宫 2",
@@ -47,16 +47,16 @@ def test_the_command_draws_what_counts_and_what_does_not(command, names):
     ]
 
 
-def test_the_notes_say_who_has_a_surface_and_who_lost_it(explain):
-    drawing = draw(explain("李娜的T恤"))
-    assert drawing.endswith(
+def test_the_notes_list_the_claims_to_a_surface(explain):
+    rendering = render(explain("李娜的T恤"))
+    assert rendering.endswith(
         "\n\n李娜 = 李娜（歌手） 8 (without its bracket)\n"
-        "t恤 = t恤 6 (as written); not T恤 5 (folded: t恤 is written so)"
+        "t恤 = t恤 6 (as written); not T恤 5 (folded: t恤 equals it)"
     )
 
 
-def test_a_long_text_is_broken_between_tokens_and_bars_stay_open(explain):
-    lines = draw(explain("看北京故宫"), width=9).splitlines()
+def test_a_long_text_is_broken_between_tokens_with_open_bars(explain):
+    lines = render(explain("看北京故宫"), width=9).splitlines()
     assert lines[0] == "看 北 京"
     assert lines[1] == "   ╰───╯ 北京 0"
     assert lines[2] == "   ╰──── 北京故宫 2"
@@ -64,18 +64,18 @@ def test_a_long_text_is_broken_between_tokens_and_bars_stay_open(explain):
     assert "────╯ 北京故宫 2" in lines
 
 
-def test_colour_adds_paint_and_nothing_else(explain):
+def test_colour_adds_only_escape_codes(explain):
     found = explain("北京故宫的iPhone和T恤，狗")
-    painted = draw(found, colour=True)
-    assert painted.count("\x1b[0m") > 5
+    coloured = render(found, colour=True)
+    assert coloured.count("\x1b[0m") > 5
     for code in ("\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[36m"):
-        painted = painted.replace(code, "")
-    assert painted == draw(found)
+        coloured = coloured.replace(code, "")
+    assert coloured == render(found)
 
 
-def test_no_token_has_no_drawing_and_no_name_draws_tokens(explain):
-    assert draw(explain(" ")) == "(no tokens)"
-    assert draw(explain("一只猫")) == "一 只 猫"
+def test_a_text_without_tokens_or_without_names(explain):
+    assert render(explain(" ")) == "(no tokens)"
+    assert render(explain("一只猫")) == "一 只 猫"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_east_asian_widths(text, width):
     assert columns(text) == width
 
 
-def test_lanes_hold_spans_that_do_not_touch():
+def test_spans_of_a_lane_do_not_touch():
     assert lanes_of([(0, 5), (3, 6), (6, 9), (5, 8), (20, 21)], gap=1) == [0, 1, 0, 2, 0]
 
 
@@ -103,7 +103,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def boxes(svg: str) -> list[tuple[str, float, float, float]]:
-    """What is in each bar: its title, left, right and top."""
+    """Return title, left, right and top of each bar."""
     found = []
     for rect in ET.fromstring(svg).iter(f"{SVG}rect"):
         title = rect.find(f"{SVG}title")
@@ -113,7 +113,7 @@ def boxes(svg: str) -> list[tuple[str, float, float, float]]:
     return found
 
 
-def test_the_svg_holds_tokens_bars_and_reasons(explain):
+def test_the_svg_has_tokens_bars_and_reasons(explain):
     svg = lattice_svg(explain("北京故宫的iPhone和T恤，研究生命", segment="jieba"))
     texts = [text.text for text in ET.fromstring(svg).iter(f"{SVG}text")]
     assert [t for t in texts if len(t) == 1][:5] == list("北京故宫的")
@@ -122,30 +122,30 @@ def test_the_svg_holds_tokens_bars_and_reasons(explain):
     assert bars.keys() == {"北京 0", "故宫 1", "北京故宫 2", "iPhone 3", "t恤 6", "生命 10"}
     small, large = bars["北京 0"], bars["北京故宫 2"]
     assert large[0] == small[0] < small[1] < large[1] == bars["故宫 1"][1]
-    assert large[2] < small[2], "the longer bar lies above what it covers"
+    assert large[2] < small[2], "the longer bar is above the bars it covers"
 
 
-def test_no_bar_lies_over_another(explain):
+def test_bars_do_not_overlap(explain):
     found = boxes(lattice_svg(explain("北京故宫北京T恤")))
     for n, (_, left, right, top) in enumerate(found):
         for _, other_left, other_right, other_top in found[:n]:
             assert top != other_top or left >= other_right or other_left >= right
 
 
-def test_the_svg_escapes_what_comes_from_outside(explain, names):
+def test_the_svg_escapes_names_and_text(explain, names):
     write_names(names, ['<b>&"', "北京"])
     svg = lattice_svg(explain('看<b>&"和北京</svg>'))
     assert '<b>&" 0' in {title for title, *_ in boxes(svg)}
     assert ET.fromstring(svg).find(f"{SVG}title").text == '看<b>&"和北京</svg>'
 
 
-def test_the_command_writes_the_svg_whole(command, names, tmp_path):
-    file = tmp_path / "lattice.inspecting.svg"
-    code, said, _ = command("lattice", "show", "北京", "--entities", names, "--svg", file)
-    assert (code, said.splitlines()[0]) == (0, "北 京")
+def test_the_command_writes_the_complete_svg(command, names, tmp_path):
+    file = tmp_path / "lattice.svg"
+    code, stdout, _ = command("lattice", "show", "北京", "--entities", names, "--svg", file)
+    assert (code, stdout.splitlines()[0]) == (0, "北 京")
     assert ET.parse(file).getroot().tag == f"{SVG}svg"
     assert not list(tmp_path.glob("*.partial"))
-    impossible = names / "lattice.inspecting.svg"
+    impossible = names / "lattice.svg"
     code, _, err = command("lattice", "show", "北京", "--entities", names, "--svg", impossible)
     assert (code, err.count("\n")) == (2, 1)
     assert "cannot be written" in err

@@ -1,4 +1,4 @@
-"""The figures of a table are those that counting row by row gives."""
+"""The statistics of a table equal counting row by row."""
 
 import json
 
@@ -16,7 +16,7 @@ NAMES = ["北京", "故宫", "北京故宫", "手机", "手机壳"]
 
 
 def row(length: int, entities: list[tuple[int, int, int]]) -> dict:
-    """A table row; entities are (id, first token, last token)."""
+    """Return a table row; entities are (id, first token, last token)."""
     tokens = list(range(length))
     return {
         "idx": "1",
@@ -48,33 +48,33 @@ def any_row(draw):
     cut=st.integers(1, 9),
     text_len=st.integers(1, 50),
 )
-def test_figures_are_those_of_counting_row_by_row(rows, cut, text_len, tmp_path_factory):
+def test_statistics_equal_counting_row_by_row(rows, cut, text_len, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     save(rows[:cut], folder / "a.parquet")
     if rows[cut:]:
         save(rows[cut:], folder / "b.parquet")
-    said = lattice_stats(folder, top=5, text_len=text_len)
+    stats = lattice_stats(folder, top=5, text_len=text_len)
     save(rows, tmp_path_factory.mktemp("whole") / "table.parquet")
-    assert said.num_captions == len(rows)
-    assert said.num_tokens == sum(r["seq_len"] for r in rows)
+    assert stats.num_captions == len(rows)
+    assert stats.num_tokens == sum(r["seq_len"] for r in rows)
     spans = [
         list(zip(r["lex_ids"], r["pos_s"][r["seq_len"] :], r["pos_e"][r["seq_len"] :], strict=True))
         for r in rows
     ]
     covered = [{t for _, a, b in row for t in range(a, b + 1)} for row in spans]
-    assert said.num_covered_tokens == sum(map(len, covered))
+    assert stats.num_covered_tokens == sum(map(len, covered))
     flat = [i for row in spans for i, _, _ in row]
-    assert (said.num_entities, said.num_different) == (len(flat), len(set(flat)))
-    assert said.num_with_entity == sum(bool(row) for row in spans)
-    assert said.entities_per_caption == [
+    assert (stats.num_entities, stats.num_different) == (len(flat), len(set(flat)))
+    assert stats.num_with_entity == sum(bool(row) for row in spans)
+    assert stats.entities_per_caption == [
         sum(len(row) == n or (n == 20 and len(row) > 20) for row in spans) for n in range(21)
     ]
-    assert sum(said.tokens_per_caption) == len(rows)
-    assert said.tokens_per_caption[96] == sum(r["seq_len"] >= 96 for r in rows)
-    assert said.num_cut == sum(r["seq_len"] > text_len for r in rows)
-    assert said.num_entities_cut == sum(a >= text_len for row in spans for _, a, _ in row)
+    assert sum(stats.tokens_per_caption) == len(rows)
+    assert stats.tokens_per_caption[96] == sum(r["seq_len"] >= 96 for r in rows)
+    assert stats.num_cut == sum(r["seq_len"] > text_len for r in rows)
+    assert stats.num_entities_cut == sum(a >= text_len for row in spans for _, a, _ in row)
     often = sorted(set(flat), key=lambda i: (-flat.count(i), i))
-    assert said.most_frequent == [(str(i), flat.count(i)) for i in often]
+    assert stats.most_frequent == [(str(i), flat.count(i)) for i in often]
 
 
 @pytest.fixture
@@ -85,22 +85,22 @@ def table(tmp_path):
     return tmp_path / "table.parquet"
 
 
-def test_the_command_says_it_in_words(command, table):
+def test_the_command_prints_text(command, table):
     stats = ["lattice", "stats", table, "--entities", table.with_name("entity2id.txt")]
-    code, said, _ = command(*stats)
+    code, stdout, _ = command(*stats)
     assert code == 0
-    lines = said.splitlines()
+    lines = stdout.splitlines()
     assert lines[:3] == [
         "3 captions, 15.7 tokens each",
-        "66.7 % have an entity; 1.33 entities a caption, 4 different; 12.8 % of tokens covered",
-        "33.3 % are longer than 32 tokens; 25.0 % of entities begin behind them",
+        "66.7 % have an entity; 1.33 entities per caption, 4 distinct; 12.8 % of tokens covered",
+        "33.3 % are longer than 32 tokens; 25.0 % of entities begin after that",
     ]
     assert lines[-1] == "most frequent: 北京 1, 故宫 1, 北京故宫 1, 手机 1"
 
 
-def test_the_command_says_it_in_json(command, table):
-    code, said, _ = command("lattice", "stats", table, "--json", "--top", "1", "--text-len", "50")
-    figures = json.loads(said)
+def test_the_command_prints_json(command, table):
+    code, stdout, _ = command("lattice", "stats", table, "--json", "--top", "1", "--text-len", "50")
+    figures = json.loads(stdout)
     assert code == 0
     assert figures["num_captions"] == 3
     assert figures["num_cut"] == 0
@@ -108,7 +108,7 @@ def test_the_command_says_it_in_json(command, table):
     assert figures["most_frequent"] == [{"entity": "0", "count": 1}]
 
 
-def test_the_command_draws_it(command, table, tmp_path):
+def test_the_command_writes_a_plot(command, table, tmp_path):
     plot = tmp_path / "plots" / "stats.svg"
     stats = ["lattice", "stats", table, "--entities", table.with_name("entity2id.txt")]
     assert command(*stats, "--plot", plot)[0] == 0
@@ -117,16 +117,16 @@ def test_the_command_draws_it(command, table, tmp_path):
     assert "66.7 % have one" in written
 
 
-def test_a_table_without_entities_or_rows_has_figures_too(command, tmp_path):
+def test_a_table_without_entities_or_rows_has_statistics(command, tmp_path):
     save([row(3, [])], tmp_path / "none.parquet")
     save([], tmp_path / "empty.parquet")
     for name in ("none", "empty"):
         plot = tmp_path / f"{name}.svg"
-        code, said, _ = command("lattice", "stats", tmp_path / f"{name}.parquet", "--plot", plot)
-        assert (code, "most frequent: none" in said, plot.exists()) == (0, True, True)
+        code, stdout, _ = command("lattice", "stats", tmp_path / f"{name}.parquet", "--plot", plot)
+        assert (code, "most frequent: none" in stdout, plot.exists()) == (0, True, True)
 
 
-def test_what_is_no_table_is_one_clear_error(command, table, tmp_path):
+def test_other_files_are_one_clear_error(command, table, tmp_path):
     for path, wrong in [
         (table.with_name("entity2id.txt"), "not a readable Parquet file"),
         (tmp_path / "missing", "does not exist"),

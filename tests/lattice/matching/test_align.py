@@ -1,4 +1,4 @@
-"""Which matches survive alignment to tokens."""
+"""Alignment of matches to tokens."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from lattice.matching.tokens import BatchTokenizer
 
 
 def aligned(tokenizer, names, texts):
-    """For each text the `(name, first token, end token)` of its matches."""
+    """Return `(name, first token, end token)` of the matches of each text."""
     surfaces = [tokenizer.normalise(name) for name in names]
     tokenise = BatchTokenizer(tokenizer)
     tokens = tokenise(texts)
@@ -33,20 +33,20 @@ def test_a_match_never_cuts_a_word(which, request):
     assert [name for name, *_ in cats] == ["cat"]
 
 
-def test_white_space_in_a_caption_is_nothing(characters):
+def test_white_space_in_a_caption_is_ignored(characters):
     assert aligned(characters, ["北京故宫"], ["看北 京　故宫"]) == [[("北京故宫", 1, 5)]]
 
 
-def test_case_and_accents_fold_and_width_does_not_as_in_the_tokenizer(characters):
+def test_case_and_accents_fold_but_width_does_not(characters):
     rows = aligned(characters, ["T恤", "Ｔ恤", "café"], ["t恤", "ｔ恤", "CAFE", "cafe\u0301"])
     assert [[name for name, *_ in row] for row in rows] == [["T恤"], ["Ｔ恤"], ["café"], ["café"]]
 
 
-def test_unknown_characters_match_by_their_source(pieces):
+def test_unknown_characters_match_by_their_text(pieces):
     assert aligned(pieces, ["龘鱻", "龘"], ["看龘鱻"]) == [[("龘", 1, 2), ("龘鱻", 1, 3)]]
 
 
-def test_matches_do_not_reach_into_the_next_caption(characters):
+def test_matches_do_not_cross_captions(characters):
     assert aligned(characters, ["北京"], ["北", "京", "", "北京"]) == [[], [], [], [("北京", 0, 2)]]
 
 

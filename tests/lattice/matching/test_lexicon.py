@@ -1,4 +1,4 @@
-"""Which names become surfaces, and which entity each names."""
+"""Surfaces of names, and their entities."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def make(tokenizer, names, mentions=(), **options) -> Lexicon:
     return make_lexicon(names, tokenizer, LexiconConfig(**options), mentions)
 
 
-def test_short_long_and_empty_names_are_left_out_and_counted(characters):
+def test_short_long_and_empty_names_are_excluded_and_counted(characters):
     lexicon = make(characters, ["狗", "", " ", "北京", "长" * 64_000])
     assert meanings(lexicon) == {"北京": [3]}
     assert lexicon.counts["too_short"] == 3
@@ -26,13 +26,13 @@ def test_single_characters_match_on_request(characters):
     assert meanings(make(characters, ["狗"], min_length=1)) == {"狗": [0]}
 
 
-def test_of_equal_names_the_last_wins(characters):
+def test_the_last_of_equal_names_wins(characters):
     lexicon = make(characters, ["北京", "上海", "北京"])
     assert meanings(lexicon) == {"北京": [2], "上海": [1]}
     assert lexicon.counts["duplicate_names"] == 1
 
 
-def test_a_name_equal_to_its_normal_form_beats_one_that_becomes_equal(characters):
+def test_a_name_equal_to_its_normal_form_has_precedence(characters):
     lexicon = make(characters, ["t恤", "T恤", "故宫 博物院"])
     assert meanings(lexicon) == {"t恤": [0], "故宫博物院": [2]}
     assert lexicon.counts["folded_names"] == 2
@@ -40,19 +40,19 @@ def test_a_name_equal_to_its_normal_form_beats_one_that_becomes_equal(characters
 
 
 @pytest.mark.parametrize("name", ["刘德华（演员）", "刘德华(演员)", "刘德华 （演员）"])
-def test_a_bracket_may_be_left_out(characters, name):
+def test_a_bracket_may_be_omitted(characters, name):
     assert meanings(make(characters, [name]))["刘德华"] == [0]
     assert "刘德华" not in meanings(make(characters, [name], bracket_aliases=False))
 
 
-def test_an_alias_names_every_entity_and_yields_to_a_name(characters):
+def test_an_alias_names_every_entity_unless_a_name_equals_it(characters):
     names = ["李娜（歌手）", "李娜（网球）", "刘德华（演员）", "刘德华"]
     found = meanings(make(characters, names))
     assert found["李娜"] == [0, 1]
     assert found["刘德华"] == [3]
 
 
-def test_senses_are_capped_by_lowest_ids(characters):
+def test_capped_senses_are_the_lowest_ids(characters):
     lexicon = make(characters, [f"张伟（{n}）" for n in range(10)], max_senses=3)
     assert lexicon.ids("张伟") == [0, 1, 2]
     assert lexicon.counts["senses_cut"] == 7
@@ -75,11 +75,11 @@ def test_a_file_without_usable_names_is_an_error(characters, tmp_path):
 @pytest.mark.parametrize(
     "options", [{"min_length": 0}, {"min_length": 9, "max_length": 3}, {"max_length": 10**6}]
 )
-def test_senseless_lengths_are_refused(options):
+def test_invalid_lengths_are_refused(options):
     with pytest.raises(ConfigError):
         LexiconConfig(**options)
 
 
-def test_an_alias_yields_to_a_mention(characters):
+def test_a_mention_has_precedence_over_an_alias(characters):
     lexicon = make(characters, ["李娜（歌手）", "李娜（网球）"], [["李娜", "李娜（网球）"]])
     assert lexicon.ids("李娜") == [1]

@@ -1,4 +1,4 @@
-"""Every backend finds exactly what a slow scan finds."""
+"""Every backend equals a slow scan."""
 
 import numpy as np
 import pytest
@@ -33,13 +33,13 @@ def scanned(surfaces, text):
     surfaces=st.lists(st.text("甲乙丙ab1😀", min_size=1, max_size=5), unique=True, max_size=30),
     text=st.text("甲乙丙丁ab1😀\n", max_size=40),
 )
-def test_finds_exactly_what_a_slow_scan_finds(backend, surfaces, text):
+def test_matches_equal_a_slow_scan(backend, surfaces, text):
     assert found(backend(surfaces), text) == scanned(surfaces, text)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_finds_the_same_where_letters_are_many(backend):
-    # More letters than get a symbol of their own, so that most are written as two.
+def test_matches_equal_a_slow_scan_with_many_letters(backend):
+    # More letters than single symbols, so that most are encoded as two.
     letters = [chr(0x4E00 + n) for n in range(3000)]
     rng = np.random.default_rng(0)
     surfaces = sorted({"".join(rng.choice(letters[::3], 2)) for _ in range(1000)} | set(letters))

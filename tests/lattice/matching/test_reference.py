@@ -1,4 +1,4 @@
-"""What the reference finds, we find; on pure Chinese text the rows are identical."""
+"""No match of the reference is lost; on pure Chinese text the rows are identical."""
 
 import importlib.util
 from pathlib import Path
@@ -29,19 +29,19 @@ def test_rows_equal_the_reference_on_random_chinese(backend, names, texts, piece
     names=st.lists(st.text("北京aAbB1２é\u0301😀龘 ", max_size=4), max_size=20),
     texts=st.lists(st.text("北京aAbB12２é\u0301😀龘 ", max_size=20), min_size=1, max_size=5),
 )
-def test_nothing_that_the_reference_finds_is_lost_whatever_the_letters(names, texts, pieces):
+def test_no_match_of_the_reference_is_lost_for_any_letters(names, texts, pieces):
     found = compare(names, texts, pieces)
     assert found.lost == found.lost_in_a_run, found.example
     assert found.other_tokens == 0
 
 
-def test_the_one_thing_left_out_is_a_match_inside_a_word(characters):
+def test_the_only_excluded_matches_are_inside_words(characters):
     found = compare(["大a", "大ab"], ["大ab", "大a"], characters)
     assert (found.matches, found.lost, found.lost_in_a_run, found.more) == (2, 1, 1, 1)
 
 
 def captions(real_data: Path) -> list[str]:
-    """All captions of Flickr8k-CN: of its training and its validation photographs."""
+    """Return all captions of Flickr8k-CN, training and validation."""
     folder = real_data / "flickr8k-cn"
     files = [folder / "train.captions.tsv", folder / "val.captions.tsv"]
     return [row.fields[1] for file in files for row in read_rows(file, (2,), Rejects())]
@@ -58,7 +58,7 @@ def jieba_words() -> list[str]:
     return [line.split(" ")[0] for line in dictionary.read_text(encoding="utf-8").splitlines()]
 
 
-def assert_nothing_is_lost(found) -> None:
+def assert_no_match_is_lost(found) -> None:
     assert found.matches > 0
     assert found.lost == found.lost_in_a_run, found.example
     assert found.pure_identical == found.pure > 0
@@ -66,24 +66,24 @@ def assert_nothing_is_lost(found) -> None:
 
 
 @pytest.mark.parametrize("graph", ["hownet", "medical"])
-def test_nothing_is_lost_on_real_captions_and_names(graph, real_data, pieces):
+def test_no_match_is_lost_on_real_captions_and_names(graph, real_data, pieces):
     names = heads_and_tails(real_data, graph)
-    assert_nothing_is_lost(compare(names, captions(real_data)[::7] + names[::7], pieces))
+    assert_no_match_is_lost(compare(names, captions(real_data)[::7] + names[::7], pieces))
 
 
-def test_nothing_is_lost_with_the_words_of_jieba_as_names_and_as_texts(characters):
+def test_no_match_is_lost_with_the_words_of_jieba_as_names_and_texts(characters):
     words = jieba_words()
-    assert_nothing_is_lost(compare(words[::5], words[::50], characters))
+    assert_no_match_is_lost(compare(words[::5], words[::50], characters))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", ["characters", "pieces"])
 @pytest.mark.parametrize("lexicon", ["hownet", "medical", "jieba"])
-def test_nothing_is_lost_on_all_texts_at_hand(lexicon, tokenizer, real_data, request):
+def test_no_match_is_lost_on_all_available_texts(lexicon, tokenizer, real_data, request):
     names = jieba_words() if lexicon == "jieba" else heads_and_tails(real_data, lexicon)
     texts = captions(real_data) + jieba_words()
     for graph in ("hownet", "medical"):
         texts += heads_and_tails(real_data, graph)
     found = compare(names, texts, request.getfixturevalue(tokenizer))
     print(f"\n{lexicon}, {tokenizer}: {found}")  # noqa: T201 (for `pytest -s -m slow`)
-    assert_nothing_is_lost(found)
+    assert_no_match_is_lost(found)

@@ -1,4 +1,4 @@
-"""The table holds exactly what the rule says, whatever names, captions and tokenizer are."""
+"""The table equals the rule for any names, captions and tokenizer."""
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ from tests.lattice.oracle import meanings, scan
 
 # Latin in both cases, digits, full-width forms, an accent and a combining one, a ligature, jamo,
 # emoji of one and of several code points, kana, white space of several kinds, a control character,
-# ideographs inside and outside the first plane, brackets, and what looks like a special token.
+# ideographs inside and outside the first plane, brackets, and characters of special tokens.
 LETTERS = (
     "北京故宫的手机aAbB1２ＴｔéÉe\u0301ﬁß한😀👩\u200d🚀ギカ\u3099 \u3000\u2028\u00ad龘𠀀（）()[]#"
 )
@@ -27,7 +27,7 @@ def words(letters):
 
 
 def all_names(letters):
-    """Plain and bracketed names of few letters, so that many are equal or become so."""
+    """Generate plain and bracketed names of few letters, so that many are equal or fold alike."""
     kinds = st.sampled_from(BRACKETS)
     bracketed = st.builds(
         lambda a, b, kind: a + kind.format(b), words(letters), words("北a"), kinds
@@ -37,7 +37,7 @@ def all_names(letters):
 
 @st.composite
 def tokenizers(draw, folder):
-    """A tokenizer of some of the letters and pieces; all others are [UNK]."""
+    """Generate a tokenizer of some of the letters and pieces; all others are [UNK]."""
     known = draw(st.lists(st.sampled_from(sorted(set(LETTERS.lower()))), unique=True, max_size=40))
     pieces = draw(st.lists(st.sampled_from(PIECES), unique=True))
     file = folder / "vocab.txt"
@@ -58,7 +58,7 @@ def entities(row: dict) -> list[tuple[int, int, int]]:
 
 
 def check(tokenizer, names, texts, mentions=(), **options) -> int:
-    """Compare both backends with the slow scan; how many entities there were."""
+    """Compare both backends with the slow scan; return the number of entities."""
     import pyarrow as pa
 
     config = LatticeConfig(**options)
@@ -86,9 +86,9 @@ def check(tokenizer, names, texts, mentions=(), **options) -> int:
 
 @settings(max_examples=150)
 @given(data=st.data())
-def test_the_table_holds_exactly_what_a_slow_scan_finds(data, folder):
+def test_the_table_equals_a_slow_scan(data, folder):
     tokenizer = data.draw(tokenizers(folder))
-    # Few letters, so that names meet; captions of names and of what lies between them.
+    # Few letters, so that names overlap; captions of names and other characters.
     letters = "".join(data.draw(st.lists(st.sampled_from(LETTERS), min_size=2, max_size=8)))
     names = data.draw(all_names(letters))
     bare = [name.strip().rstrip("）)").rpartition("（")[0] for name in names]
@@ -107,8 +107,8 @@ def test_the_table_holds_exactly_what_a_slow_scan_finds(data, folder):
     )
 
 
-def test_the_slow_scan_finds_something(characters):
-    """The oracle itself, on cases that can be read."""
+def test_the_slow_scan_on_readable_cases(characters):
+    """The oracle itself, on fixed cases."""
     names = [
         "北京",
         "T恤",

@@ -1,4 +1,4 @@
-"""The batch tokenizer says the same as the tokenizer, whatever the characters."""
+"""The batch tokenizer equals the tokenizer for all characters."""
 
 import pytest
 from hypothesis import given, settings
@@ -48,11 +48,11 @@ def test_edges(pieces, texts):
     assert_equal(pieces, texts)
 
 
-def test_only_odd_rows_are_left_to_the_tokenizer(pieces):
+def test_only_undecided_rows_go_to_the_tokenizer(pieces):
     texts = ["北京故宫，iPhone15。", "北京😀", "[x] 北", "北[MASK]", "e\u0301"]
     batch = assert_equal(pieces, texts)
     assert batch.num_undecided == 3
 
 
-def test_a_word_of_many_letters_is_unknown_as_in_bert(pieces):
+def test_a_long_word_is_unknown_as_in_bert(pieces):
     assert_equal(pieces, ["猫" + "a" * 101 + "狗", "a" * 5000])

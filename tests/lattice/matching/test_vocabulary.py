@@ -1,4 +1,4 @@
-"""A compiled vocabulary matches as the names it was made of, or says what is wrong with it."""
+"""A compiled vocabulary matches as its names, or raises a specific error."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_every_backend_gives_the_same_table(names, pieces, tmp_path):
         assert rows.to_pylist() == expected.to_pylist()
 
 
-def test_compiling_again_does_nothing(names, pieces, tmp_path):
+def test_compiling_again_is_a_no_op(names, pieces, tmp_path):
     first = compile_vocabulary(names, tmp_path / "compiled", tokenizer=pieces)
     before = (tmp_path / "compiled" / "slots.npy").stat().st_mtime_ns
     assert compile_vocabulary(names, tmp_path / "compiled", tokenizer=pieces) == first

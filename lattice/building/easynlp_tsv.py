@@ -1,14 +1,15 @@
-"""EasyNLP's preprocessed TSV: lattice tables into it and out of it, byte for byte.
+"""EasyNLP's preprocessed TSV: export and import of lattice tables, byte for byte.
 
-A row is `idx, text, lex_ids, pos_s, pos_e, seq_len`, perhaps followed by an image in base64. Lists
-are numbers joined by single blanks; the position lists hold the tokens 0..seq_len-1 and then, for
-each entity, its first and its last token. The columns mean what `data.schema.LATTICE` says.
+A row is `idx, text, lex_ids, pos_s, pos_e, seq_len`, optionally followed by an image in base64.
+Lists are numbers separated by single spaces; the position lists contain the tokens 0..seq_len-1,
+then the first (`pos_s`) and last (`pos_e`) token of each entity. The columns are defined in
+`data.schema.LATTICE`.
 """
 
 import base64
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,66 +33,49 @@ from data.schema import (
 from data.tokenizer import Tokenizer, tokenizer_folder
 from data.tsv import Rejects, Row, read_rows
 from lattice.building.caption_reader import IMAGE_CHECKS
+from lattice.building.reports import TableReport, table_fields
 from lattice.matching.kernel import LatticeConfig, one_of
 from lattice.matching.lexicon import names_file
-from lattice.matching.vocabulary import kg_of
+from lattice.matching.vocabulary import kg_fingerprint_of
 
-# How EasyNLP matches: no name without its bracket, no one-character names.
+# EasyNLP's rules: no bracket aliases, no one-character names.
 EASYNLP_CONFIG = LatticeConfig(bracket_aliases=False)
 _PLAIN, _WITH_IMAGE = 6, 7  # columns
-_LOOK_AHEAD = 100  # rows that decide whether the file has images
+_LOOK_AHEAD = 100  # rows that determine whether the file has images
 _ROW_GROUP = {_PLAIN: 65_536, _WITH_IMAGE: 500}
 _GROUP_BYTES = 64 << 20  # of images, in a row group
-_ALPHABETS = "image_base64"  # in a table's metadata: how its images were written
+_ALPHABETS = "image_base64"  # in a table's metadata: the base64 variant of its images
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExchangeReport:
-    """What was imported or exported.
+class ExchangeReport(TableReport):
+    """The result of an import or export.
 
     Attributes:
-        out: The file.
-        num_rows: Captions in it.
-        num_rejected: Rows left out.
-        rejected: How many for which reason.
-        first_reject: Line and reason of the first.
-        num_changed: Rows that an export would not give back byte for byte.
-        unchanged: Whether it was there already.
+        num_changed: Rows that an export does not reproduce byte for byte.
     """
 
-    out: Path
-    num_rows: int
-    num_rejected: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    first_reject: str = ""
     num_changed: int = 0
-    unchanged: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         if self.unchanged:
-            return f"{self.out} is finished and up to date: {self.num_rows:,} captions."
-        lines = [f"{self.out}: {self.num_rows:,} captions"]
-        if self.num_rejected:
-            said = ", ".join(f"{n:,} {reason}" for reason, n in self.rejected.items())
-            lines.append(
-                f"  {self.num_rejected:,} rows left out ({said}), kept in "
-                f"{self.out.name}.rejects.tsv; first: {self.first_reject}"
-            )
+            return self.up_to_date()
+        lines = [f"{self.out}: {self.num_rows:,} captions", *self.rejected_lines(self.out.name)]
         if self.num_changed:
             lines.append(
-                f"  {self.num_changed:,} rows are written in another way than `lattice export` "
-                "writes them (blanks or base64); they mean the same"
+                f"  {self.num_changed:,} rows differ from what `lattice export` writes (spaces or "
+                "base64); their meaning is the same"
             )
         return "\n".join(lines)
 
 
-# --- out -----------------------------------------------------------------------------------------
+# --- export ------------------------------------------------------------------------------------
 def tsv_lines(rows: pa.RecordBatch, images: Sequence[str] | None = None) -> Iterator[str]:
-    """EasyNLP's line for each row of a lattice table, with its line feed.
+    """Yield EasyNLP's line for each row, with its line feed.
 
     Args:
         rows: Rows of a lattice table.
-        images: Their images in base64, if they have any.
+        images: Their images in base64, if the table has images.
     """
     columns = [rows.column("idx").to_pylist(), rows.column("text").to_pylist()]
     columns += [
@@ -108,7 +92,7 @@ def export_table(table: Path, out: Path, *, overwrite: bool = False) -> Exchange
     """Write a lattice table, or a folder of its shards, as EasyNLP's preprocessed TSV.
 
     Raises:
-        ToolkitError: It is not a lattice table, or the output is in the way.
+        ToolkitError: `table` is not a lattice table, or `out` belongs to another run.
     """
     files = open_shards(table, LATTICE, optional=(IMAGE,)).files
     if any(out.exists() and out.samefile(file) for file in files):
@@ -137,37 +121,37 @@ def _table_rows(files: Sequence[Path]) -> Iterator[tuple[pa.RecordBatch, list[st
         file = open_table(path, LATTICE, optional=(IMAGE,))
         has_images = IMAGE.name in file.schema_arrow.names
         names = [*LATTICE.names, *([IMAGE.name] if has_images else [])]
-        written = _Base64(table_metadata(file.schema_arrow).get(_ALPHABETS, ""))
+        variant = _Base64(table_metadata(file.schema_arrow).get(_ALPHABETS, ""))
         for rows in file.iter_batches(_ROW_GROUP[_WITH_IMAGE], columns=names):
             images = None
             if has_images:
                 contents = rows.column(IMAGE.name).field("bytes").to_pylist()
-                images = [written.encode(content or b"") for content in contents]
+                images = [variant.encode(content or b"") for content in contents]
             yield rows, images
 
 
 class _Base64:
-    """One way to write base64: `urlsafe` or not, `unpadded` or not."""
+    """A variant of base64: `urlsafe` or not, `unpadded` or not."""
 
-    def __init__(self, said: str = "") -> None:
-        self.said = said
-        self._altchars = b"-_" if "urlsafe" in said else None
-        self._padded = "unpadded" not in said
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self._altchars = b"-_" if "urlsafe" in name else None
+        self._padded = "unpadded" not in name
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> "_Base64":
-        """The way in which texts are written; only some show it."""
-        ways = {"urlsafe" for text in texts if set("-_") & set(text)}
-        ways |= {"unpadded" for text in texts if len(text) % 4}
-        return cls(" ".join(sorted(ways)))
+    def detect(cls, texts: Sequence[str]) -> "_Base64":
+        """Return the variant of texts, of which only some may show it."""
+        names = {"urlsafe" for text in texts if set("-_") & set(text)}
+        names |= {"unpadded" for text in texts if len(text) % 4}
+        return cls(" ".join(sorted(names)))
 
     def encode(self, content: bytes) -> str:
-        """The content in this way."""
+        """Return the content in this variant."""
         text = base64.b64encode(content, self._altchars).decode()
         return text if self._padded else text.rstrip("=")
 
 
-# --- in ------------------------------------------------------------------------------------------
+# --- import ------------------------------------------------------------------------------------
 def import_table(
     tsv: Path,
     out: Path,
@@ -177,22 +161,22 @@ def import_table(
     check_images: str = "full",
     overwrite: bool = False,
 ) -> ExchangeReport:
-    """Read EasyNLP's preprocessed TSV into a lattice table, its matches as they are.
+    """Import EasyNLP's preprocessed TSV as a lattice table, with its matches unchanged.
 
-    Entities keep the order of the file, which decides what a model keeps of too many. Token ids
-    are not in the file; they come from the tokenizer, and a row whose `seq_len` is not the
-    tokenizer's is rejected.
+    Entities keep the order of the file, which determines the ones a model with a cap keeps. The
+    file has no token ids; they come from the tokenizer, and a row with another `seq_len` is
+    rejected.
 
     Args:
         tsv: The file, plain or gzip.
         out: The table.
-        names: The KG folder or `entity2id.txt` that its entity ids count in.
-        tokenizer: The `vocab.txt` it was made with, or a folder with one.
+        names: The KG folder or `entity2id.txt` of its entity ids.
+        tokenizer: The `vocab.txt` it was produced with, or a folder with one.
         check_images: `full` decodes every image once; `header` only reads its size.
-        overwrite: Replace another run's output.
+        overwrite: Replace the output of another run.
 
     Raises:
-        ToolkitError: An input is missing or useless, or the output is in the way.
+        ToolkitError: An input is missing or unusable, or `out` belongs to another run.
     """
     one_of("check_images", check_images, IMAGE_CHECKS)
     loaded = Tokenizer.load(tokenizer)
@@ -201,7 +185,7 @@ def import_table(
     inputs = {
         "tsv": fingerprint(tsv),
         "names": sha256(names_file(names)),
-        "kg": kg_of(names),
+        "kg": kg_fingerprint_of(names),
         "tokenizer": loaded.fingerprint,
     }
     with Run.open(
@@ -218,7 +202,7 @@ def import_table(
         reader = _Reader(tsv, loaded, len(open_names(names_file(names))), check_images, rejects)
         metadata = {
             "tokenizer_fingerprint": loaded.fingerprint,
-            "kg_fingerprint": kg_of(names),
+            "kg_fingerprint": kg_fingerprint_of(names),
             "settings": asdict(EASYNLP_CONFIG),
         }
         try:
@@ -243,27 +227,19 @@ def import_table(
 
 
 def _import_report(out: Path, manifest: Manifest, unchanged: bool = False) -> ExchangeReport:
-    counts = manifest.counts
-    return ExchangeReport(
-        out=out,
-        num_rows=counts["rows"],
-        num_rejected=counts["rejected"],
-        rejected=counts["reasons"],
-        first_reject=counts["first_reject"],
-        num_changed=counts["changed"],
-        unchanged=unchanged,
-    )
+    fields = table_fields(out, manifest, unchanged)
+    return ExchangeReport(**fields, num_changed=manifest.counts["changed"])
 
 
-class _Good(NamedTuple):
-    """A row that can be used: the columns of the table, and whether export gives it back."""
+class _Checked(NamedTuple):
+    """A usable row: the columns of the table, and whether an export reproduces it exactly."""
 
     values: dict[str, Any]
     exact: bool
 
 
 class _Reader:
-    """The rows of a file, checked."""
+    """Reads and checks the rows of a file."""
 
     def __init__(
         self, tsv: Path, tokenizer: Tokenizer, num_names: int, check_images: str, rejects: Rejects
@@ -274,25 +250,25 @@ class _Reader:
         self.counts: Counter[str] = Counter()
         head = list(islice(read_rows(tsv, (_PLAIN, _WITH_IMAGE), Rejects()), _LOOK_AHEAD))
         forms = Counter(len(row.fields) for row in head)
-        self.written = _Base64.of([r.fields[-1] for r in head if len(r.fields) == _WITH_IMAGE])
+        self.base64 = _Base64.detect([r.fields[-1] for r in head if len(r.fields) == _WITH_IMAGE])
         self.columns = _WITH_IMAGE if forms[_WITH_IMAGE] > forms[_PLAIN] else _PLAIN
 
     def batches(self) -> Iterator[list[dict[str, Any]]]:
-        """The usable rows, as many at once as a row group holds."""
-        part: list[dict[str, Any]] = []
-        held = 0
+        """Yield the usable rows in row groups."""
+        group: list[dict[str, Any]] = []
+        num_bytes = 0
         for values in self._rows():
-            part.append(values)
-            held += len(values[IMAGE.name]["bytes"]) if IMAGE.name in values else 0
-            if len(part) == _ROW_GROUP[self.columns] or held > _GROUP_BYTES:
-                yield part
-                part, held = [], 0
-        if part:
-            yield part
+            group.append(values)
+            num_bytes += len(values[IMAGE.name]["bytes"]) if IMAGE.name in values else 0
+            if len(group) == _ROW_GROUP[self.columns] or num_bytes > _GROUP_BYTES:
+                yield group
+                group, num_bytes = [], 0
+        if group:
+            yield group
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         found = read_rows(self._tsv, (self.columns,), self._rejects)
-        while part := list(islice(found, 256)):  # the tokenizer likes company
+        while part := list(islice(found, 256)):  # the tokenizer is faster in batches
             tokens = self._tokenizer.encode([row.fields[1] for row in part])
             for row, (ids, _) in zip(part, tokens, strict=True):
                 try:
@@ -304,11 +280,11 @@ class _Reader:
                 self.counts["changed"] += not good.exact
                 yield good.values
 
-    def _check(self, row: Row, ids: list[int]) -> _Good:
-        """The row as values.
+    def _check(self, row: Row, ids: list[int]) -> _Checked:
+        """Return the row as values.
 
         Raises:
-            RowError: It cannot be used.
+            RowError: The row cannot be used.
         """
         idx, text, *fields = row.fields
         lex_ids, starts, lasts, [seq_len] = (
@@ -324,7 +300,7 @@ class _Reader:
         ):
             raise RowError(
                 "positions do not fit",
-                "pos_s and pos_e must hold 0..seq_len-1 and then one number for each entity",
+                "pos_s and pos_e must be 0..seq_len-1 and then one number per entity",
             )
         for start, last, entity_id in zip(starts[seq_len:], lasts[seq_len:], lex_ids, strict=True):
             if not 0 <= start <= last < seq_len:
@@ -346,8 +322,8 @@ class _Reader:
             content = decode_base64(fields[-1])
             self._look(content)
             values[IMAGE.name] = {"bytes": content, "path": None}
-            again.append(self.written.encode(content))
-        return _Good(values, again == row.fields)
+            again.append(self.base64.encode(content))
+        return _Checked(values, again == row.fields)
 
 
 def _numbers(name: str, text: str) -> list[int]:
@@ -365,7 +341,7 @@ def _joined(numbers: Iterable[int]) -> str:
 
 def _write(reader: _Reader, work: Path, metadata: dict[str, Any]) -> None:
     schema = LATTICE if reader.columns == _PLAIN else LATTICE.append(IMAGE)
-    more = {_ALPHABETS: reader.written.said} if reader.columns == _WITH_IMAGE else {}
+    more = {_ALPHABETS: reader.base64.name} if reader.columns == _WITH_IMAGE else {}
     schema = with_metadata(schema, {**metadata, **more})
     with table_writer(work, schema) as writer, tqdm(desc="import", unit=" rows", disable=None) as b:
         for part in reader.batches():
@@ -376,5 +352,5 @@ def _write(reader: _Reader, work: Path, metadata: dict[str, Any]) -> None:
         raise InputError(
             f"{reader._tsv}: none of its {rejects.count} rows can be used; the first is "
             f"{rejects.first}. A row is EasyNLP's idx, text, lex_ids, pos_s, pos_e, seq_len and "
-            "perhaps an image, separated by tabs; give the tokenizer it was made with."
+            "optionally an image, separated by tabs; pass the tokenizer it was produced with."
         )

@@ -1,4 +1,4 @@
-"""EasyNLP's preprocessed TSV comes in and goes out byte for byte."""
+"""Import and export of EasyNLP's preprocessed TSV, byte for byte."""
 
 import base64
 import json
@@ -14,9 +14,9 @@ from artist.tables.lattice_rows import Batches, read_rows
 from data.kg_folder import write_names
 from data.schema import LATTICE, open_table
 from data.tokenizer import SPECIAL_TOKENS
-from lattice.easynlp import export_table, import_table
+from lattice.building.easynlp_tsv import export_table, import_table
 from tests.lattice.reference import make_trie, reference_row
-from tests.lattice.samples import encoded, picture
+from tests.lattice.samples import encoded, image_bytes
 
 NAMES = ["北京", "故宫", "北京故宫", "手机", "手机壳", "狗"]
 
@@ -36,24 +36,24 @@ def vocabulary(tmp_path, characters):
 
 
 @pytest.fixture
-def there_and_back(command, kg, vocabulary, write, tmp_path):
-    """Import a TSV and export it: what both said, the table, and the exported bytes."""
+def round_trip(command, kg, vocabulary, write, tmp_path):
+    """Import and export a TSV; return exit code, output, table and exported bytes."""
 
     def run(content, *options):
         source, table, out = write("in.tsv", content), tmp_path / "t.parquet", tmp_path / "out.tsv"
         into = ["lattice", "import", source, "--kg", kg, "--tokenizer", vocabulary]
-        code, said, err = command(*into, "--out", table, "--overwrite", *options)
+        code, stdout, err = command(*into, "--out", table, "--overwrite", *options)
         if code:
             return code, err, table, b""
         code, _, err = command("lattice", "export", table, "--out", out, "--overwrite")
         assert code == 0, err
-        return code, said, table, out.read_bytes()
+        return code, stdout, table, out.read_bytes()
 
     return run
 
 
 def row(idx, text, entities, image=None) -> str:
-    """A line as EasyNLP writes it; entities are (id, first, last)."""
+    """Return a line as EasyNLP writes it; entities are (id, first, last)."""
     tokens = list(range(len(text)))
     columns = [
         idx,
@@ -67,7 +67,7 @@ def row(idx, text, entities, image=None) -> str:
     return "\t".join(columns) + "\n"
 
 
-def test_what_the_reference_writes_comes_back_byte_for_byte(there_and_back):
+def test_rows_of_the_reference_are_reproduced_byte_for_byte(round_trip):
     trie = make_trie(NAMES)
     content = ""
     for n, text in enumerate(["北京故宫的手机壳", "一只猫", "故宫故宫", "“北京”，null"]):
@@ -75,58 +75,58 @@ def test_what_the_reference_writes_comes_back_byte_for_byte(there_and_back):
         found = reference_row(trie, tokens)
         lists = [" ".join(map(str, found[name])) for name in ("lex_ids", "pos_s", "pos_e")]
         content += "\t".join([f"00{n}", text, *lists, str(found["seq_len"])]) + "\n"
-    code, said, _, out = there_and_back(content)
+    code, stdout, _, out = round_trip(content)
     assert code == 0
     assert out.decode() == content
-    assert "written in another way" not in said
+    assert "differ from what `lattice export` writes" not in stdout
 
 
 def test_an_imported_table_is_the_table_that_build_writes(
-    there_and_back, command, kg, vocabulary, write, tmp_path
+    round_trip, command, kg, vocabulary, write, tmp_path
 ):
     captions = write("captions.tsv", "1\t北京故宫的手机壳\n2\t一只猫\n3\t我的手机，北 京\n")
     build = ["lattice", "build", captions, "--kg", kg, "--tokenizer", vocabulary]
     tsv, table = tmp_path / "built.tsv", tmp_path / "built.parquet"
     assert command(*build, "--no-bracket-aliases", "--out", table)[0] == 0
     assert command(*build, "--no-bracket-aliases", "--format", "tsv", "--out", tsv)[0] == 0
-    _, _, imported, exported = there_and_back(tsv.read_bytes())
+    _, _, imported, exported = round_trip(tsv.read_bytes())
     assert exported == tsv.read_bytes()
     assert pq.read_table(imported).equals(pq.read_table(table), check_metadata=True)
     assert export_table(table, tmp_path / "again.tsv").num_rows == 3
     assert (tmp_path / "again.tsv").read_bytes() == tsv.read_bytes()
 
 
-def ways(seed: int) -> list[str]:
-    """One picture in each way of writing base64."""
-    content = picture(seed=seed)
+def variants(seed: int) -> list[str]:
+    """Return one image in each variant of base64."""
+    content = image_bytes(seed=seed)
     plain = base64.b64encode(content).decode()
     urlsafe = base64.urlsafe_b64encode(content).decode()
     return [plain, urlsafe, plain.rstrip("="), urlsafe.rstrip("=")]
 
 
-@pytest.mark.parametrize("way", range(4))
-def test_images_come_back_in_the_base64_they_came_in(there_and_back, way):
-    images = [ways(seed)[way] for seed in range(4)]
+@pytest.mark.parametrize("variant", range(4))
+def test_images_keep_their_variant_of_base64(round_trip, variant):
+    images = [variants(seed)[variant] for seed in range(4)]
     content = "".join(row(str(n), "北京的狗", [(0, 0, 1)], i) for n, i in enumerate(images))
-    _, said, table, out = there_and_back(content)
+    _, stdout, table, out = round_trip(content)
     assert out.decode() == content
-    assert pq.read_table(table)["image"].to_pylist()[2]["bytes"] == picture(seed=2)
-    assert "written in another way" not in said
+    assert pq.read_table(table)["image"].to_pylist()[2]["bytes"] == image_bytes(seed=2)
+    assert "differ from what `lattice export` writes" not in stdout
 
 
-def test_rows_that_would_come_back_otherwise_are_counted(there_and_back):
+def test_rows_that_an_export_changes_are_counted(round_trip):
     lines = [
         row("1", "北京故宫", [(0, 0, 1), (2, 0, 3)]),
         row("2", "北京故宫", [(2, 0, 3)]).replace("0 1 2 3 0", "0 1  2 3 00"),
         row("3", "北京", []).replace("0 1\t2", "0 1 \t2"),
     ]
-    code, said, _, out = there_and_back("\ufeff" + "".join(lines).replace("\n", "\r\n"))
+    code, stdout, _, out = round_trip("\ufeff" + "".join(lines).replace("\n", "\r\n"))
     assert code == 0
-    assert "2 rows are written in another way" in said
+    assert "2 rows differ from what" in stdout
     assert out.decode() == lines[0] + row("2", "北京故宫", [(2, 0, 3)]) + row("3", "北京", [])
 
 
-def test_the_goldens_of_the_reference_come_back_and_mean_what_they_meant(golden, kg, tmp_path):
+def test_the_goldens_of_the_reference_are_reproduced_with_their_meaning(golden, kg, tmp_path):
     cases = json.loads((golden / "words_mat.json").read_text(encoding="utf-8"))["rows"]
     letters = list(dict.fromkeys(c for case in cases for c in case["text"]))
     vocab = tmp_path / "letters.txt"
@@ -144,7 +144,7 @@ def test_the_goldens_of_the_reference_come_back_and_mean_what_they_meant(golden,
     assert out.read_text(encoding="utf-8") == content
 
     rows = read_rows(table, text_len=32, pad_id=0, max_entities=10)
-    vectors = np.arange(largest + 1, dtype=np.float32)[:, None]  # vectors that spell their id
+    vectors = np.arange(largest + 1, dtype=np.float32)[:, None]  # each vector is its id
     config = GPTConfig(
         n_layer=1, n_head=1, n_embd=8, entity_dim=1, fusion="easynlp", max_entities=10
     )
@@ -173,12 +173,12 @@ def test_the_goldens_of_the_reference_come_back_and_mean_what_they_meant(golden,
         ("\n", "blank line"),
     ],
 )
-def test_a_bad_row_is_kept_with_line_and_reason(there_and_back, line, reason):
+def test_a_bad_row_is_kept_with_line_and_reason(round_trip, line, reason):
     good = row("1", "北京", [(0, 0, 1)])
-    code, said, table, out = there_and_back(good + line + good)
+    code, stdout, table, out = round_trip(good + line + good)
     assert code == 0
     rejects = table.with_name(table.name + ".rejects.tsv")
-    if reason is None:  # a caption without tokens is a row of none
+    if reason is None:  # a caption without tokens is a row
         assert out.decode() == good + line + good
     else:
         assert out.decode() == good + good
@@ -186,25 +186,25 @@ def test_a_bad_row_is_kept_with_line_and_reason(there_and_back, line, reason):
         assert number == "2"
         assert why.startswith(reason)
         assert kept == line.rstrip("\n").replace("\t", "\\t")
-        assert "1 rows left out" in said
+        assert "1 rows rejected" in stdout
 
 
-def test_a_damaged_image_is_kept_with_line_and_reason(there_and_back):
+def test_a_damaged_image_is_kept_with_line_and_reason(round_trip):
     good = row("1", "北京", [(0, 0, 1)], encoded())
     bad = row("2", "北京", [(0, 0, 1)], encoded(64, cut=-200))
-    code, _, table, out = there_and_back(good + bad)
+    code, _, table, out = round_trip(good + bad)
     assert (code, out.decode()) == (0, good)
     assert "damaged image" in table.with_name(table.name + ".rejects.tsv").read_text()
-    code, _, _, out = there_and_back(good + bad, "--check-images", "header")
+    code, _, _, out = round_trip(good + bad, "--check-images", "header")
     assert (code, out.decode()) == (0, good + bad)
 
 
-def test_another_tokenizer_or_plain_captions_are_one_clear_error(there_and_back, tmp_path):
-    code, err, _, _ = there_and_back("1\t北京\t0\t0 1 0\t0 1 1\t3\n")
+def test_another_tokenizer_or_plain_captions_are_one_clear_error(round_trip, tmp_path):
+    code, err, _, _ = round_trip("1\t北京\t0\t0 1 0\t0 1 1\t3\n")
     assert code == 2
-    assert "give the tokenizer it was made with" in err
+    assert "pass the tokenizer it was produced with" in err
     assert err.count("\n") == 1
-    code, err, _, _ = there_and_back("1\t北京\n2\t故宫\n")
+    code, err, _, _ = round_trip("1\t北京\n2\t故宫\n")
     assert (code, "wrong column count: 2, expected 6" in err) == (2, True)
     assert not list(tmp_path.glob("t.parquet*"))
 
@@ -221,11 +221,11 @@ def test_inputs_are_never_overwritten(command, kg, vocabulary, write):
     open_table(tsv.with_name("t.parquet"), LATTICE)
 
 
-def test_a_finished_file_is_left_alone(there_and_back, command, tmp_path):
-    there_and_back(row("1", "北京", [(0, 0, 1)]))
+def test_a_finished_file_is_kept(round_trip, command, tmp_path):
+    round_trip(row("1", "北京", [(0, 0, 1)]))
     out = ["lattice", "export", tmp_path / "t.parquet", "--out", tmp_path / "out.tsv"]
-    code, said, _ = command(*out)
-    assert (code, "is finished and up to date: 1 captions" in said) == (0, True)
+    code, stdout, _ = command(*out)
+    assert (code, "is finished and up to date: 1 captions" in stdout) == (0, True)
 
 
 LETTERS = st.sampled_from("北京故宫手机壳的狗")
@@ -233,7 +233,7 @@ LETTERS = st.sampled_from("北京故宫手机壳的狗")
 
 @settings(max_examples=30)
 @given(data=st.data())
-def test_any_lattice_of_characters_comes_back(data, characters, tmp_path_factory):
+def test_any_lattice_of_characters_is_reproduced(data, characters, tmp_path_factory):
     folder = tmp_path_factory.mktemp("any")
     write_names(folder / "entity2id.txt", NAMES)
     characters.save(folder)
