@@ -18,7 +18,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -76,6 +76,24 @@ class Manifest:
         """A name for the content: equal exactly where kind and all files are equal."""
         content = json.dumps([self.kind, self.files], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageReport:
+    """What a stage did; the base of the reports of all stages that write through a `Run`.
+
+    Attributes:
+        out: The output.
+        already_finished: The output was finished and unchanged, and nothing was done.
+    """
+
+    out: Path
+    already_finished: bool = field(default=False, compare=False)
+
+    def outcome(self, otherwise: str = "is written") -> str:
+        """Return the output's path and what became of it."""
+        done = "is finished and unchanged" if self.already_finished else otherwise
+        return f"{self.out} {done}"
 
 
 def sha256(path: Path) -> str:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from data.errors import ArtefactError, ConfigError, InputError, RowError
 from data.images import check_image, decode_base64, decode_image
 from data.kg_folder import open_names
-from data.runs import Manifest, Run, fingerprint, sha256
+from data.runs import Manifest, Run, StageReport, fingerprint, sha256
 from data.schema import (
     IMAGE,
     LATTICE,
@@ -46,30 +46,26 @@ _ALPHABETS = "image_base64"  # in a table's metadata: how its images were writte
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExchangeReport:
+class ExchangeReport(StageReport):
     """What was imported or exported.
 
     Attributes:
-        out: The file.
         num_rows: Captions in it.
         num_rejected: Rows left out.
         rejected: How many for which reason.
         first_reject: Line and reason of the first.
         num_changed: Rows that an export would not give back byte for byte.
-        unchanged: Whether it was there already.
     """
 
-    out: Path
     num_rows: int
     num_rejected: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     first_reject: str = ""
     num_changed: int = 0
-    unchanged: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
-        if self.unchanged:
-            return f"{self.out} is finished and up to date: {self.num_rows:,} captions."
+        if self.already_finished:
+            return f"{self.outcome()}: {self.num_rows:,} captions."
         lines = [f"{self.out}: {self.num_rows:,} captions"]
         if self.num_rejected:
             said = ", ".join(f"{n:,} {reason}" for reason, n in self.rejected.items())
@@ -118,7 +114,9 @@ def export_table(table: Path, out: Path, *, overwrite: bool = False) -> Exchange
         out, kind="easynlp-tsv", settings={}, inputs=inputs, folder=False, overwrite=overwrite
     ) as run:
         if run.finished is not None:
-            return ExchangeReport(out=out, num_rows=run.finished.counts["rows"], unchanged=True)
+            return ExchangeReport(
+                out=out, num_rows=run.finished.counts["rows"], already_finished=True
+            )
         count = 0
         try:
             with run.work.open("w", encoding="utf-8", newline="\n") as file:
@@ -213,7 +211,7 @@ def import_table(
         overwrite=overwrite,
     ) as run:
         if run.finished is not None:
-            return _import_report(out, run.finished, unchanged=True)
+            return _import_report(out, run.finished, already_finished=True)
         rejects = Rejects(run.beside(".rejects.tsv"))
         reader = _Reader(tsv, loaded, len(open_names(names_file(names))), check_images, rejects)
         metadata = {
@@ -242,7 +240,7 @@ def import_table(
         return _import_report(out, manifest)
 
 
-def _import_report(out: Path, manifest: Manifest, unchanged: bool = False) -> ExchangeReport:
+def _import_report(out: Path, manifest: Manifest, already_finished: bool = False) -> ExchangeReport:
     counts = manifest.counts
     return ExchangeReport(
         out=out,
@@ -251,7 +249,7 @@ def _import_report(out: Path, manifest: Manifest, unchanged: bool = False) -> Ex
         rejected=counts["reasons"],
         first_reject=counts["first_reject"],
         num_changed=counts["changed"],
-        unchanged=unchanged,
+        already_finished=already_finished,
     )
 
 

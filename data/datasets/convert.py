@@ -23,7 +23,7 @@ from data.datasets.readers import ImageTextSet, Sample, SetOptions, open_set
 from data.errors import ArtefactError, ConfigError, InputError, RowError, SkipReason
 from data.images import check_image, decode_image
 from data.read_ahead import lookahead
-from data.runs import Manifest, Run
+from data.runs import Manifest, Run, StageReport
 from data.tsv import NUL, Rejects, one_line
 
 _RECENT = 16  # images kept for further captions of them
@@ -54,20 +54,17 @@ class ImageOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertReport:
+class ConvertReport(StageReport):
     """What was read and written."""
 
-    out: Path
     source: str
     counts: dict[str, Any]
-    unchanged: bool = False
 
     def __str__(self) -> str:
         counts = self.counts
-        done = "was there already" if self.unchanged else "is written"
         lines = [
             f"Read as {self.source}.",
-            f"{self.out} {done}: {counts['rows']:,} rows, {counts['bytes'] / 1e6:,.1f} MB"
+            f"{self.outcome()}: {counts['rows']:,} rows, {counts['bytes'] / 1e6:,.1f} MB"
             + (f"; {counts['images']:,} images have captions" if "images" in counts else "")
             + ".",
         ]
@@ -131,7 +128,7 @@ def convert(
                       folder=False, overwrite=overwrite) as run:  # fmt: skip
             if run.finished is not None:
                 return ConvertReport(
-                    out=out, source=found.said, counts=run.finished.counts, unchanged=True
+                    out=out, source=found.said, counts=run.finished.counts, already_finished=True
                 )
             manifest = _write(found, run, image_options, workers or os.cpu_count() or 1)
             return ConvertReport(out=out, source=found.said, counts=manifest.counts)

@@ -8,13 +8,13 @@ mean.
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from data.errors import ConfigError, InputError
-from data.runs import Manifest, fingerprint
+from data.runs import Manifest, StageReport, fingerprint
 from data.schema import LATTICE, with_metadata
 from data.tokenizer import Tokenizer, write_character_vocabulary
 from data.tsv import open_bytes
@@ -39,11 +39,10 @@ _FORMATS = ("parquet", "tsv")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatticeReport:
+class LatticeReport(StageReport):
     """What `build_lattice` made.
 
     Attributes:
-        out: The table.
         num_rows: Captions in it.
         num_rejected: Rows of the corpus left out.
         rejected: How many for which reason.
@@ -58,10 +57,8 @@ class LatticeReport:
         num_made: Those that this run made.
         num_empty: Those whose corpus file has no usable row.
         seconds: Time for the corpus, without loading names.
-        unchanged: Whether the table had been there, finished, and nothing was done.
     """
 
-    out: Path
     num_rows: int
     num_rejected: int
     rejected: dict[str, int]
@@ -76,12 +73,11 @@ class LatticeReport:
     num_shards: int = 0
     num_made: int = 0
     num_empty: int = 0
-    unchanged: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
-        if self.unchanged:
+        if self.already_finished:
             shards = f" in {self.num_shards} shards" if self.num_shards else ""
-            return f"{self.out} is finished and up to date: {self.num_rows:,} captions{shards}."
+            return f"{self.outcome()}: {self.num_rows:,} captions{shards}."
         rows = max(1, self.num_rows)
         speed = f" ({self.num_rows / max(self.seconds, 1e-9):,.0f} a second)"
         if self.num_shards:
@@ -193,8 +189,8 @@ def build_lattice(
         cluster=cluster,
         overwrite=overwrite,
     )
-    manifest, unchanged = make_shards(plan) if sharded else make_table(plan)
-    return _report(out, manifest, unchanged)
+    manifest, already_finished = make_shards(plan) if sharded else make_table(plan)
+    return _report(out, manifest, already_finished)
 
 
 def corpus_files(corpus: Path | Sequence[Path]) -> tuple[list[Path], bool]:
@@ -296,7 +292,7 @@ def _with_mentions(config: LatticeConfig, mentions: Path | None) -> LatticeConfi
     return replace(config, mentions_sha256=digest)
 
 
-def _report(out: Path, manifest: Manifest, unchanged: bool = False) -> LatticeReport:
+def _report(out: Path, manifest: Manifest, already_finished: bool = False) -> LatticeReport:
     counts = manifest.counts
     return LatticeReport(
         out=out,
@@ -314,7 +310,7 @@ def _report(out: Path, manifest: Manifest, unchanged: bool = False) -> LatticeRe
         num_shards=counts.get("shards", 0),
         num_made=counts.get("shards_made", 0),
         num_empty=counts.get("shards_without_rows", 0),
-        unchanged=unchanged,
+        already_finished=already_finished,
     )
 
 

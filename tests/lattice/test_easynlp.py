@@ -225,7 +225,7 @@ def test_a_finished_file_is_left_alone(there_and_back, command, tmp_path):
     there_and_back(row("1", "北京", [(0, 0, 1)]))
     out = ["lattice", "export", tmp_path / "t.parquet", "--out", tmp_path / "out.tsv"]
     code, said, _ = command(*out)
-    assert (code, "is finished and up to date: 1 captions" in said) == (0, True)
+    assert (code, "is finished and unchanged: 1 captions" in said) == (0, True)
 
 
 LETTERS = st.sampled_from("北京故宫手机壳的狗")

@@ -45,7 +45,7 @@ def test_ids_of_the_task_give_the_order_and_others_are_left_out(tmp_path):
     assert handed_in(tmp_path / "out.tsv") == [("a", 1), ("b", 2)]
     assert "2 ids, one picture each. Predictions of other ids, left out: 1." in str(report)
     assert verify(tmp_path / "out.tsv").kind == "muge-submission"
-    assert export_muge(folder, tmp_path / "out.tsv", ids=ids).unchanged
+    assert export_muge(folder, tmp_path / "out.tsv", ids=ids).already_finished
 
 
 def test_one_of_several_pictures_is_picked_from_json_and_from_easynlp(tmp_path):

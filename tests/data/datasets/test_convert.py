@@ -313,7 +313,7 @@ def test_the_output_is_whole_or_absent_and_knows_its_making(tmp_path, monkeypatc
     assert manifest.kind == "captions"
     assert set(manifest.inputs) == {"rows"}
     assert manifest.counts["rows"] == 1
-    assert convert(source, out).unchanged
+    assert convert(source, out).already_finished
     with pytest.raises(ToolkitError, match="belongs to another run"):
         convert(source, out, image_options=ImageOptions(size=64))
     with pytest.raises(ConfigError, match="is an input"):
