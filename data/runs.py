@@ -13,6 +13,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from data.errors import ArtefactError, InputError
+
+_log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _DISK = {  # what no program can mend
@@ -317,12 +320,22 @@ class Run:
         lock = path.open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             lock.close()
             raise ArtefactError(
                 f"Another process is writing {self.out} right now. Wait for it, or "
                 "choose another --out."
             ) from None
+        except OSError as error:  # ENOLCK, ENOSYS, EACCES: a network disk without locks
+            _log.warning(
+                "%s cannot be locked (%s); make sure that no other process writes it.",
+                self.out,
+                error.strerror,
+            )
+        if not os.fstat(lock.fileno()).st_nlink:  # its owner finished between open and flock
+            lock.close()
+            self._acquire()
+            return
         self._lock = lock
 
     def _difference(self, kind: str, settings: dict[str, Any], inputs: dict[str, str]) -> str:

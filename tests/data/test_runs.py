@@ -1,5 +1,6 @@
 """Outputs are whole or absent, know what they were made from, and are never overwritten unasked."""
 
+import errno
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from data import runs
 from data.errors import ArtefactError, InputError
 from data.runs import (
     Run,
@@ -159,6 +161,35 @@ def test_two_processes_do_not_write_the_same_output(tmp_path):
         pytest.raises(ArtefactError, match="Another process is writing"),
     ):
         open_run(tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EACCES])
+def test_a_disk_without_locks_is_written_with_a_warning(tmp_path, monkeypatch, caplog, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(runs.fcntl, "flock", refuse)
+    make(tmp_path / "out")
+    assert f"cannot be locked ({os.strerror(number)})" in caplog.text
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_lock_file_that_its_owner_has_removed_locks_nothing(tmp_path, monkeypatch):
+    flock, removed = runs.fcntl.flock, []
+
+    def remove_first(lock, operation):
+        if not removed:
+            removed.append(lock.name)
+            Path(lock.name).unlink()  # as the owner does between our open and flock
+        flock(lock, operation)
+
+    monkeypatch.setattr(runs.fcntl, "flock", remove_first)
+    with (
+        open_run(tmp_path / "out"),
+        pytest.raises(ArtefactError, match="Another process is writing"),
+    ):
+        open_run(tmp_path / "out")
+    assert removed
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
