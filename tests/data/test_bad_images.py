@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.datasets.convert import ImageOptions, convert
-from data.datasets.validate import validate
+from data.datasets.config import ImageOptions
+from data.datasets.convert import convert_dataset
+from data.datasets.validate import validate_table
 from data.images import decode_base64, decode_image
 from lattice.building.build import build_lattice
 from tests.data.test_images import encoded, flat_png, photograph, png
@@ -92,7 +93,7 @@ def rejected(path: Path) -> dict[int, str]:
 @pytest.mark.parametrize("size", [None, 16])
 def test_data_convert_keeps_the_sound_ones_and_names_the_others(zoo, tmp_path, size):
     out = tmp_path / "out.tsv"
-    report = convert(zoo, out, image_options=ImageOptions(size=size))
+    report = convert_dataset(zoo, out, image_options=ImageOptions(size=size))
     rows = [line.split("\t") for line in out.read_text("utf-8").splitlines()]
     assert [row[0] for row in rows] == GOOD
     assert rejected(tmp_path / "out.tsv.rejects.tsv") == WRONG
@@ -108,7 +109,7 @@ def test_data_convert_keeps_the_sound_ones_and_names_the_others(zoo, tmp_path, s
 
 def test_what_is_reduced_shows_what_the_original_shows(zoo, tmp_path):
     out = tmp_path / "out.tsv"
-    convert(zoo, out, image_options=ImageOptions(size=16))
+    convert_dataset(zoo, out, image_options=ImageOptions(size=16))
     before = dict(line.split("\t")[::2] for line in zoo.read_text("utf-8").splitlines())
     for name, _, cell in (line.split("\t") for line in out.read_text("utf-8").splitlines()):
         small = decode_image(decode_base64(cell))
@@ -118,7 +119,7 @@ def test_what_is_reduced_shows_what_the_original_shows(zoo, tmp_path):
 
 
 def test_data_validate_counts_the_same_ones(zoo):
-    report = validate(zoo, show=20)
+    report = validate_table(zoo, show=20)
     found = {
         one.line: finding.code.replace("-", " ")
         for finding in report.problems

@@ -30,7 +30,7 @@ def test_a_set_is_converted_and_then_validated(command, muge, tmp_path):
     assert not errors
     assert said.startswith("Read as muge: captions of")
     assert "1 rows" in said
-    assert "Set aside 2: " in said
+    assert "Rejected 2: " in said
     assert [row.fields[:2] for row in read_rows(out, (3,), Rejects())] == [["1", "红色短裤"]]
     code, said, errors = command("data", "validate", out, "--strict")
     assert (code, errors) == (0, "")

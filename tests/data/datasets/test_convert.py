@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.datasets.captions import join_words
-from data.datasets.convert import ImageOptions, convert
-from data.datasets.readers import SetOptions
+from data.datasets.config import ImageOptions, SetOptions
+from data.datasets.convert import convert_dataset
 from data.errors import ConfigError, InputError, ToolkitError
 from data.images import decode_base64, decode_image
 from data.runs import read_manifest, verify
@@ -61,7 +61,7 @@ def pictures(folder: Path, names: dict[str, str]) -> Path:
 def converted(source: Path, options: SetOptions | None = None, **more):
     """The rows that were written, (idx, text, picture), and the report."""
     out = source.parent / f"{source.name}.out.tsv"
-    report = convert(source, out, options=options, workers=2, **more)
+    report = convert_dataset(source, out, options=options, workers=2, **more)
     rows = [line.split("\t") for line in out.read_text("utf-8").split("\n")[:-1]]
     found = [(*row[:2], *(who(decode_base64(cell)) for cell in row[2:])) for row in rows]
     assert report.counts["rows"] == len(found)
@@ -87,7 +87,7 @@ def test_muge_text_to_image(tmp_path, middle):
 def test_muge_test_captions_become_prompts(tmp_path):
     write(tmp_path / "T2I" / "T2I_test.text.tsv", "id-1\t红色短裤", "id-2\t绿色上衣")
     write(tmp_path / "T2I" / "T2I_test.tsv", "id-1\t", "id-2\t")
-    with pytest.raises(InputError, match="take the captions as prompts with --no-images"):
+    with pytest.raises(InputError, match="convert the captions to prompts with --no-images"):
         converted(tmp_path / "T2I", SetOptions(split="test"))
     rows, _ = converted(tmp_path / "T2I", SetOptions(split="test", with_images=False))
     assert rows == [("id-1", "红色短裤"), ("id-2", "绿色上衣")]
@@ -156,10 +156,10 @@ def test_flickr8k_cn_with_the_list_of_a_split(tmp_path):
     rows, report = converted(folder.parent, images=images)
     first = ("10_a.jpg", "两个小孩 在玩。", "a")
     assert rows == [first, ("10_a.jpg#1", "孩子们。", "a"), ("20_b.jpg", "一条狗。", "b")]
-    assert "those of" in report.source
+    assert "only those in" in report.source
     assert report.counts["captions_of_other_images"] == 1
     out = tmp_path / "first.tsv"
-    convert(folder.parent, out, options=SetOptions(captions="first"), images=images)
+    convert_dataset(folder.parent, out, options=SetOptions(captions="first"), images=images)
     assert [line.split("\t")[0] for line in out.read_text().splitlines()] == [
         "10_a.jpg",
         "20_b.jpg",
@@ -295,9 +295,9 @@ def test_images_are_written_as_they_came_unless_a_size_is_asked_for(tmp_path):
     large, small = picture("a", "PNG", (300, 200)), picture("b", "PNG", (90, 64))
     rows = [f"{n}\t甲\t{base64.b64encode(c).decode()}" for n, c in enumerate((large, small))]
     source, out = write(tmp_path / "s.tsv", *rows), tmp_path / "out.tsv"
-    convert(source, out)
+    convert_dataset(source, out)
     assert out.read_bytes() == source.read_bytes()
-    report = convert(source, out, image_options=ImageOptions(size=100), overwrite=True)
+    report = convert_dataset(source, out, image_options=ImageOptions(size=100), overwrite=True)
     first, second = [decode_base64(row.split("\t")[2]) for row in out.read_text().splitlines()]
     assert decode_image(first).size == (150, 100)
     assert Image.open(io.BytesIO(first)).format == "JPEG"
@@ -308,20 +308,20 @@ def test_images_are_written_as_they_came_unless_a_size_is_asked_for(tmp_path):
 def test_the_output_is_whole_or_absent_and_knows_its_making(tmp_path, monkeypatch):
     source = write(tmp_path / "s.tsv", f"1\t甲\t{b64('a')}")
     out = tmp_path / "out.tsv"
-    convert(source, out)
+    convert_dataset(source, out)
     manifest = verify(out)
     assert manifest.kind == "captions"
     assert set(manifest.inputs) == {"rows"}
     assert manifest.counts["rows"] == 1
-    assert convert(source, out).already_finished
+    assert convert_dataset(source, out).already_finished
     with pytest.raises(ToolkitError, match="belongs to another run"):
-        convert(source, out, image_options=ImageOptions(size=64))
+        convert_dataset(source, out, image_options=ImageOptions(size=64))
     with pytest.raises(ConfigError, match="is an input"):
-        convert(source, source, overwrite=True)
+        convert_dataset(source, source, overwrite=True)
     write(source, "1\t甲\tbroken!")
     before = out.read_bytes()
-    with pytest.raises(InputError, match="none of its captions can be used; 1 were set aside"):
-        convert(source, out, overwrite=True)
+    with pytest.raises(InputError, match="no caption can be used; 1 rejected"):
+        convert_dataset(source, out, overwrite=True)
     assert out.read_bytes() == before
     assert read_manifest(out) == manifest
     assert {p.name for p in tmp_path.iterdir()} == {"s.tsv", "out.tsv", "out.tsv.manifest.json"}
@@ -331,19 +331,19 @@ def test_what_cannot_be_told_is_said_in_one_line(tmp_path):
     images = pictures(tmp_path / "i", {"x/1.png": "a", "y/1.png": "b"})
     cases = [
         (tmp_path / "none", {}, "does not exist"),
-        (write(tmp_path / "e" / "notes.md", "x").parent, {}, "no set of the format auto"),
-        (write(tmp_path / "k.txt", "1.jpg#0\t甲"), {}, "say where they are: --images"),
+        (write(tmp_path / "e" / "notes.md", "x").parent, {}, "no dataset of the format auto"),
+        (write(tmp_path / "k.txt", "1.jpg#0\t甲"), {}, "give their place as --images"),
         (write(tmp_path / "k.txt", "1.jpg#0\t甲"), {"images": tmp_path / "e"}, "holds no images"),
-        (write(tmp_path / "k.txt", "1#0\t甲"), {"images": images}, "none of its captions"),
+        (write(tmp_path / "k.txt", "1#0\t甲"), {"images": images}, "no caption can be used"),
         (write(tmp_path / "a.csv", "1.png,甲"), {"images": images}, "no header"),
         (write(tmp_path / "a.csv", "name,text", "1,甲"), {"images": images}, "no header"),
-        (write(tmp_path / "a.jsonl", '{"a": 1}'), {"images": images}, "give --text-column"),
+        (write(tmp_path / "a.jsonl", '{"a": 1}'), {"images": images}, "pass --text-column"),
         (write(tmp_path / "a.json", "["), {"images": images}, "one JSON document"),
-        (write(tmp_path / "two" / "T2I_train.text.tsv", "1\ta").parent, {}, "no images beside it"),
+        (write(tmp_path / "two" / "T2I_train.text.tsv", "1\ta").parent, {}, "no images next to"),
     ]  # fmt: skip
     for source, more, said in cases:
         with pytest.raises(InputError, match=said) as error:
-            convert(source, tmp_path / "out.tsv", **more)
+            convert_dataset(source, tmp_path / "out.tsv", **more)
         assert "\n" not in str(error.value)
         assert not list(tmp_path.glob("out*"))
 
@@ -395,7 +395,7 @@ def test_any_bytes_as_captions_end_in_rows_or_one_clear_line(
     options = SetOptions(with_images=with_images)
     out = folder / "out"
     with contextlib.suppress(ToolkitError):
-        convert(folder / name, out, options=options, images=folder / "i")
+        convert_dataset(folder / name, out, options=options, images=folder / "i")
         rows = out.read_text("utf-8").split("\n")
         assert rows.pop() == ""
         assert rows
@@ -427,7 +427,7 @@ def test_order_is_kept_however_many_threads_work(tmp_path, number):
 def test_real_captions_and_photographs(real_data, tmp_path):
     folder = real_data / "flickr8k-cn"
     out = tmp_path / "val.tsv"
-    report = convert(folder / "val.captions.tsv", out, images=folder / "val.tsv",
+    report = convert_dataset(folder / "val.captions.tsv", out, images=folder / "val.tsv",
                      options=SetOptions(captions="first"))  # fmt: skip
     assert report.counts["rows"] == report.counts["images"] == 1000
     assert out.read_bytes() == (folder / "val.tsv").read_bytes()
