@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from artist.formats.predictions import PREDICTIONS
 from data.errors import ArtefactError, ConfigError, InputError
-from data.images import decode_base64, decode_image, split_pictures
+from data.images import decode_base64, decode_image, split_images
 from data.runs import Run, StageReport, fingerprint, sha256
 from data.tsv import Rejects, bounded_lines, read_rows
 
@@ -140,7 +140,7 @@ def _ids(path: Path) -> list[str]:
 def _picture(row: str, pick: int, where: str) -> bytes:
     """The picture of a row of predictions that was asked for."""
     try:
-        listed = split_pictures(row.rpartition("\t")[2])
+        listed = split_images(row.rpartition("\t")[2])
         if len(listed) < pick:
             raise InputError(f"it has {len(listed)} pictures, --pick {pick} asks for more")
         content = decode_base64(listed[pick - 1])

@@ -69,8 +69,8 @@ def test_files_written_in_another_way_are_read_too(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "holds no names"),
-        (b"3\na\t0\nb\t1\n", "announces 3 names .* but holds 2"),
+        (b"", "contains no names"),
+        (b"3\na\t0\nb\t1\n", "announces 3 names .* but contains 2"),
         (b"2\na\t0\nb\t2\n", "largest is 2"),
         (b"2\na\t0\nb\t0\n", "given twice"),
         (b"2\na\t0\nb\n", "expected `name<TAB>id`"),

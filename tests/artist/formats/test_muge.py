@@ -69,7 +69,7 @@ def test_url_safe_pictures_are_written_in_the_standard_alphabet(tmp_path):
         ([f"a\t甲\t{cell(1)}"], {"ids": ["a", "b", "c"]}, "no picture for 2 of 3 ids"),
         ([f"a\t甲\t{cell(1)}"] * 2, {}, "line 2: idx a has another row before"),
         ([f"a\t甲\t{cell(1)}", "b\t乙\t" + cell(1)[:-40]], {}, "idx b: "),
-        (["a\t甲\t[1, 2]"], {}, "not a list of pictures"),
+        (["a\t甲\t[1, 2]"], {}, "not a list of images"),
         (["a\t甲"], {}, "line 1: predictions are rows of idx, text and gen_imgbase64"),
         ([f"a\t甲\t{cell(1)}"], {"pick": 2}, "has 1 pictures, --pick 2"),
         ([], {}, "is empty"),

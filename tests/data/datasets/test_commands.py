@@ -52,7 +52,7 @@ def test_what_the_user_can_mend_is_one_line(command, tmp_path):
     for words, said in [
         (["data", "convert", tmp_path / "none", "--out", tmp_path / "o"], "does not exist"),
         (["data", "convert", tmp_path, "--out", tmp_path / "o"], "see docs/data.md"),
-        (["data", "validate", tmp_path], "holds no .parquet file"),
+        (["data", "validate", tmp_path], "contains no .parquet file"),
         (["data", "validate", tmp_path / "none"], "does not exist"),
     ]:
         code, out, errors = command(*words)
