@@ -35,6 +35,7 @@ def stop_signals(*, once: bool = False) -> Iterator[StopFlag]:
             for n, handler in before.items():
                 signal.signal(n, handler)
 
+    # Python allows signal handlers only in the main thread.
     if threading.current_thread() is threading.main_thread():
         for caught in (signal.SIGINT, signal.SIGTERM):
             before[caught] = signal.signal(caught, note)

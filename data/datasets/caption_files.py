@@ -146,7 +146,7 @@ def _joined(
         raise InputError(f"{images} does not exist.")
     store = FolderStore(images) if images.is_dir() else TsvStore(images)
     if not len(store):
-        raise InputError(f"{images} holds no images. Give their folder as --images.")
+        raise InputError(f"{images} contains no images. Give their folder as --images.")
     return CaptionFileDataset(kind, caption_file, store, options, ids)
 
 

@@ -135,7 +135,7 @@ def _embedded(value: Any, folder: Path) -> Callable[[], bytes]:
         if content is None and cell.get("path"):
             path = folder.joinpath(str(cell["path"])).resolve()
             if not path.is_relative_to(folder.resolve()):
-                raise RowError("no image", f"{cell['path']} lies outside {folder}")
+                raise RowError("no image", f"{cell['path']} is outside {folder}")
             if not path.is_file() or path.stat().st_size > MAX_BYTES:
                 raise RowError("no image", f"{path} is missing or over {MAX_BYTES:,} bytes")
             return path.read_bytes()

@@ -1,4 +1,4 @@
-"""Everything that would cost hours later is found now, by line, and nothing else is claimed."""
+"""`data validate` finds every problem of a table by line, and no others."""
 
 import base64
 import io
@@ -17,12 +17,12 @@ from PIL import Image
 from data.datasets.validate import validate_table
 from data.errors import ConfigError, InputError
 from data.schema import IMAGE, LATTICE, table_writer
-from tests.data.datasets.test_image_hash import picture
+from tests.data.datasets.test_image_hash import noise_image
 
 
 def encoded(seed: int, kind: str = "JPEG", size: int = 96, **options) -> str:
     buffer = io.BytesIO()
-    picture(seed, size).save(buffer, kind, **options)
+    noise_image(seed, size).save(buffer, kind, **options)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -40,7 +40,7 @@ def lines(report, code: str) -> list[tuple[int, int]]:
     return [(one.line, one.to) for one in found.first]
 
 
-def test_a_sound_table_has_no_problems_and_is_described(tmp_path):
+def test_a_valid_table_has_no_problems_and_a_summary(tmp_path):
     path = write(tmp_path / "t.tsv", *(f"{n}\t第{n}张图\t{encoded(n)}" for n in range(40)))
     report = validate_table(path, workers=2)
     assert report.findings == []
@@ -53,7 +53,7 @@ def test_a_sound_table_has_no_problems_and_is_described(tmp_path):
     assert said.endswith("No problems.")
 
 
-def test_every_kind_of_bad_row_is_counted_with_its_first_lines(tmp_path):
+def test_every_kind_of_unusable_row_is_counted_with_its_first_lines(tmp_path):
     whole = base64.b64decode(encoded(1))
     half = base64.b64encode(whole[: len(whole) // 2]).decode()
     huge = base64.b64encode(b"P6 20000 20000 255\n").decode()
@@ -74,7 +74,7 @@ def test_every_kind_of_bad_row_is_counted_with_its_first_lines(tmp_path):
     assert report.summary["usable_rows"] == 2
 
 
-def test_repeated_ids_captions_and_images_name_the_line_they_repeat(tmp_path):
+def test_repeats_are_listed_with_the_line_they_repeat(tmp_path):
     same, again = encoded(1), encoded(1, quality=70)
     path = write(
         tmp_path / "t.tsv", f"1\t一只猫\t{same}", f"2\t一条狗\t{encoded(2)}",
@@ -92,7 +92,7 @@ def test_repeated_ids_captions_and_images_name_the_line_they_repeat(tmp_path):
     assert lines(report, "duplicate-caption") == [(3, 1), (6, 1)]
 
 
-def test_blank_pictures_are_not_called_near(tmp_path):
+def test_blank_images_are_not_near_duplicates(tmp_path):
     def blank(colour: str) -> str:
         buffer = io.BytesIO()
         Image.new("RGB", (32, 32), colour).save(buffer, "PNG")
@@ -102,7 +102,7 @@ def test_blank_pictures_are_not_called_near(tmp_path):
     assert validate_table(write(tmp_path / "t.tsv", *rows)).findings == []
 
 
-def test_leakage_from_another_table_is_found_even_if_encoded_anew(tmp_path):
+def test_leakage_from_another_table_is_found_after_re_encoding(tmp_path):
     train = write(tmp_path / "train.tsv", *(f"{n}\t第{n}张\t{encoded(n)}" for n in range(20)))
     test = write(
         tmp_path / "test.tsv", f"a\t新的\t{encoded(7)}", f"b\t更新的\t{encoded(9, quality=60)}",
@@ -121,7 +121,7 @@ def test_leakage_from_another_table_is_found_even_if_encoded_anew(tmp_path):
         validate_table(train, against=train)
 
 
-def test_long_captions_are_found_where_tokens_are_known(tmp_path):
+def test_long_captions_are_found_if_tokens_are_counted(tmp_path):
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "甲", "乙"]
     write(tmp_path / "vocab.txt", *vocabulary)
     path = write(tmp_path / "t.tsv", "1\t" + "甲" * 33, "2\t" + "乙" * 32, "3\t甲丙", "4\tabc")
@@ -136,7 +136,7 @@ def test_long_captions_are_found_where_tokens_are_known(tmp_path):
     }  # fmt: skip
 
 
-def test_lattice_tables_are_looked_through_too(tmp_path):
+def test_lattice_tables_are_checked_too(tmp_path):
     rows = [
         {"idx": str(n), "text": "甲" * length, "input_ids": [5] * length, "seq_len": length,
          "lex_ids": [], "pos_s": list(range(length)), "pos_e": list(range(length)),
@@ -160,7 +160,7 @@ def test_lattice_tables_are_looked_through_too(tmp_path):
     assert lines(report, "cut-caption") == [(2, 0)]
 
 
-def test_headers_alone_find_no_damage_and_no_likeness(tmp_path):
+def test_headers_alone_find_neither_damage_nor_near_duplicates(tmp_path):
     whole = base64.b64decode(encoded(1))
     half = base64.b64encode(whole[: len(whole) // 2]).decode()
     path = write(tmp_path / "t.tsv", f"1\t甲\t{encoded(1)}", f"2\t乙\t{half}", "3\t丙\txx==")
@@ -169,13 +169,13 @@ def test_headers_alone_find_no_damage_and_no_likeness(tmp_path):
 
 
 @given(keys=st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("甲乙丙")), max_size=30))
-def test_repeats_are_counted_as_by_hand(tmp_path_factory, keys):
+def test_repeats_are_counted_like_a_plain_count(tmp_path_factory, keys):
     path = tmp_path_factory.mktemp("v") / "t.tsv"
     write(path, "first\t最先", *(f"{idx}\t{text}" for idx, text in keys))
     found = codes(validate_table(path, workers=1).findings)
     for code, column in (("duplicate-idx", 0), ("duplicate-caption", 1)):
-        by_hand = sum(n - 1 for n in Counter(key[column] for key in keys).values())
-        assert found.get(code, 0) == by_hand
+        expected = sum(n - 1 for n in Counter(key[column] for key in keys).values())
+        assert found.get(code, 0) == expected
 
 
 def test_the_number_of_threads_changes_nothing(tmp_path):
@@ -184,7 +184,7 @@ def test_the_number_of_threads_changes_nothing(tmp_path):
     assert validate_table(path, workers=1).json() == validate_table(path, workers=4).json()
 
 
-def test_json_holds_what_is_printed(tmp_path):
+def test_json_contains_what_is_printed(tmp_path):
     path = write(tmp_path / "t.tsv", "1\t甲", "1\t乙", "2\t乙")
     read = json.loads(validate_table(path, show=1).json())
     assert read["rows"] == 3

@@ -256,7 +256,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     ),
     "a tab in a name": (
         "2\n北京\t故宫\t0\n北京\t1\n",
-        "names.txt:2: the name '北京\\t故宫' holds a tab",
+        "names.txt:2: the name '北京\\t故宫' contains a tab",
     ),
     "no id": ("2\n北京\n故宫\t1\n", "names.txt:2: expected `name<TAB>id`"),
     "GBK": ("2\n北京\t0\n故宫\t1\n".encode("gbk"), "names.txt:2: not UTF-8"),
