@@ -10,7 +10,7 @@ FORMATS = ("tsv", "muge", "chinese-clip", "flickr8k-cn", "flickr30k-cn", "coco-c
 
 
 class Columns(NamedTuple):
-    """Names of columns that the user gave; None finds them by `*_COLUMNS`."""
+    """Given names of columns; None finds them by their usual names, see `captions`."""
 
     text: str | None = None
     image: str | None = None
@@ -19,19 +19,17 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SetOptions:
-    """How a set is read.
+    """How a dataset is read.
 
     Attributes:
         format: One of `FORMATS`, or `auto`.
-        split: Which part of a set that has several: `train`, `val`, `test`, or any word in the
-            files' names.
-        captions: `all`, or `first`: one for each image.
-        join_words: Put captions together that were cut into words; None does so for files that say
-            of themselves that they are segmented.
-        text_column: Where captions are, in files with named columns; None looks for usual names.
+        split: `train`, `val`, `test`, or any word in the file names.
+        captions: `all`, or `first`: one per image.
+        join_words: Join segmented words; None joins those of files named as segmented (`seg.*`).
+        text_column: Column or JSON key of the captions; None tries the usual names.
         image_column: The same for images or their names.
-        id_column: The same for rows' ids.
-        with_images: False gives captions only: prompts.
+        id_column: The same for row ids.
+        with_images: False reads captions only, as prompts.
     """
 
     format: str = "auto"
@@ -51,18 +49,17 @@ class SetOptions:
 
     @property
     def columns(self) -> Columns:
-        """The names of columns that were given."""
+        """Return the given names of columns."""
         return Columns(self.text_column, self.image_column, self.id_column)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """What happens to an image.
+    """How images are checked and reduced.
 
     Attributes:
-        size: The shorter side in pixels that larger images are reduced to; None leaves all as
-            they came.
-        quality: Of the JPEG that a reduced image becomes, 1 to 100.
+        size: Shorter side in pixels to which larger images are reduced; None keeps all images.
+        quality: JPEG quality of reduced images, 1 to 100.
         check: `full` decodes every image; `header` reads its size only.
     """
 
@@ -74,6 +71,6 @@ class ImageOptions:
         if self.check not in ("full", "header"):
             raise ConfigError(f"--check-images {self.check}: use full or header.")
         if self.size is not None and not 8 <= self.size <= 4096:
-            raise ConfigError(f"--size {self.size} must lie between 8 and 4096 pixels.")
+            raise ConfigError(f"--size {self.size} must be between 8 and 4096 pixels.")
         if not 1 <= self.quality <= 100:
-            raise ConfigError(f"--quality {self.quality} must lie between 1 and 100.")
+            raise ConfigError(f"--quality {self.quality} must be between 1 and 100.")
