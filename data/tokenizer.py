@@ -133,7 +133,7 @@ def tokenizer_of(table: Path) -> Tokenizer:
     folder = tokenizer_folder(table)
     if not folder.is_dir():
         raise InputError(
-            f"{folder}, the tokenizer that the table was built with, is missing. Copy it together "
+            f"{folder} is missing: the tokenizer that the table was built with. Copy it together "
             "with the table, or build the table again."
         )
     return Tokenizer.load(folder)
