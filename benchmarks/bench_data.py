@@ -56,9 +56,9 @@ def make_set(folder: Path, images: int) -> None:
 
 def convert_here(folder: Path) -> None:
     """`data convert`."""
-    from data.datasets.convert import convert
+    from data.datasets.convert import convert_dataset
 
-    convert(folder, folder / "ours.tsv", workers=1, overwrite=True)
+    convert_dataset(folder, folder / "ours.tsv", workers=1, overwrite=True)
 
 
 def convert_plainly(folder: Path) -> None:
@@ -75,9 +75,9 @@ def convert_plainly(folder: Path) -> None:
 
 def validate_here(folder: Path) -> None:
     """`data validate`."""
-    from data.datasets.validate import validate
+    from data.datasets.validate import validate_table
 
-    validate(folder / "plain.tsv", workers=1)
+    validate_table(folder / "plain.tsv", workers=1)
 
 
 def validate_plainly(folder: Path) -> None:

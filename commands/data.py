@@ -104,8 +104,8 @@ def data_convert(
 
     Images stay as they came, byte for byte, unless --size is given. See docs/data.md.
     """
-    from data.datasets.convert import ImageOptions, convert
-    from data.datasets.readers import SetOptions
+    from data.datasets.config import ImageOptions, SetOptions
+    from data.datasets.convert import convert_dataset
 
     options = SetOptions(
         format=format.value,
@@ -117,7 +117,7 @@ def data_convert(
         id_column=id_column,
         with_images=not no_images,
     )
-    report = convert(
+    report = convert_dataset(
         source,
         out,
         options=options,
@@ -160,9 +160,9 @@ def data_validate(
     ] = False,
 ) -> None:
     """Look for broken images, duplicates, cut captions and leakage before hours are spent."""
-    from data.datasets.validate import validate
+    from data.datasets.validate import validate_table
 
-    report = validate(
+    report = validate_table(
         table,
         against=against,
         tokenizer=tokenizer,

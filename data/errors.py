@@ -1,4 +1,4 @@
-"""The errors a user can cause, and can mend. Everything else is a bug and keeps its traceback."""
+"""Errors that a user can cause and fix. All other exceptions are bugs and keep their traceback."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 
 class ToolkitError(Exception):
-    """Something in the user's world is wrong: `cli.main` prints the one line and exits 2."""
+    """Wrong input, option or file: `cli.main` prints one line and exits with 2."""
 
 
 class ConfigError(ToolkitError):
@@ -14,7 +14,7 @@ class ConfigError(ToolkitError):
 
 
 class InputError(ToolkitError):
-    """A file or folder that was given cannot be read, or does not hold what it should."""
+    """A given file or folder cannot be read, or has the wrong content."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -45,18 +45,18 @@ class RowError(InputError):
 
 
 class SchemaError(InputError):
-    """A table has other columns, types or versions than its reader expects."""
+    """A table does not have the columns, types or version that its reader expects."""
 
 
 class ArtefactError(ToolkitError):
-    """An output is in the way, is damaged, or belongs to another run."""
+    """An output already exists, is damaged, or belongs to another run."""
 
 
-class Interrupted(ToolkitError):  # noqa: N818 (it is no error of anybody's)
-    """The user stopped a run; what was done is saved. `cli.main` exits 130."""
+class Interrupted(ToolkitError):  # noqa: N818 (not an error)
+    """The user stopped a run, and its state is saved; `cli.main` exits with 130."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A clause such as `; did you mean "lattice"?`, or nothing when no known word is near."""
+    """Return a clause such as `; did you mean "lattice"?`, or "" if no known word is similar."""
     near = get_close_matches(word, list(known), n=1)
     return f'; did you mean "{near[0]}"?' if near else ""

@@ -1,8 +1,8 @@
-"""Encoded images to pixels, within a policy that bounds what a bad file can cost.
+"""Decode and encode images; the cost of a bad file is bounded.
 
-An image is rejected before it is decoded when its header announces more than `MAX_PIXELS`.
-Rotation in EXIF is applied, transparency is laid over white, 16-bit and CMYK files become plain
-RGB, and of an animation the first frame is taken. A truncated file is an error, never a grey half.
+An image of more than `MAX_PIXELS` is rejected by its header, before it is decoded. EXIF rotation is
+applied, transparency is composited over white, 16-bit and CMYK images become 8-bit RGB, and the
+first frame of an animation is used. A truncated file is an error, never half an image.
 Errors are `RowError`s; their reason's kind is the same for all files with the same fault.
 """
 
@@ -24,7 +24,7 @@ from PIL import Image
 from data.errors import RowError
 
 MAX_PIXELS = 50_000_000
-# What people and cameras save. Pillow knows more, some of them by calling other programs (EPS).
+# Pillow reads further formats, some of them by calling other programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "ICO")
 _TO_STANDARD = str.maketrans("-_", "+/")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -41,17 +41,17 @@ _UPRIGHT = {
 _NOT_PIXELS = {
     b"<!doctype html": "an HTML page",
     b"<html": "an HTML page",
-    b"<svg": "SVG, a drawing; render it to PNG first",
+    b"<svg": "SVG, vector graphics; render it to PNG first",
     b"%pdf": "a PDF document",
     b"%!ps": "PostScript; render it to PNG first",
-    b"{": "JSON, perhaps a server's error",
+    b"{": "JSON, maybe an error of a server",
 }
-# Warnings are switched off for all threads at once, and on again by whoever did it: one at a time.
+# catch_warnings changes the filters of all threads: one thread at a time.
 _quiet = threading.Lock()
 
 
 def decode_base64(text: str) -> bytes:
-    """The bytes behind base64 text: standard or url-safe alphabet, a `data:` URI allowed, strict.
+    """Return the bytes of base64 text, strictly: standard or url-safe alphabet, or a `data:` URI.
 
     Raises:
         RowError: The text is empty or not base64.
@@ -68,35 +68,35 @@ def decode_base64(text: str) -> bytes:
         raise RowError("invalid base64", f"{error}; begins with {text[:12]!r}") from None
 
 
-def split_pictures(cell: str) -> list[str]:
-    """The base64 texts of a cell `gen_imgbase64`: one, a JSON list, or EasyNLP's Python list.
+def split_images(cell: str) -> list[str]:
+    """Return the base64 texts of a cell `gen_imgbase64`: one, a JSON list, or EasyNLP's list.
 
     Raises:
-        RowError: It begins like a list and is none.
+        RowError: It begins like a list and is not one.
     """
     if not cell.startswith("["):
         return [cell]
     try:
-        found = json.loads(cell.replace("'", '"'))  # base64 holds no quotes
+        found = json.loads(cell.replace("'", '"'))  # base64 has no quotes
     except ValueError:
         found = None
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise RowError("not a list of pictures", "begins with " + repr(cell[:12]))
+        raise RowError("not a list of images", "begins with " + repr(cell[:12]))
     return found
 
 
 def _open(content: bytes, max_pixels: int) -> Image.Image:
-    """The image behind its header, not yet decoded; refused if it is too large."""
+    """Return the image with its header read, not yet decoded; reject it if it is too large."""
     if not content:
         raise RowError("empty image")
     try:
         with _quiet, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own bound below is stricter than Pillow's warning
+            warnings.simplefilter("ignore")  # the bound below is stricter than Pillow's warning
             image = Image.open(io.BytesIO(content), formats=_formats())
     except Image.DecompressionBombError as error:
         raise RowError("image too large", str(error)) from None
-    except Exception as error:  # whatever a parser makes of a stranger's bytes
-        raise RowError("not an image", _what_it_is(content, error)) from None
+    except Exception as error:  # parsers raise many kinds on bad bytes
+        raise RowError("not an image", _content_kind(content, error)) from None
     if image.width * image.height > max_pixels:
         raise RowError(
             "image too large", f"{image.width}x{image.height} is over {max_pixels:,} pixels"
@@ -106,13 +106,13 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
 
 @cache
 def _formats() -> list[str]:
-    """Those of `FORMATS` that this Pillow was built with."""
+    """Return those of `FORMATS` that this Pillow was built with."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _what_it_is(content: bytes, error: Exception) -> str:
-    """A guess at what somebody took for an image."""
+def _content_kind(content: bytes, error: Exception) -> str:
+    """Return a guess at the kind of content that is not an image."""
     head = content[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(b"<?xml"):
         head = head[max(head.find(b"<svg"), 0) :]
@@ -124,7 +124,7 @@ def _what_it_is(content: bytes, error: Exception) -> str:
 
 
 class Header(NamedTuple):
-    """What an image says of itself before it is decoded: its size, and its format's name."""
+    """The header of an image: size in pixels, and the name of the format."""
 
     width: int
     height: int
@@ -132,20 +132,20 @@ class Header(NamedTuple):
 
 
 def read_header(content: bytes, max_pixels: int = MAX_PIXELS) -> Header:
-    """The header of an encoded image.
+    """Return the header of an encoded image.
 
     Raises:
-        RowError: It is no image, or larger than `max_pixels`.
+        RowError: It is not an image, or larger than `max_pixels`.
     """
     image = _open(content, max_pixels)
     return Header(image.width, image.height, image.format or "?")
 
 
 def check_image(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height of an encoded image, read from its header.
+    """Return width and height of an encoded image, read from its header.
 
     Raises:
-        RowError: It is no image, or larger than `max_pixels`.
+        RowError: It is not an image, or larger than `max_pixels`.
     """
     return read_header(content, max_pixels)[:2]
 
@@ -153,42 +153,42 @@ def check_image(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
 def decode_image(
     content: bytes, max_pixels: int = MAX_PIXELS, enough: int | None = None
 ) -> Image.Image:
-    """An RGB image, upright, over white.
+    """Decode an image to RGB, upright, over white.
 
     Args:
         content: The encoded bytes.
-        max_pixels: A larger image is refused.
-        enough: A JPEG may come smaller, with sides of at least so many pixels; that is quicker.
+        max_pixels: A larger image is rejected.
+        enough: Decode a JPEG faster at a smaller size, with sides of at least this many pixels.
 
     Raises:
-        RowError: It is no image, truncated, too large, or of a kind without a fixed range.
+        RowError: It is not an image, truncated, too large, or has values without a fixed range.
     """
     image = _open(content, max_pixels)
     try:
         if enough is not None:
             image.draft(None, (enough, enough))
         image.load()
-        turn = _turn(image)
-        image = _plain(image)
-        return image.transpose(turn) if turn is not None else image
+        orientation = _orientation(image)
+        image = _to_rgb(image)
+        return image.transpose(orientation) if orientation is not None else image
     except RowError:
         raise
-    except Exception as error:  # whatever a decoder makes of a stranger's bytes
+    except Exception as error:  # decoders raise many kinds on bad bytes
         raise RowError("damaged image", str(error) or type(error).__name__) from None
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """How EXIF says the image must be turned; EXIF that cannot be read says nothing."""
+def _orientation(image: Image.Image) -> Image.Transpose | None:
+    """Return the transposition of the EXIF orientation; None without or with broken EXIF."""
     try:
         with _quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a camera's or an editor's broken note; the pixels are sound
+    except Exception:  # broken EXIF; the pixels are intact
         return None
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """RGB of any mode."""
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         image = _sixteen_bits(image)
     elif image.mode in ("I", "F"):
@@ -204,7 +204,7 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _sixteen_bits(image: Image.Image) -> Image.Image:
-    """Grey of 8 bits; what the file calls transparent is white."""
+    """Convert to 8-bit grey; the transparent value becomes white."""
     wide = np.asarray(image)
     grey = np.empty(wide.shape, dtype=np.uint8)
     np.floor_divide(wide, 257, out=grey, casting="unsafe")
@@ -214,7 +214,7 @@ def _sixteen_bits(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Pixels `(size, size, 3)`: the centre square, resampled with antialiasing."""
+    """Return pixels `(size, size, 3)`: the centre square, resampled with antialiasing."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)
@@ -226,7 +226,7 @@ def square(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 def encode_png(pixels: NDArray[np.uint8], text: dict[str, str] | None = None) -> bytes:
-    """A PNG of pixels `(H, W, 3)`, with `text` (prompt, seed ...) in its metadata."""
+    """Return a PNG of pixels `(H, W, 3)`, with `text` (prompt, seed ...) in its metadata."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
@@ -240,9 +240,9 @@ def encode_png(pixels: NDArray[np.uint8], text: dict[str, str] | None = None) ->
 def encode_webp(
     pixels: NDArray[np.uint8], text: dict[str, str] | None = None, quality: int = 90
 ) -> bytes:
-    """A WebP of pixels `(H, W, 3)`, with `text` as properties of its XMP metadata.
+    """Return a WebP of pixels `(H, W, 3)`, with `text` as properties of its XMP metadata.
 
-    Characters that XML cannot hold are left out of the metadata.
+    Characters that XML does not allow are removed from the metadata.
     """
     properties = " ".join(
         f"artist:{key}={quoteattr(_NOT_XML.sub('', value))}" for key, value in (text or {}).items()

@@ -1,4 +1,4 @@
-"""Loops over bytes and ids, compiled to machine code by numba."""
+"""Compile loops over bytes and ids with numba."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +16,11 @@ _F = TypeVar("_F", bound=Callable[..., object])
 
 
 def jit(function: _F) -> _F:
-    """The function compiled on its first call, without Python objects and without the GIL.
+    """Return the function, compiled on its first call without Python objects and the GIL.
 
-    The machine code is kept beside the module (or where `NUMBA_CACHE_DIR` says), so that later
-    processes load it in milliseconds. Integer overflow wraps and indices are not checked: what is
-    compiled must stay within its arrays.
+    The machine code is cached next to the module (or in `NUMBA_CACHE_DIR`), so that later processes
+    load it in milliseconds. Integer overflow wraps and indices are not checked: the function must
+    stay within its arrays.
     """
     return cast(_F, njit(cache=True, nogil=True)(function))
 
@@ -38,9 +38,9 @@ def fnv1a(values: NDArray[Any], begin: int, end: int) -> np.uint64:
 
 
 def in_threads(kernel: Callable[..., None], count: int, num_threads: int, *arguments: Any) -> None:
-    """Run kernel(begin, end, ...) over 0..count, a part in each of so many threads.
+    """Run kernel(begin, end, ...) over 0..count, split over `num_threads` threads.
 
-    Not numba's own threads: those burn their core while they wait for torch.
+    numba's own threads would busy-wait on their cores while torch computes.
     """
     num_threads = min(num_threads, count)
     if num_threads <= 1:

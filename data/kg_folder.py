@@ -1,6 +1,6 @@
-"""Reading a KG folder: entity names and their vectors. `kg` writes it; every stage may read it.
+"""Read a KG folder: entity names and their vectors. `kg` writes it; all stages read it.
 
-A KG folder holds `entity2id.txt` (OpenKE: first line the count, then `name<TAB>id`) and
+A KG folder contains `entity2id.txt` (OpenKE: first line the count, then `name<TAB>id`) and
 `entity_vectors.safetensors`, float32 `[num_entities, dim]`. EasyNLP's pair of `entity2id.txt` and
 `entity2vec.pt` is read as well.
 """
@@ -28,7 +28,7 @@ RELATION_NAMES = "relation2id.txt"
 def write_names(path: Path, names: Iterable[str] | pa.Array) -> None:
     """Write an OpenKE id file: the count, then `name<TAB>id` for ids 0..n-1.
 
-    A string array of Arrow's is written without making strings of it.
+    An Arrow string array is written without conversion to Python strings.
     """
     array = names if isinstance(names, pa.Array) else pa.array(names, pa.large_string())
     with path.open("wb") as file:
@@ -37,10 +37,10 @@ def write_names(path: Path, names: Iterable[str] | pa.Array) -> None:
 
 
 def open_names(path: Path) -> Names:
-    """The names of an OpenKE id file by id, and the ids by name; mapped, not read.
+    """Return the names of an OpenKE id file, by id and by name; memory-mapped.
 
-    The first line is the count; a file without it, beginning with `name<TAB>id`, is read as well,
-    and so are blanks for tabs, ids in any order, Windows' line ends and gzip.
+    The first line is the count. Also read: files without the count, blanks instead of tabs, ids in
+    any order, CRLF line ends, and gzip; these are not mapped.
 
     Raises:
         InputError: A line is not `name<TAB>id`, the ids are not 0..n-1 each once, or the count is
@@ -55,7 +55,7 @@ def open_names(path: Path) -> Names:
 
 
 def read_names(path: Path) -> list[str]:
-    """The same as a list of strings, for those who need them all.
+    """Return the names of an id file as a list of strings.
 
     Raises:
         InputError: As `open_names`.
@@ -64,7 +64,7 @@ def read_names(path: Path) -> list[str]:
 
 
 def _read_names(path: Path) -> list[str]:
-    """The names of an id file, line by line."""
+    """Read the names of an id file line by line."""
     names: dict[int, str] = {}
     count: int | None = None
     with open_bytes(path) as file:
@@ -77,7 +77,7 @@ def _read_names(path: Path) -> list[str]:
             if line == 1 and text.strip().isdigit():
                 count = int(text)
                 continue
-            # OpenKE's own files separate by a tab or a blank; names may hold blanks.
+            # OpenKE separates by a tab or a blank; names may contain blanks.
             name, tab, number = text.rpartition("\t")
             if not tab:
                 name, tab, number = text.rpartition(" ")
@@ -87,8 +87,8 @@ def _read_names(path: Path) -> list[str]:
                 raise InputError(f"{path}:{line}: expected `name<TAB>id`, found {text[:60]!r}.")
             if any(letter <= "\t" for letter in name):
                 raise InputError(
-                    f"{path}:{line}: the name {name[:60]!r} holds a tab or another control "
-                    "character; take it out."
+                    f"{path}:{line}: the name {name[:60]!r} contains a tab or another control "
+                    "character; remove it."
                 )
             if int(number) in names:
                 raise InputError(
@@ -97,10 +97,10 @@ def _read_names(path: Path) -> list[str]:
                 )
             names[int(number)] = name
     if not names:
-        raise InputError(f"{path} holds no names.")
+        raise InputError(f"{path} contains no names.")
     if count is not None and count != len(names):
         raise InputError(
-            f"{path} announces {count} names on its first line but holds {len(names)}."
+            f"{path} announces {count} names on its first line but contains {len(names)}."
         )
     if max(names) != len(names) - 1:
         raise InputError(
@@ -110,10 +110,10 @@ def _read_names(path: Path) -> list[str]:
 
 
 def read_vectors(folder: Path) -> NDArray[np.float32]:
-    """Entity vectors `[num_entities, dim]`, float32; memory-mapped where the format allows.
+    """Return entity vectors `[num_entities, dim]`, float32; memory-mapped if the format allows.
 
     Raises:
-        InputError: No vectors are there, their shape is wrong, or some are not finite.
+        InputError: Vectors are missing, of a wrong shape, or not finite.
     """
     vectors = map_vectors(folder)
     for begin in range(0, len(vectors), 1 << 18):
@@ -123,53 +123,53 @@ def read_vectors(folder: Path) -> NDArray[np.float32]:
 
 
 def not_finite(folder: Path) -> InputError:
-    """The error of a folder whose vectors hold NaN or infinite values."""
+    """Return the error of a folder whose vectors contain NaN or infinite values."""
     return InputError(
-        f"{folder}: entity vectors hold NaN or infinite values. Train them "
+        f"{folder}: entity vectors contain NaN or infinite values. Train them "
         "again with a lower --learning-rate."
     )
 
 
 def map_vectors(folder: Path) -> NDArray[np.float32]:
-    """The same without looking at the values, so that nothing is read before it is used.
+    """Return the same without checking the values, so that nothing is read before it is used.
 
     Raises:
-        InputError: No vectors are there, or their shape is wrong.
+        InputError: Vectors are missing or of a wrong shape.
     """
     if (folder / VECTORS).exists():
         return _map_safetensors(folder / VECTORS)
     if (folder / EASYNLP_VECTORS).exists():
         return _read_easynlp(folder / EASYNLP_VECTORS)
     raise InputError(
-        f"{folder} is not a KG folder: it holds neither {VECTORS} nor "
+        f"{folder} is not a KG folder: it contains neither {VECTORS} nor "
         f"{EASYNLP_VECTORS}. Make one with `cli.py kg train`."
     )
 
 
 def check_vectors(folder: Path, num_names: int) -> None:
-    """Check that each entity has a vector, where that costs nothing (not in EasyNLP's format).
+    """Check that each entity has a vector, from headers only (not for EasyNLP's format).
 
     Raises:
-        InputError: There are more names than vectors, or fewer.
+        InputError: The numbers of names and vectors differ.
     """
     if (folder / VECTORS).exists():
         count = len(_map_safetensors(folder / VECTORS))
         if count != num_names:
             raise InputError(
-                f"{folder} holds {num_names} names but {count} vectors: {ENTITY_NAMES} and "
-                f"{VECTORS} are not of one training."
+                f"{folder} contains {num_names} names but {count} vectors: {ENTITY_NAMES} and "
+                f"{VECTORS} are not from one training."
             )
 
 
 def kg_fingerprint(folder: Path) -> str:
-    """A name for the names and vectors of a KG folder, EasyNLP's included."""
+    """Return a hash of the names and vectors of a KG folder, also of EasyNLP's."""
     if manifest_path(folder).exists():
         return read_manifest(folder).fingerprint
     return fingerprint(folder)
 
 
 def _map_safetensors(path: Path) -> NDArray[np.float32]:
-    """The one tensor of a safetensors file as a read-only memory map."""
+    """Return the entity vectors of a safetensors file as a read-only memory map."""
     import json
     import struct
 
@@ -196,7 +196,7 @@ def _read_easynlp(path: Path) -> NDArray[np.float32]:
 
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds here, all meaning the same to the user
+    except Exception as error:  # torch raises many kinds for a bad file
         raise InputError(f"{path} cannot be loaded as a tensor: {type(error).__name__}.") from None
     if isinstance(value, dict) and len(value) == 1:
         value = next(iter(value.values()))

@@ -1,18 +1,17 @@
-"""How this process gives memory back."""
+"""Settings of the C library's memory allocator."""
 
 import ctypes
 import platform
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # the names of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
 
 
 def reuse_freed_memory() -> bool:
-    """Keep freed memory for the next tensor rather than give it back; whether that could be done.
+    """Keep freed memory in the process for the next tensor; return whether that is possible.
 
-    glibc gives every large block back as soon as it is freed, and the kernel hands out the next one
-    zeroed, page by page: between a fifth and a quarter of a convolutional network's time on a CPU.
-    Memory may stay with the process after a peak, so only commands that compute with tensors of
-    like sizes again and again ask for this.
+    glibc returns every large block as soon as it is freed, and the kernel zeroes the next one page
+    by page: 20 to 25 % of the time of a convolutional network on a CPU. Memory may stay in the
+    process after a peak, so this is for commands that reuse tensors of similar sizes.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,7 +1,7 @@
-"""Ten million names without ten million Python objects.
+"""Names by id without a Python object per name.
 
-`Names` are the bytes of an OpenKE id file, usually mapped from the disk, and where each line
-begins. Looking one up scans the bytes; so does looking for similar spellings.
+`Names` holds the bytes of an OpenKE id file, usually memory-mapped, and the offset of each line.
+Looking up a name, or similar spellings, scans the bytes.
 """
 
 import sys
@@ -18,16 +18,16 @@ from data.jit import jit
 Ints = NDArray[np.int64]
 
 _NEWLINE, _TAB = 10, 9
-_BLOCK = 1 << 20  # names written, or made into strings, at a time
-_LONGEST = 64  # code points; longer names are not compared with others
+_BLOCK = 1 << 20  # names written or converted at a time
+_LONGEST = 64  # code points; longer names are not compared
 
 
 class Names(Sequence[str]):
-    """Names by id, and ids by name; a sequence of strings that are made when asked for.
+    """Names by id, and ids by name: a sequence of strings that are created on access.
 
     Args:
         lines: `name<TAB>id<NEWLINE>` for ids 0..n-1, after a first line with their count.
-        start: Where each name begins, and where the next one would: int64 `[n + 1]`.
+        start: Offset of each name, and the end of the last line: int64 `[n + 1]`.
     """
 
     def __init__(self, lines: Any, start: Ints) -> None:
@@ -37,16 +37,16 @@ class Names(Sequence[str]):
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "Names":
-        """These names; they hold no tab and no line break."""
+        """Return these names, which contain no tab and no line break."""
         array = _as_array(names)
         lines = b"".join([f"{len(array)}\n".encode(), *lines_of(array)])
         start = index_lines(np.frombuffer(lines, np.uint8), lines.index(b"\n") + 1, len(array))
-        assert len(start), "a name holds a control character"
+        assert len(start), "a name contains a control character"
         return cls(lines, start)
 
     @classmethod
     def parse(cls, lines: Any) -> "Names | None":
-        """The names of a whole id file, or None where it is not written exactly as `Names` wants.
+        """Return the names of a whole id file, or None if it is not in the exact form of `lines`.
 
         Args:
             lines: bytes, or a `mmap.mmap`.
@@ -77,7 +77,7 @@ class Names(Sequence[str]):
             return [self[n] for n in range(*i.indices(len(self)))]
         i = int(i) + (len(self) if i < 0 else 0)
         if not 0 <= i < len(self):
-            raise IndexError(f"there are {len(self)} names; {i} is none")
+            raise IndexError(f"id {i} of {len(self)} names")
         line = self._data[self._start[i] : self._start[i + 1]].tobytes()
         return line[: line.index(b"\t")].decode()
 
@@ -89,7 +89,7 @@ class Names(Sequence[str]):
         return isinstance(name, str) and self.find(name) is not None
 
     def find(self, name: str) -> int | None:
-        """The id of a name, the lowest of several; None if there is no such name."""
+        """Return the lowest id of a name; None if it is unknown."""
         wanted = b"\n" + name.encode() + b"\t"
         at = self._lines.find(wanted)
         if at < 0 or "\t" in name or "\n" in name:
@@ -97,29 +97,29 @@ class Names(Sequence[str]):
         return int(np.searchsorted(self._start, at + 1))
 
     def index(self, name: str, start: int = 0, stop: int = sys.maxsize) -> int:
-        """As of any sequence."""
+        """Return the id of a name, as `Sequence.index`."""
         found = self.find(name)
         if found is None or not start <= found < stop:
-            raise ValueError(f"{name!r} is not there")
+            raise ValueError(f"{name!r} is not in the names")
         return found
 
     def to_arrow(self, begin: int = 0, end: int | None = None) -> pa.LargeStringArray:
-        """The names of ids `begin..end - 1`, in memory."""
+        """Return the names of ids `begin..end - 1`, in memory."""
         start = self._start[begin : len(self) + 1 if end is None else end + 1]
         data, offsets = _compact(self._data, start, begin)
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
         return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers)
 
     def blocks(self) -> Iterator[tuple[NDArray[np.uint8], Ints]]:
-        """A million lines `name<TAB>id<NEWLINE>` at a time: their bytes, and where each begins."""
+        """Yield a million lines `name<TAB>id<NEWLINE>` at a time: their bytes and offsets."""
         for begin in range(0, len(self), _BLOCK):
             start = self._start[begin : begin + _BLOCK + 1]
             yield self._data[start[0] : start[-1]], start[:-1] - start[0]
 
     def similar(self, name: str, count: int = 3) -> list[str]:
-        """Names that begin with this one and go on in a bracket, then those spelled most alike.
+        """Return names that are this one and a bracket, then those of most similar spelling.
 
-        At most half of the characters may differ (Levenshtein). Equally near: the lowest id.
+        At most half of the characters may differ (Levenshtein). Ties: the lowest id first.
         """
         if not 0 < len(name) <= _LONGEST:
             return []
@@ -136,7 +136,7 @@ def _as_array(names: Iterable[str] | pa.Array) -> pa.LargeStringArray:
 
 
 def lines_of(names: Iterable[str] | pa.Array) -> Iterator[bytes]:
-    """The lines `name<TAB>id` of an id file, block by block."""
+    """Yield the lines `name<TAB>id` of an id file in blocks."""
     array = _as_array(names)
     if not len(array):
         return
@@ -168,14 +168,14 @@ def _digits(number: Any) -> Any:
 
 @jit
 def index_lines(data: Any, head: Any, count: Any) -> Any:
-    """Where each line `name<TAB>id<NEWLINE>` begins, and the end: `[count + 1]`.
+    """Return the offset of each line `name<TAB>id<NEWLINE>`, and the end: int64 `[count + 1]`.
 
-    Empty where the data are anything else than `count` such lines with ids 0, 1, 2 ...
+    Empty if the data are not exactly `count` such lines with ids 0, 1, 2 ...
 
     Args:
-        data: The bytes of an id file; they end in a newline.
-        head: Where its first line ends.
-        count: How many names it announces.
+        data: The bytes of an id file, uint8; they end in a newline.
+        head: End of the first line.
+        count: Number of names on the first line.
     """
     start = np.empty(count + 1, np.int64)
     start[0] = at = head
@@ -185,7 +185,7 @@ def index_lines(data: Any, head: Any, count: Any) -> Any:
         if i == next_power:
             digits += 1
             next_power *= 10
-        while at < len(data) and data[at] > _NEWLINE:  # a control character is left to others
+        while at < len(data) and data[at] > _NEWLINE:  # control characters: see _read_names
             at += 1
         if at + digits + 1 >= len(data) or data[at] != _TAB or data[at + digits + 1] != _NEWLINE:
             return wrong
@@ -201,7 +201,7 @@ def index_lines(data: Any, head: Any, count: Any) -> Any:
 
 @jit
 def _compact(data: Any, start: Any, first: Any) -> Any:
-    """The names alone, and where each begins; `first` is the id of the first."""
+    """Return the names alone (uint8) and their offsets; `first` is the id of the first line."""
     offsets = np.zeros(len(start), np.int64)
     for i in range(len(start) - 1):
         offsets[i + 1] = offsets[i] + start[i + 1] - start[i] - 2 - _digits(first + i)
@@ -214,7 +214,7 @@ def _compact(data: Any, start: Any, first: Any) -> Any:
 
 @jit
 def _format(text: Any, offsets: Any, first: Any) -> Any:
-    """`name<TAB>id<NEWLINE>` for each name; `first` is the id of the first."""
+    """Return `name<TAB>id<NEWLINE>` of each name as uint8; `first` is the id of the first."""
     count = len(offsets) - 1
     size = offsets[count] - offsets[0]
     for i in range(count):
@@ -238,7 +238,7 @@ def _format(text: Any, offsets: Any, first: Any) -> Any:
 
 @jit
 def _distance(a: Any, size: Any, b: Any, limit: Any, row: Any) -> Any:
-    """Levenshtein's distance of `a[:size]` and `b`; more than `limit` may be any such number."""
+    """Return the Levenshtein distance of `a[:size]` and `b`, or any number above `limit`."""
     for j in range(len(b) + 1):
         row[j] = j
     for i in range(size):
@@ -258,7 +258,7 @@ def _distance(a: Any, size: Any, b: Any, limit: Any, row: Any) -> Any:
 
 @jit
 def _similar(data: Any, start: Any, codes: Any, raw: Any, limit: Any, count: Any) -> Any:
-    """The ids nearest to a name given as code points and as bytes; -1 where there are fewer."""
+    """Return the `count` ids nearest to a name (code points and bytes); -1 if there are fewer."""
     ids = np.full(count, -1, np.int64)
     far = np.full(count, limit + 1, np.int64)
     word = np.empty(len(codes) + limit + 1, np.int64)

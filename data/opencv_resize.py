@@ -1,9 +1,9 @@
-"""EasyNLP's image preprocessing, to the bit: OpenCV's bilinear resize, then the centre.
+"""EasyNLP's image preprocessing, bit for bit: OpenCV's bilinear resize, then a centre crop.
 
-EasyNLP scales the shorter side to the model's size with OpenCV's `INTER_LINEAR` and crops the
-centre. That resize does not smooth before it shrinks, so fine detail turns to noise;
-`data.images.square` does better. This one is for giving a released model exactly the pixels that it
-was trained on. The arithmetic is OpenCV's for 8-bit images: weights of 11 bits, rounded at the end.
+EasyNLP scales the shorter side to the size of the model with OpenCV's `INTER_LINEAR` and crops the
+centre. This resize has no antialiasing, so fine detail becomes noise; `data.images.square` has. Use
+this one for released models, which were trained on these pixels. The arithmetic is OpenCV's for
+8-bit images: weights of 11 bits, rounded at the end.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ _ONE = 1 << 11  # a weight of 1
 
 
 def opencv_square(pixels: Pixels, size: int) -> Pixels:
-    """Pixels `(H, W, 3)` -> `(size, size, 3)`: shorter side to `size`, centre cropped."""
+    """Scale the shorter side to `size` and crop the centre: `(H, W, 3)` -> `(size, size, 3)`."""
     height, width = pixels.shape[:2]
     scale = size / min(height, width)
     target = round(height * scale), round(width * scale)
@@ -28,11 +28,11 @@ def opencv_square(pixels: Pixels, size: int) -> Pixels:
 
 
 def opencv_resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    """What `cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)` gives."""
+    """Return `cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)`."""
     across = _taps(pixels.shape[1], width)
     inside = (across.place >= 0) & (across.place < pixels.shape[1] - 1)
-    # Beyond the edge a column counts once and whole, a row twice with both its weights: their sums
-    # round differently.
+    # At the edge OpenCV uses a column once with full weight, but a row twice with both weights;
+    # the sums round differently.
     left = np.where(inside, across.left, _ONE)[None, :, None]
     right = np.where(inside, across.right, 0)[None, :, None]
     first, second = _both(across.place, pixels.shape[1])
@@ -47,7 +47,7 @@ def opencv_resize(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 class _Taps(NamedTuple):
-    """For each place of the output: the input place before it, its weight and the next one's."""
+    """For each output position: the input position before it, its weight and the next one's."""
 
     place: Ints
     left: Ints

@@ -1,7 +1,7 @@
-"""Plots as SVG: drawn by matplotlib, reproducible, with Chinese text left as text.
+"""Plots as SVG with matplotlib: reproducible, with labels as text.
 
-A figure is made without pyplot, so nothing global is touched. Text stays text in the SVG and is
-drawn by the viewer's fonts: Chinese labels are right whatever fonts the machine has that drew them.
+Figures are created without pyplot, so no global state changes. Text stays text in the SVG and uses
+the fonts of the viewer: Chinese labels need no Chinese font on this machine.
 """
 
 import io
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COLOURS = ("#2f6f9f", "#c8553d", "#5b8c5a", "#8e6c8a", "#c99a2e", "#4f9d9d", "#7a7a7a", "#a44a6b")
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "artist-toolkit",  # else the ids inside differ from run to run
+    "svg.hashsalt": "artist-toolkit",  # makes the ids inside reproducible
     "font.family": ["sans-serif"],
     "font.size": 10,
     "axes.spines.top": False,
@@ -34,7 +34,7 @@ _STYLE: dict[str, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Our look while the block runs; axes take it when they are made, so make them inside."""
+    """Apply the common style in the block; axes take it when they are created."""
     import matplotlib
     from cycler import cycler
 
@@ -44,17 +44,17 @@ def style() -> Iterator[None]:
 
 
 def new_figure(width: float = 6.4, height: float = 3.6) -> "Figure":
-    """An empty figure, in inches; call inside `style()`."""
+    """Return an empty figure, size in inches; call inside `style()`."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def to_svg(figure: "Figure") -> str:
-    """The figure as an `<svg>` element, the same each time. Call inside `style()`."""
+    """Return the figure as an `<svg>` element, reproducibly. Call inside `style()`."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
-        # matplotlib measures labels with its own fonts, which lack Chinese; the viewer draws them.
+        # matplotlib measures labels with its own fonts, which lack Chinese characters.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -1,24 +1,25 @@
-"""Outputs that are whole or absent: a temporary name, a manifest, a rename.
+"""Atomic outputs: a temporary name, a manifest, a rename.
 
-Every stage writes through a `Run`. While it works, the output lives under `<out>.partial`; when it
-is finished, its files are hashed, the manifest is written and everything gets its final name at
-once. So a path without `.partial` is complete, and a killed run leaves only the partial one, which
-the next call with the same settings resumes.
+Every stage writes through a `Run`. During the run the output is `<out>.partial`; `finish` hashes
+its files, writes the manifest and renames everything at once. So a path without `.partial` is
+complete, and a killed run leaves only the partial output, which the next call with the same
+settings resumes.
 
-The manifest is `manifest.json` inside a folder, and `<file>.manifest.json` beside a single file.
-This module knows nothing of what the files hold.
+The manifest is `manifest.json` inside a folder, and `<file>.manifest.json` next to a single file.
+This module does not depend on the content of the files.
 """
 
 import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -26,11 +27,13 @@ from typing import IO, Any
 
 from data.errors import ArtefactError, InputError
 
+_log = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
-_DISK = {  # what no program can mend
+_DISK = {  # errors of the disk, not of the program
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "files may not be so large there",
+    errno.EFBIG: "the file is too large for the file system",
     errno.EROFS: "the disk is read-only",
 }
 _RUN = "run.json"  # the settings of an unfinished run
@@ -51,15 +54,15 @@ _VERSIONED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What an artefact says of itself.
+    """The description of a finished output.
 
     Attributes:
-        kind: What it is: `kg`, `lattice`, `vqgan`, `model`, `predictions`.
-        settings: Every option that shaped it, defaults included.
+        kind: Kind of output: `kg`, `lattice`, `vqgan`, `model`, `predictions` ...
+        settings: Every option that affects it, including defaults.
         inputs: Name of each input -> its fingerprint.
-        counts: Rows in, kept, rejected and why; and whatever else was counted or measured.
-        files: Path inside the artefact -> sha256.
-        versions: Python, this toolkit and the libraries it used.
+        counts: Rows in, kept and rejected with reasons, and other counts and measurements.
+        files: Path inside the output -> sha256.
+        versions: Of Python, this toolkit and its libraries.
         created: UTC, ISO 8601.
     """
 
@@ -73,22 +76,40 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """A name for the content: equal exactly where kind and all files are equal."""
+        """Return a hash of the content: equal if and only if kind and all files are equal."""
         content = json.dumps([self.kind, self.files], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True)
+class StageReport:
+    """What a stage did; the base of the reports of all stages that write through a `Run`.
+
+    Attributes:
+        out: The output.
+        already_finished: The output was finished and unchanged, and nothing was done.
+    """
+
+    out: Path
+    already_finished: bool = field(default=False, compare=False)
+
+    def outcome(self, otherwise: str = "is written") -> str:
+        """Return the output's path and what became of it."""
+        done = "is finished and unchanged" if self.already_finished else otherwise
+        return f"{self.out} {done}"
+
+
 def sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
+    """Return the sha256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(path: Path) -> str:
-    """A name for the content of an artefact, a plain file or a plain folder of files.
+    """Return a hash of the content of an output, or of a plain file or folder.
 
     Raises:
-        InputError: There is nothing at `path`.
+        InputError: `path` does not exist.
     """
     if manifest_path(path).exists():
         return read_manifest(path).fingerprint
@@ -101,15 +122,15 @@ def fingerprint(path: Path) -> str:
 
 
 def manifest_path(out: Path) -> Path:
-    """Where the manifest of the folder or file `out` lies."""
+    """Return the path of the manifest of the folder or file `out`."""
     return out / MANIFEST if out.is_dir() else out.with_name(out.name + ".manifest.json")
 
 
 def read_manifest(out: Path) -> Manifest:
-    """The manifest of an artefact.
+    """Read the manifest of an output.
 
     Raises:
-        ArtefactError: It has none, or one that cannot be read.
+        ArtefactError: It is missing or cannot be read.
     """
     path = manifest_path(out)
     try:
@@ -121,15 +142,16 @@ def read_manifest(out: Path) -> Manifest:
         ) from None
     except (OSError, ValueError, TypeError) as error:
         raise ArtefactError(
-            f"{path} cannot be read as a manifest: {error}. Make the output again with --overwrite."
+            f"{path} cannot be read as a manifest: {error}. Write the output again with "
+            "--overwrite."
         ) from None
 
 
 def verify(out: Path) -> Manifest:
-    """The manifest of an artefact whose files all still are what they were.
+    """Return the manifest of an output after checking the sha256 of its files.
 
     Raises:
-        ArtefactError: A file is missing, or its bytes changed since it was written.
+        ArtefactError: A file is missing or has changed.
     """
     manifest = read_manifest(out)
     for name, digest in manifest.files.items():
@@ -138,15 +160,15 @@ def verify(out: Path) -> Manifest:
             raise ArtefactError(f"{path} is missing; {manifest_path(out)} lists it.")
         if sha256(path) != digest:
             raise ArtefactError(
-                f"{path} changed since it was written: its sha256 is not the one in "
-                f"{manifest_path(out)}. Restore it, or make it again with "
+                f"{path} changed since it was written: its sha256 differs from "
+                f"{manifest_path(out)}. Restore it, or write it again with "
                 "--overwrite."
             )
     return manifest
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the libraries that shape our outputs."""
+    """Return the versions of Python, this toolkit and the libraries that affect outputs."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in _VERSIONED:
         try:
@@ -158,7 +180,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """An open file that gets its name `path` only when the block ends without an error."""
+    """Open a file that is renamed to `path` when the block ends without an error."""
     partial = path.with_name(path.name + ".partial")
     encoding = None if "b" in mode else "utf-8"
     try:
@@ -179,7 +201,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a small file that somebody asked for, such as a drawing; its folder is made.
+    """Write a small text file, such as a plot; create its folder.
 
     Raises:
         ArtefactError: It cannot be written.
@@ -195,8 +217,8 @@ def save_text(path: Path, text: str) -> None:
 class Run:
     """One output under construction.
 
-    Use `Run.open`; then, unless `run.finished` holds a manifest, write into `run.work` (a folder,
-    or the path of the single file) and call `run.finish(counts)`.
+    Call `Run.open`; unless `run.finished` is a manifest, write into `run.work` (a folder, or the
+    path of the single file) and call `run.finish(counts)`.
     """
 
     def __init__(
@@ -208,7 +230,7 @@ class Run:
         self.finished: Manifest | None = None
         self.resumed = False
         self._lock: IO[str] | None = None
-        self._companions: set[Path] = set()  # partial files that were given out
+        self._companions: set[Path] = set()  # partial paths returned by `beside`
         self._finishing = False
 
     @classmethod
@@ -222,19 +244,19 @@ class Run:
         folder: bool = True,
         overwrite: bool = False,
     ) -> "Run":
-        """Begin, resume, or find finished.
+        """Begin or resume a run, or find its finished output.
 
         Args:
             out: The final path.
-            kind: What is made; see `Manifest.kind`.
-            settings: Plain JSON values. Equal settings and inputs make it the same run.
+            kind: See `Manifest.kind`.
+            settings: JSON values. Equal settings and inputs mean the same run.
             inputs: Name of each input -> fingerprint.
-            folder: Whether `out` is a folder (else a single file).
+            folder: Whether `out` is a folder or a single file.
             overwrite: Replace what is at `out`, once the new output is complete.
 
         Raises:
-            ArtefactError: `out`, or an unfinished run for it, was made with other settings or
-                inputs, or is being made by another process right now.
+            ArtefactError: `out`, or an unfinished run for it, has other settings or inputs, or
+                another process is writing it.
         """
         run = cls(out, folder, kind, json.loads(json.dumps(dict(settings))), dict(inputs or {}))
         try:
@@ -251,7 +273,7 @@ class Run:
         return run
 
     def _look(self, overwrite: bool) -> None:
-        # Killed between its last two renames, a file stands there beside the note of its run.
+        # A run killed between its last two renames leaves the file and its run note.
         half = (
             not self.folder and self._run_note().exists() and not manifest_path(self.out).exists()
         )
@@ -272,14 +294,14 @@ class Run:
             return
         self._acquire()
         note = self._run_note()
-        if self.folder and note.exists():  # half a file is no use to anyone
+        if self.folder and note.exists():  # a partial single file cannot be resumed
             made = json.loads(note.read_text(encoding="utf-8"))
             change = self._difference(made["kind"], made["settings"], made["inputs"])
             if change and not overwrite:
                 raise ArtefactError(
                     f"{self.work} is an unfinished run with other settings "
                     f"({change}). Repeat those to resume it, or pass --overwrite "
-                    "to start afresh."
+                    "to start anew."
                 )
             self.resumed = not change
         if not self.resumed:
@@ -294,21 +316,31 @@ class Run:
         )
 
     def _acquire(self) -> None:
-        """Hold a lock on the output for as long as this process works on it."""
+        """Lock the output until `close` or the end of the process."""
         path = self.out.with_name(f".{self.out.name}.lock")
         lock = path.open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             lock.close()
             raise ArtefactError(
                 f"Another process is writing {self.out} right now. Wait for it, or "
                 "choose another --out."
             ) from None
+        except OSError as error:  # ENOLCK, ENOSYS, EACCES: a network disk without locks
+            _log.warning(
+                "%s cannot be locked (%s); make sure that no other process writes it.",
+                self.out,
+                error.strerror,
+            )
+        if not os.fstat(lock.fileno()).st_nlink:  # its owner finished between open and flock
+            lock.close()
+            self._acquire()
+            return
         self._lock = lock
 
     def _difference(self, kind: str, settings: dict[str, Any], inputs: dict[str, str]) -> str:
-        """What differs from the run that is asked for, in words; empty when nothing does."""
+        """Return what differs from this run, in words; empty if nothing does."""
         if kind != self.kind:
             return f"it is a {kind}, not a {self.kind}"
         changes = _changes(settings, self.settings)
@@ -317,20 +349,20 @@ class Run:
             return "; ".join(changes[:3]) + more
         for name in sorted(inputs.keys() | self.inputs.keys()):
             if inputs.get(name) != self.inputs.get(name):
-                return f"its input {name} was another"
+                return f"its input {name} was different"
         return ""
 
     def beside(self, suffix: str) -> Path:
-        """The partial path of a companion of a single-file output, such as `.rejects.tsv`.
+        """Return the partial path of a companion of a single file, such as `.rejects.tsv`.
 
-        It is renamed to `<out><suffix>` by `finish` if it exists then.
+        `finish` renames it to `<out><suffix>` if it exists.
         """
         path = self.out.with_name(self.out.name + suffix + ".partial")
         self._companions.add(path)
         return path
 
     def finish(self, counts: Mapping[str, Any], companions: tuple[str, ...] = ()) -> Manifest:
-        """Hash, describe and rename the output; afterwards it exists under its final name."""
+        """Hash the files, write the manifest, and rename the output to its final name."""
         self._finishing = True
         if self.folder:
             self._run_note().unlink(missing_ok=True)
@@ -373,7 +405,7 @@ class Run:
         return manifest
 
     def close(self) -> None:
-        """Let go of the output without finishing it; a later call can resume."""
+        """Release the output without finishing it; a later call can resume."""
         if self._lock is not None:
             self.out.with_name(f".{self.out.name}.lock").unlink(missing_ok=True)
             self._lock.close()
@@ -383,8 +415,8 @@ class Run:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        # A single file cannot be resumed, and half of one would only be in the way. Once `finish`
-        # renames things, the note is what tells the next run that it was not done.
+        # A single file cannot be resumed, so its partial file is removed. Once `finish` has begun
+        # to rename, the run note marks the output as incomplete.
         mine = self._lock is not None and not self._finishing
         if error is not None and mine and not self.folder:
             for path in (self.work, self._run_note(), *self._companions):
@@ -392,13 +424,13 @@ class Run:
         self.close()
         if isinstance(error, OSError) and error.errno in _DISK:
             raise ArtefactError(
-                f"{self.work} cannot be written: {_DISK[error.errno]}. Nothing that was finished "
-                "is lost; make room, and repeat the command."
+                f"{self.work} cannot be written: {_DISK[error.errno]}. Finished outputs are "
+                "intact; free some space and repeat the command."
             ) from error
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two settings, name by name, in words."""
+    """Return what differs between two settings, in words, sorted by name."""
     found = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)

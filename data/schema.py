@@ -1,7 +1,7 @@
-"""The tables between stages: columns, types, versions; how they are written and checked.
+"""The tables between stages: columns, types and versions; reading, checking and writing.
 
-`lex_ids`, `pos_s` and `pos_e` keep EasyNLP's meaning exactly (see `LATTICE`), so a row can be
-compared with its output. Code works with half-open token spans and converts here, once.
+`lex_ids`, `pos_s` and `pos_e` have exactly EasyNLP's meaning (see `LATTICE`), so rows can be
+compared with its output. Code uses half-open token spans and converts them at the table.
 """
 
 import json
@@ -22,7 +22,7 @@ TRIPLES = pa.schema(
 
 IMAGE = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 CODES = pa.field("codes", pa.list_(pa.uint16()))
-# Codes of further versions of the image (cropped, mirrored), one version after another.
+# Codes of further versions of the image (cropped, mirrored), concatenated.
 MORE_CODES = pa.field("more_codes", pa.list_(pa.uint16()))
 
 # lex_ids: entity ids ordered by start, then end, then id. pos_s, pos_e: the token positions
@@ -40,8 +40,8 @@ LATTICE = pa.schema(
     metadata={"table": "lattice", "version": "1"},
 )
 
-# What the shards of one table must have in common.
-_ALIKE = {
+# Metadata that the shards of a table must share.
+_SHARED_METADATA = {
     "tokenizer_fingerprint": "tokenizers",
     "kg_fingerprint": "KGs",
     "vqgan_fingerprint": "VQGANs",
@@ -60,22 +60,22 @@ def is_parquet(path: Path) -> bool:
 
 
 def open_table(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ()) -> pq.ParquetFile:
-    """An open Parquet file whose columns, types, name and version are those of `schema`.
+    """Open a Parquet file and check its columns, types, name and version against `schema`.
 
     Args:
         path: The file.
-        schema: What must be there.
-        optional: Columns that may be there, with the type they must then have.
+        schema: The required columns.
+        optional: Columns that may exist, with their required type.
 
     Raises:
-        SchemaError: It is not such a table; the message says what to do.
+        SchemaError: It is not such a table.
     """
     name = schema.metadata[b"table"].decode()
     advice = f"Write one with `{_MAKERS[name]}`."
     if not path.is_file():
         raise SchemaError(f"{path} does not exist. {advice}")
     try:
-        file = pq.ParquetFile(path, pre_buffer=False)  # else all that is read stays in memory
+        file = pq.ParquetFile(path, pre_buffer=False)  # True would keep all in memory
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise SchemaError(f"{path} is not a readable Parquet file: {reason} {advice}") from None
@@ -104,29 +104,29 @@ def open_table(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ())
 
 
 def table_files(path: Path) -> list[Path]:
-    """The Parquet files of a table: itself, or those of a folder of shards, by name.
+    """Return the Parquet files of a table: itself, or the shards in a folder, sorted by name.
 
     Raises:
-        SchemaError: There are none.
+        SchemaError: The folder contains no Parquet file.
     """
     if not path.is_dir():
         return [path]
     files = sorted(f for f in path.glob("*.parquet") if f.is_file())
     if not files:
         raise SchemaError(
-            f"{path} holds no .parquet file. Give a lattice table, or a folder of its shards."
+            f"{path} contains no .parquet file. Give a lattice table, or a folder of its shards."
         )
     return files
 
 
 @dataclass(frozen=True)
 class Shards:
-    """A table in one file or several, checked, and read a little at a time.
+    """A checked table in one or several files, read in batches.
 
     Attributes:
         files: In order.
-        schema_arrow: Of all of them; the metadata is the first one's.
-        num_rows: In all of them.
+        schema_arrow: Schema of all files, with the metadata of the first.
+        num_rows: Of all files.
     """
 
     files: list[Path]
@@ -136,13 +136,13 @@ class Shards:
     def iter_batches(
         self, batch_size: int, columns: list[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """All rows, in order; only some columns, if they are named."""
+        """Yield all rows in order, optionally of some columns only."""
         for path in self.files:
             with pq.ParquetFile(path, pre_buffer=False) as file:
                 yield from file.iter_batches(batch_size, columns=columns)
 
     def read(self, columns: list[str]) -> pa.Table:
-        """These columns of all rows, in memory."""
+        """Return these columns of all rows, in memory."""
         schema = pa.schema([self.schema_arrow.field(name) for name in columns])
         parts = [pq.read_table(path, columns=columns, partitioning=None) for path in self.files]
         table = pa.concat_tables(part.cast(schema) for part in parts)
@@ -150,10 +150,10 @@ class Shards:
 
 
 def open_shards(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ()) -> Shards:
-    """A table in one file, or in a folder of files; see `open_table` for what is checked.
+    """Open a table in one file or in a folder of shards; checked as in `open_table`.
 
     Raises:
-        SchemaError: A file is not such a table, or the files were not made alike.
+        SchemaError: A file is not such a table, or the shards differ in columns or metadata.
     """
     optional, files, num_rows = list(optional), table_files(path), 0
     first: pa.Schema | None = None
@@ -161,7 +161,7 @@ def open_shards(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ()
         with open_table(path, schema, optional) as file:
             found, num_rows = file.schema_arrow, num_rows + file.metadata.num_rows
         first = first or found
-        for name, what in _ALIKE.items():
+        for name, what in _SHARED_METADATA.items():
             if table_metadata(found).get(name) != table_metadata(first).get(name):
                 raise SchemaError(f"{path} and {files[0]} were made with different {what}.")
         if found.names != first.names:
@@ -171,13 +171,13 @@ def open_shards(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ()
 
 
 def table_metadata(schema: pa.Schema) -> dict[str, str]:
-    """The schema's own key-value pairs, as text."""
+    """Return the key-value metadata of a schema as text."""
     pairs = schema.metadata or {}
     return {k.decode(): v.decode() for k, v in pairs.items() if not k.startswith(b"ARROW:")}
 
 
 def with_metadata(schema: pa.Schema, more: Mapping[str, Any]) -> pa.Schema:
-    """The schema with further pairs; values that are not text are stored as JSON."""
+    """Return the schema with further metadata; values that are not text are stored as JSON."""
     pairs = dict(schema.metadata or {})
     for key, value in more.items():
         text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
@@ -186,10 +186,10 @@ def with_metadata(schema: pa.Schema, more: Mapping[str, Any]) -> pa.Schema:
 
 
 def table_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer with page checksums that leaves already compressed columns (images) as they are.
+    """Return a Parquet writer with page checksums, without compression of image bytes.
 
-    Integers are written as differences, which for positions and ids is smaller and quicker than a
-    dictionary; no statistics, for nothing looks rows up by value.
+    Integers are delta-encoded, which is smaller and faster than a dictionary for positions and ids;
+    statistics are off, since rows are not looked up by value.
     """
     plain = {f"{IMAGE.name}.bytes"} if IMAGE.name in schema.names else set()
     leaves = [leaf for field in schema for leaf in _leaves(field)]
@@ -207,7 +207,7 @@ def table_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _leaves(field: pa.Field, parent: str = "") -> list[tuple[str, pa.DataType]]:
-    """Names and types of the columns that Parquet makes of a field."""
+    """Return names and types of the Parquet columns of a field."""
     name = f"{parent}{field.name}"
     if pa.types.is_struct(field.type):
         return [leaf for child in field.type for leaf in _leaves(child, f"{name}.")]

@@ -1,10 +1,10 @@
-"""One seed for a run, and an independent stream for each of its consumers."""
+"""Independent random streams, derived from the one seed of a run."""
 
 import hashlib
 
 
 def stream(seed: int, *names: str | int) -> int:
-    """A seed (63 bits) for the consumer called `names`; a new consumer shifts no other.
+    """Return the 63-bit seed of the stream called `names`; new streams do not affect others.
 
     For example `torch.Generator().manual_seed(stream(seed, "negatives", epoch))`.
     """

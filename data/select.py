@@ -1,7 +1,7 @@
-"""Which entities a caption keeps where it has too many.
+"""Select the entities of a caption if it has too many.
 
-One function for the table that stores them and for the model that reads them. It knows spans only:
-rows of numbers, no texts and no names.
+Used both for the table that stores entities and for the model that reads them. The input is spans,
+arrays of numbers without texts and names.
 """
 
 from collections.abc import Callable
@@ -34,18 +34,18 @@ def select(
     limit: int,
     policy: str,
 ) -> NDArray[np.int64]:
-    """Positions of at most `limit` entities of each row, ascending.
+    """Return the positions of at most `limit` entities of each row, ascending.
 
-    `first` prefers what begins first, then what ends first (EasyNLP's way). `longest` prefers what
-    covers most tokens, then what begins first. `leftmost-longest` reads the caption from the left,
-    takes the longest entity at each place and goes on behind it; these come first, as far as they
-    go, and then the others as in `longest`.
+    `first` prefers entities that begin first, then those that end first (EasyNLP). `longest`
+    prefers those that cover most tokens, then those that begin first. `leftmost-longest` scans the
+    caption from the left, takes the longest entity at each position and continues behind it; these
+    are preferred, then the others as in `longest`.
 
     Args:
-        row: Of each entity, ascending.
+        row: Row of each entity, ascending.
         start: Its first token; ascending within a row.
         end: One past its last token; ascending within equal starts.
-        limit: How many a row keeps.
+        limit: Entities kept per row.
         policy: One of `POLICIES`.
     """
     count = len(row)
@@ -66,7 +66,7 @@ def select(
 
 @cache
 def _compiled() -> Callable[..., NDArray[np.bool_]]:
-    from data.jit import jit  # here, for the names of the policies are read where numba is not
+    from data.jit import jit  # numba is heavy; `POLICIES` is imported without it
 
     return jit(_leftmost_longest)
 
@@ -74,14 +74,14 @@ def _compiled() -> Callable[..., NDArray[np.bool_]]:
 def _leftmost_longest(
     row: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Marks the entities of the reading; several on the same tokens are all marked."""
+    """Return which entities the left-to-right scan takes, including all on the same tokens."""
     on_path = np.zeros(len(row), np.bool_)
     n = 0
-    this_row, free = -1, 0  # the first token of the row that is not read yet
+    this_row, free = -1, 0  # the first token of the row that is not covered yet
     while n < len(row):
         if row[n] != this_row:
             this_row, free = row[n], 0
-        last = n  # the last of those that begin where n does: the longest
+        last = n  # the longest entity that begins where n does
         while last + 1 < len(row) and row[last + 1] == row[n] and start[last + 1] == start[n]:
             last += 1
         if start[n] >= free:

@@ -1,4 +1,4 @@
-"""Stopping a run in order: the first SIGINT or SIGTERM raises a flag, the loop saves and leaves."""
+"""Graceful interruption: the first SIGINT or SIGTERM sets a flag; the loop saves and exits."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class StopFlag:
-    """Whether SIGINT or SIGTERM came."""
+    """True after SIGINT or SIGTERM; `signal` is its number."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -20,11 +20,11 @@ class StopFlag:
 
 @contextmanager
 def stop_signals(*, once: bool = False) -> Iterator[StopFlag]:
-    """A flag that the first SIGINT or SIGTERM raises; a second one acts as usual.
+    """Yield a flag that the first SIGINT or SIGTERM sets; a second one acts as usual.
 
     Args:
-        once: Ignore further signals instead. torchrun sends its processes the same signal several
-            times, and kills them if they take longer than its own patience.
+        once: Ignore further signals instead. torchrun sends the same signal several times, and
+            kills processes that do not exit within its timeout.
     """
     flag = StopFlag()
     before: dict[int, Any] = {}
@@ -35,7 +35,8 @@ def stop_signals(*, once: bool = False) -> Iterator[StopFlag]:
             for n, handler in before.items():
                 signal.signal(n, handler)
 
-    if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
+    # Python allows signal handlers only in the main thread.
+    if threading.current_thread() is threading.main_thread():
         for caught in (signal.SIGINT, signal.SIGTERM):
             before[caught] = signal.signal(caught, note)
     try:

@@ -1,8 +1,8 @@
-"""The BERT tokenizer with its guards: it is what it says, and it knows the surface of each token.
+"""The BERT tokenizer, checked when it is loaded, with the surface of each token.
 
-A token's *surface* is the normalised text that it stands for: `##` removed, [UNK] replaced by what
-it hides. Joined, the surfaces of a caption are its normalised text without white space, and token
-edges are positions in that text; this is what lattice matching aligns to.
+The *surface* of a token is its normalised text: without `##`, and for [UNK] the text it replaces.
+The joined surfaces of a caption are its normalised text without white space, and token boundaries
+are positions in that text; lattice matching aligns to them.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ class Tokens(NamedTuple):
 
 
 class Tokenizer:
-    """A BERT WordPiece tokenizer. Make one with `Tokenizer.load`."""
+    """A BERT WordPiece tokenizer; see `Tokenizer.load`."""
 
     def __init__(self, fast: Any, vocab: dict[str, int], settings: dict[str, Any]) -> None:
         self._fast = fast
@@ -37,19 +37,19 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """Load a vocabulary file, or a folder that holds `vocab.txt` (and, perhaps, its settings).
+        """Load a vocabulary file, or a folder with `vocab.txt` and optionally its settings.
 
-        Of `tokenizer_config.json` only `do_lower_case` is obeyed (true if absent).
+        Only `do_lower_case` of `tokenizer_config.json` is used (default true).
 
         Raises:
-            InputError: It is missing, lacks special tokens, or the library read another vocabulary.
+            InputError: It is missing, lacks special tokens, or is not loaded completely.
         """
         path = Path(path)
         vocab_file = path / "vocab.txt" if path.is_dir() else path
         if not vocab_file.is_file():
             raise InputError(
-                f"{vocab_file} does not exist. Give a vocab.txt or a folder with one, or "
-                "leave --tokenizer out to have one made."
+                f"{vocab_file} does not exist. Give a vocab.txt or a folder with one; without "
+                "--tokenizer, a character vocabulary is generated."
             )
         try:
             lines = vocab_file.read_text(encoding="utf-8").split("\n")
@@ -76,26 +76,26 @@ class Tokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """A name for vocabulary and settings: equal exactly where all texts get equal ids."""
+        """Return a hash of vocabulary and settings: equal if all texts get equal ids."""
         content = json.dumps([list(self.vocab.items()), self.settings], ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id."""
+        """Return the largest id plus 1."""
         return max(self.vocab.values()) + 1
 
     @property
     def pad_id(self) -> int:
-        """The id of [PAD]."""
+        """Return the id of [PAD]."""
         return self.vocab["[PAD]"]
 
     def normalise(self, text: str) -> str:
-        """The text as the tokenizer folds it (case, width, accents), without white space."""
+        """Return the normalised text (case, width, accents) without white space."""
         return "".join(self._fast.normalizer.normalize_str(text).split())
 
     def encode(self, texts: Sequence[str]) -> Iterator[Tokens]:
-        """Ids and surfaces of each text, in order."""
+        """Yield ids and surfaces of each text, in order."""
         for text, encoding in zip(
             texts, self._fast.encode_batch(list(texts), add_special_tokens=False), strict=True
         ):
@@ -108,7 +108,7 @@ class Tokenizer:
             yield Tokens(ids, surfaces)
 
     def save(self, folder: Path) -> None:
-        """Write `vocab.txt` and `tokenizer_config.json`, from which `load` gives the same again."""
+        """Write `vocab.txt` and `tokenizer_config.json`, which `load` reads."""
         with atomic(folder / "vocab.txt") as file:
             file.writelines(f"{token}\n" for token in self.vocab)
         with atomic(folder / "tokenizer_config.json") as file:
@@ -120,28 +120,28 @@ class Tokenizer:
 
 
 def tokenizer_folder(table: Path) -> Path:
-    """Where the tokenizer of a table lies: beside it, and it moves with it."""
+    """Return the folder of the tokenizer of a table, which is next to it."""
     return table.with_name(table.name + ".tokenizer")
 
 
 def tokenizer_of(table: Path) -> Tokenizer:
-    """The tokenizer that a table was built with.
+    """Load the tokenizer that a table was built with.
 
     Raises:
-        InputError: It is not beside the table.
+        InputError: Its folder is not next to the table.
     """
     folder = tokenizer_folder(table)
     if not folder.is_dir():
         raise InputError(
-            f"{folder} is missing: the tokenizer that the table was built with. It moves with the "
-            "table; copy it too, or build the table again."
+            f"{folder} is missing: the tokenizer that the table was built with. Copy it together "
+            "with the table, or build the table again."
         )
     return Tokenizer.load(folder)
 
 
 def _backend(vocab: dict[str, int], lowercase: bool) -> Any:
-    """Transformers' BERT tokenizer, checked to hold the vocabulary it was given."""
-    # `vocab_file=` builds an empty vocabulary without a word in transformers 5; `vocab=` does not.
+    """Return the BERT tokenizer of transformers after checking its vocabulary."""
+    # In transformers 5, `vocab_file=` silently builds an empty vocabulary; `vocab=` does not.
     from transformers import BertTokenizer
 
     fast = BertTokenizer(vocab=vocab, do_lower_case=lowercase).backend_tokenizer
@@ -154,7 +154,7 @@ def _backend(vocab: dict[str, int], lowercase: bool) -> Any:
 
 
 def character_vocabulary() -> list[str]:
-    """A character-level BERT vocabulary for those who have none, lower case only.
+    """Return a character-level BERT vocabulary in lower case, used when none is given.
 
     Special tokens, then ASCII, accented Latin, Greek, Cyrillic, punctuation, kana, full-width forms
     and the 20,992 ideographs of the CJK block; letters and digits also as `##` continuations.
@@ -181,7 +181,7 @@ def character_vocabulary() -> list[str]:
 
 
 def write_character_vocabulary(folder: Path) -> Path:
-    """Write `character_vocabulary` as `vocab.txt` into a new folder and return the folder."""
+    """Write `character_vocabulary` as `vocab.txt` into a folder and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "vocab.txt") as file:
         file.writelines(f"{token}\n" for token in character_vocabulary())

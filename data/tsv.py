@@ -1,7 +1,7 @@
-"""Rows of tab-separated text, strictly: nothing is quoted, guessed or changed in silence.
+"""Read rows of tab-separated text strictly, without quoting or guessing.
 
-A row ends at `\\n` (or `\\r\\n`) and a field at `\\t`; every other character belongs to the text.
-Rows that cannot be used are handed to `Rejects`, which counts them by reason and keeps them.
+A row ends at `\\n` (or `\\r\\n`) and a field at `\\t`; every other character is text. Unusable rows
+go to `Rejects`, which counts them by reason and optionally writes them to a file.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
-_UNPACKED = 1 << 17  # bytes of a gzip file unpacked at once
+_GZIP_BLOCK = 1 << 17  # bytes of a gzip file decompressed at once
 LONGEST_LINE = 1 << 30  # bytes
 NOT_UTF8, NUL, BLANK = map(SkipReason, ("not UTF-8", "NUL character", "blank line"))
 _BREAKS = str.maketrans(dict.fromkeys("\t\n\r", " "))
-_ALL_BAD = 20  # this many undecodable rows and not one good: the whole file has another encoding
+_ALL_BAD = 20  # this many undecodable rows and no good one: the file has another encoding
 
 
 class Row(NamedTuple):
@@ -45,9 +45,9 @@ class Rejected(NamedTuple):
 
 
 class Rejects:
-    """Rows set aside: counted by reason, and kept in `path` (`line<TAB>reason<TAB>row`) if given.
+    """Rejected rows: counted by reason, and written to `path` (`line<TAB>reason<TAB>row`) if given.
 
-    The file is only made when there is something to keep, and each row is cut to 200 characters.
+    The file is created with the first row; each row is cut to 200 characters.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -59,15 +59,15 @@ class Rejects:
 
     @property
     def count(self) -> int:
-        """How many rows were set aside."""
+        """Return the number of rejected rows."""
         return self.reasons.total()
 
     def add(self, line: int, reason: SkipReason, row: str) -> None:
-        """Set a row aside; the reason's kind is counted, its detail only kept in the file."""
+        """Reject a row; rows are counted by the kind of their reason."""
         self.add_all([Rejected(line, reason, row)])
 
     def add_all(self, rejected: Iterable[Rejected]) -> None:
-        """Set several rows aside."""
+        """Reject several rows."""
         lines = []
         for line, reason, row in rejected:
             self.reasons[reason.kind] += 1
@@ -80,11 +80,11 @@ class Rejects:
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """A file's bytes, unpacked if it is gzip (told by its first bytes, not by its name).
+    """Open a file for reading bytes; gzip, detected by its first bytes, is decompressed.
 
     Raises:
-        InputError: It does not exist, is a folder or UTF-16, or cannot be read; and while it is
-            read: it is a damaged gzip.
+        InputError: It does not exist, is a folder or UTF-16, or cannot be read. A damaged gzip
+            raises it during reading.
     """
     try:
         file = path.open("rb")
@@ -100,19 +100,19 @@ def open_bytes(path: Path) -> BinaryIO:
         raise InputError(f"{path} is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}.")
     if first == _GZIP:
         file.close()
-        return io.BufferedReader(_Unpacked(path), _UNPACKED)
+        return io.BufferedReader(_GzipReader(path), _GZIP_BLOCK)
     file.seek(0)
     return file
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether a file is gzip, told by its first bytes."""
+    """Return whether a file begins as gzip does."""
     with path.open("rb") as file:
         return file.read(2) == _GZIP
 
 
-class _Unpacked(io.RawIOBase):
-    """What a gzip file holds. Damage is an `InputError` that says after which line."""
+class _GzipReader(io.RawIOBase):
+    """The decompressed content of a gzip file. Damage raises `InputError` with the last line."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -126,10 +126,10 @@ class _Unpacked(io.RawIOBase):
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        """Fill at most the buffer; 0 at the end."""
+        """Read into the buffer; return the number of bytes, 0 at the end."""
         view = memoryview(buffer)
         with self._intact():
-            data = self._file.read1(min(len(view), _UNPACKED))
+            data = self._file.read1(min(len(view), _GZIP_BLOCK))
         view[: len(data)] = data
         if self._lines is not None:
             self._lines += data.count(b"\n")
@@ -159,7 +159,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def read_start(path: Path, size: int) -> bytes:
-    """The first bytes of a file, unpacked if it is gzip.
+    """Return the first bytes of a file, decompressed if it is gzip.
 
     Raises:
         InputError: It cannot be read, or is a damaged gzip.
@@ -178,15 +178,15 @@ def is_utf8(raw: bytes) -> bool:
 
 
 def one_line(text: str) -> str:
-    """A text that can be a field: tabs and line ends become spaces."""
+    """Return the text with tabs and line ends replaced by spaces, so that it can be a field."""
     return text.translate(_BREAKS)
 
 
 def bounded_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """The lines of a file, none of which may fill the memory.
+    """Yield the lines of a file; their length is bounded.
 
     Raises:
-        InputError: A line of the file, which `path` names, is longer than 1 GiB.
+        InputError: A line is longer than 1 GiB; the message names `path`.
     """
     for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE), b""), 1):
         if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
@@ -200,14 +200,14 @@ def wrong_column_count(found: int, expected: str) -> SkipReason:
 
 
 def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterator[Row]:
-    """Stream the rows of a TSV file that have one of the given numbers of columns.
+    """Yield the rows of a TSV file that have one of the given numbers of columns.
 
-    A byte-order mark at the start and a carriage return at the end of a line are dropped. Rows with
-    another number of columns, invalid UTF-8 or a NUL are rejected; blank lines too.
+    A byte-order mark at the start and a carriage return at the end of a line are removed. Rows with
+    another number of columns, invalid UTF-8 or a NUL, and blank lines are rejected.
 
     Raises:
-        InputError: The file is missing, empty, not UTF-8 at all, a damaged gzip, or its lines end
-            with CR alone.
+        InputError: The file is missing, empty, entirely not UTF-8, a damaged gzip, or its lines
+            end with CR alone.
     """
     want = " or ".join(str(n) for n in sorted(columns))
     line = good = undecodable = 0
@@ -245,7 +245,7 @@ def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterato
 
 
 def _check_line_ends(path: Path, first: bytes) -> None:
-    """Refuse a file whose lines end with CR alone: it would be one row, with all others in it."""
+    """Refuse a file whose lines end with CR alone: it would be read as a single row."""
     rows = first.rstrip(b"\r").split(b"\r")
     tabs = rows[0].count(b"\t")
     if (
@@ -253,4 +253,4 @@ def _check_line_ends(path: Path, first: bytes) -> None:
         and len(rows) > 1
         and all(r.count(b"\t") == tabs > 0 for r in rows)
     ):
-        raise InputError(f"{path}: its lines end with CR alone. Convert it: tr '\\r' '\\n'.")
+        raise InputError(f"{path}: the lines end with CR alone. Convert it: tr '\\r' '\\n'.")

@@ -31,6 +31,7 @@ FLOORS = {
     "artist": ("evaluation", "training", "generation", "tables", "formats", "models"),
     "kg": ("tools", "training", "reading"),
     "lattice": ("inspecting", "building", "matching"),
+    "data": ("datasets",),
 }
 MAY_PRINT = {"commands", "cli"}
 TENSORS_ONLY = (

@@ -104,7 +104,7 @@ def test_the_commands_of_the_readme_end_in_pictures(runs, command, tmp_path):
 
     code, said, _ = command(*words)
     assert code == 0
-    assert "was there already" in said
+    assert "is finished and unchanged" in said
 
 
 def test_a_picture_depends_on_its_row_and_seed_and_not_on_the_others(runs, command, tmp_path):
@@ -322,7 +322,7 @@ def test_an_evaluation_with_pictures_is_a_folder_that_is_made_once(runs, command
     }  # fmt: skip
     code, said, _ = command(*words)
     assert code == 0
-    assert "was there already" in said
+    assert "is finished and unchanged" in said
     code, _, wrong = command(*words, "--seed", 1)
     assert code == 2
     assert "belongs to another run (seed was 0, now 1)" in wrong

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.errors import InputError, RowError, SchemaError, SkipReason
-from data.images import decode_base64, decode_image, split_pictures, square
+from data.images import decode_base64, decode_image, split_images, square
 from data.opencv_resize import opencv_square
 from data.runs import fingerprint
 from data.schema import IMAGE, is_parquet
@@ -116,7 +116,7 @@ class PictureSet:
         for row in read_rows(self.path, {2, 3}, self.rejects):
             idx, *text, cell = row.fields
             try:
-                for one in split_pictures(cell):
+                for one in split_images(cell):
                     content = decode_base64(one)
                     yield _Encoded(row.line, idx, text[0] if text else None, content)
             except RowError as error:

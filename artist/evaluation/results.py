@@ -12,7 +12,7 @@ from artist.evaluation.reconstruction import Reconstruction
 from artist.generation.config import SamplingConfig
 from data.errors import ConfigError
 from data.kg_folder import kg_fingerprint
-from data.runs import fingerprint, versions
+from data.runs import StageReport, fingerprint, versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +132,11 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unchanged:
+class Unchanged(StageReport):
     """An evaluation that was finished before."""
 
-    out: Path
+    already_finished: bool = True
     summary: list[str]
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.out} was there already:", *self.summary])
+        return "\n".join([f"{self.outcome()}:", *self.summary])

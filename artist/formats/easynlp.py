@@ -21,7 +21,7 @@ from artist.models.gpt import GPT
 from artist.models.vqgan import VQGAN
 from data.errors import ConfigError, InputError
 from data.kg_folder import kg_fingerprint, read_vectors
-from data.runs import Run, atomic, fingerprint, write_json
+from data.runs import Run, StageReport, atomic, fingerprint, write_json
 from data.tokenizer import Tokenizer
 
 WEIGHTS = "pytorch_model.bin"
@@ -31,19 +31,16 @@ _MATCHING = {"min_length": 2, "bracket_aliases": False}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConversionReport:
+class ConversionReport(StageReport):
     """What was converted, and what it is now."""
 
-    out: Path
     fusion: str
     parameters: int
     vqgan_parameters: int
-    unchanged: bool = False
 
     def __str__(self) -> str:
-        done = "is finished and unchanged" if self.unchanged else "is written"
         return (
-            f"{self.out} {done}: fusion {self.fusion}, {self.parameters / 1e6:.1f} M parameters, "
+            f"{self.outcome()}: fusion {self.fusion}, {self.parameters / 1e6:.1f} M parameters, "
             f"and a VQGAN of {self.vqgan_parameters / 1e6:.1f} M."
         )
 
@@ -82,7 +79,7 @@ def import_easynlp(
     inputs = {"easynlp": fingerprint(folder), **({"kg": kg_fingerprint(kg)} if kg else {})}
     with Run.open(out, kind="model", settings=settings, inputs=inputs, overwrite=overwrite) as run:
         if run.finished:
-            return ConversionReport(out=out, **run.finished.counts, unchanged=True)
+            return ConversionReport(out=out, **run.finished.counts, already_finished=True)
         vqgan = read_taming_checkpoint(folder / WEIGHTS, resolution)
         text_len = sizes["block_size"] - vqgan.config.image_len
         if text_len < 1:
@@ -163,7 +160,7 @@ def export_easynlp(model: Path, out: Path, *, overwrite: bool = False) -> Conver
     inputs = {"model": fingerprint(model)}
     with Run.open(out, kind="easynlp", settings={}, inputs=inputs, overwrite=overwrite) as run:
         if run.finished:
-            return ConversionReport(out=out, **run.finished.counts, unchanged=True)
+            return ConversionReport(out=out, **run.finished.counts, already_finished=True)
         state = to_easynlp(loaded.gpt.state_dict(), config.block_size)
         tensors = {_GPT + name: tensor for name, tensor in state.items()}
         tensors |= {_VQGAN + name: t for name, t in tokenizer.state_dict().items()}

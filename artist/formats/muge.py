@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from artist.formats.predictions import PREDICTIONS
 from data.errors import ArtefactError, ConfigError, InputError
-from data.images import decode_base64, decode_image, split_pictures
-from data.runs import Run, fingerprint, sha256
+from data.images import decode_base64, decode_image, split_images
+from data.runs import Run, StageReport, fingerprint, sha256
 from data.tsv import Rejects, bounded_lines, read_rows
 
 _NAMED = 3  # ids that a message names
@@ -27,17 +27,14 @@ class _Place(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MugeReport:
+class MugeReport(StageReport):
     """What was written."""
 
-    out: Path
     rows: int
     left_out: int
-    unchanged: bool = False
 
     def __str__(self) -> str:
-        done = "was there already" if self.unchanged else "is written"
-        said = f"{self.out} {done}: {self.rows:,} ids, one picture each."
+        said = f"{self.outcome()}: {self.rows:,} ids, one picture each."
         if self.left_out:
             said += f" Predictions of other ids, left out: {self.left_out:,}."
         return said
@@ -82,7 +79,7 @@ def export_muge(
     with Run.open(out, kind="muge-submission", settings=settings, inputs=inputs, folder=False,
                   overwrite=overwrite) as run:  # fmt: skip
         if run.finished is not None:
-            return MugeReport(out=out, **run.finished.counts, unchanged=True)
+            return MugeReport(out=out, **run.finished.counts, already_finished=True)
         try:
             with _opened(table) as source, run.work.open("wb") as file:
                 for idx in wanted:
@@ -143,7 +140,7 @@ def _ids(path: Path) -> list[str]:
 def _picture(row: str, pick: int, where: str) -> bytes:
     """The picture of a row of predictions that was asked for."""
     try:
-        listed = split_pictures(row.rpartition("\t")[2])
+        listed = split_images(row.rpartition("\t")[2])
         if len(listed) < pick:
             raise InputError(f"it has {len(listed)} pictures, --pick {pick} asks for more")
         content = decode_base64(listed[pick - 1])

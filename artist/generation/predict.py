@@ -34,7 +34,7 @@ from artist.tables.lattice_rows import Batches, Rows, check_table, rows_from_tab
 from data.errors import ConfigError, InputError, SchemaError
 from data.images import decode_base64, decode_image, encode_png, encode_webp, square
 from data.kg_folder import ENTITY_NAMES, kg_fingerprint, open_names, read_vectors
-from data.runs import Run, atomic, fingerprint
+from data.runs import Run, StageReport, atomic, fingerprint
 from data.seeds import stream
 from data.tsv import Rejects, one_line, read_rows
 
@@ -103,19 +103,16 @@ def matching_settings(model: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictReport:
+class PredictReport(StageReport):
     """What was drawn and where it lies."""
 
-    out: Path
     prompts: int
     images: int
     with_entity: int
-    unchanged: bool = False
 
     def __str__(self) -> str:
-        done = "was there already" if self.unchanged else "is written"
         return (
-            f"{self.out} {done}: {self.images} pictures of {self.prompts} prompts "
+            f"{self.outcome()}: {self.images} pictures of {self.prompts} prompts "
             f"({self.with_entity} with a known entity).\nLook at {self.out / GALLERY}"
         )
 
@@ -203,7 +200,7 @@ def predict(
         out, kind="predictions", settings=settings, inputs=inputs, overwrite=overwrite
     ) as run:
         if run.finished:
-            return PredictReport(out=out, **run.finished.counts, unchanged=True)
+            return PredictReport(out=out, **run.finished.counts, already_finished=True)
         loaded = load_model(model, on)
         artist = Artist(loaded, entity_vectors(loaded, kg), precision=precision, compile=compile)
         rows = artist.rows(prompts)

@@ -31,7 +31,7 @@ from data.errors import ConfigError, InputError, RowError, SchemaError
 from data.images import decode_image, square
 from data.opencv_resize import opencv_square
 from data.read_ahead import lookahead
-from data.runs import Run, fingerprint
+from data.runs import Run, StageReport, fingerprint
 from data.seeds import stream
 from data.tokenizer import tokenizer_folder
 from data.tsv import Rejects
@@ -92,21 +92,19 @@ class Versions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeReport:
+class EncodeReport(StageReport):
     """What `encode_table` did."""
 
-    out: Path
     rows: int
     encoded: int
     rejected: dict[str, int] = field(default_factory=dict)
     image_len: int
     codes_used: int
     seconds: float
-    already_done: bool = False
 
     def __str__(self) -> str:
-        if self.already_done:
-            return f"{self.out} is finished and unchanged: {self.encoded} images in codes."
+        if self.already_finished:
+            return f"{self.outcome()}: {self.encoded} images in codes."
         text = (
             f"{self.out}: {self.encoded} of {self.rows} images as {self.image_len} codes each, "
             f"{self.codes_used} of them different; "
@@ -174,7 +172,7 @@ def encode_table(
         overwrite=overwrite,
     ) as run:
         if run.finished:
-            return EncodeReport(out=out, **run.finished.counts, already_done=True)
+            return EncodeReport(out=out, **run.finished.counts, already_finished=True)
         start = time.monotonic()
         on = choose_device(device)
         channels_last(model.to(on))
@@ -300,7 +298,7 @@ def with_codes(table: Path, tokenizer: FrozenTokenizer, device: str) -> Path:
     if schema.CODES.name not in found.names:
         encoded = codes_beside(table, made_by)
         report = encode_table(table, encoded, vqgan=tokenizer, device=device)
-        if not report.already_done:
+        if not report.already_finished:
             _log.info("%s", report)
         return encoded
     if schema.table_metadata(found).get("vqgan_fingerprint") != made_by:

@@ -16,14 +16,13 @@ from artist.training.process_group import open_shared_run, process_group
 from artist.training.trainer import Trainer, TrainerConfig
 from artist.training.training_inputs import load_training_inputs
 from data.kg_folder import kg_fingerprint
-from data.runs import fingerprint
+from data.runs import StageReport, fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneReport:
+class FinetuneReport(StageReport):
     """What a training reached."""
 
-    out: Path
     parameters: int
     steps: int
     rows: int
@@ -34,12 +33,11 @@ class FinetuneReport:
     best_step: int
     kept_step: int
     seconds: float
-    unchanged: bool = False
 
     def __str__(self) -> str:
-        done = "is finished and unchanged" if self.unchanged else f"took {self.seconds:.0f} s"
+        done = self.outcome(f"took {self.seconds:.0f} s")
         return (
-            f"{self.out} {done}: {self.parameters / 1e6:.1f} M parameters, {self.steps} steps on "
+            f"{done}: {self.parameters / 1e6:.1f} M parameters, {self.steps} steps on "
             f"{self.rows} rows.\n"
             f"Validation loss {self.valid_loss:.4f} nats per code on {self.valid_rows} rows "
             f"(weights of step {self.kept_step}; best {self.best_loss:.4f} at step "
@@ -98,7 +96,7 @@ def finetune(
             processes, out, kind="model", settings=settings, inputs=inputs, overwrite=overwrite
         ) as run:
             if run.finished:
-                return FinetuneReport(out=out, **run.finished, unchanged=True)
+                return FinetuneReport(out=out, **run.finished, already_finished=True)
             training = processes.run_in_order(  # large tables are written for mapping, once
                 lambda: load_training_inputs(
                     *tables, kg=kg, image_tokenizer=tokenizer.model, config=config, init=init

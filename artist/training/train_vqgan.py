@@ -18,7 +18,7 @@ from artist.training.vqgan_task import VQGANTask
 from data import schema
 from data.errors import ConfigError, InputError, RowError, SkipReason
 from data.images import decode_base64, decode_image, encode_png, square
-from data.runs import fingerprint
+from data.runs import StageReport, fingerprint
 from data.seeds import stream
 from data.tsv import Rejects, read_rows
 
@@ -30,10 +30,9 @@ _BATCH = 32  # rows of a table that are read together
 
 
 @dataclass(frozen=True, kw_only=True)
-class VQGANReport:
+class VQGANReport(StageReport):
     """What a training reached; images are measured through their codes, as a GPT sees them."""
 
-    out: Path
     parameters: int
     steps: int
     images: int
@@ -46,12 +45,11 @@ class VQGANReport:
     codebook_size: int
     image_len: int
     seconds: float
-    unchanged: bool = False
 
     def __str__(self) -> str:
-        done = "is finished and unchanged" if self.unchanged else f"took {self.seconds:.0f} s"
+        done = self.outcome(f"took {self.seconds:.0f} s")
         text = (
-            f"{self.out} {done}: {self.parameters / 1e6:.1f} M parameters, {self.steps} steps on "
+            f"{done}: {self.parameters / 1e6:.1f} M parameters, {self.steps} steps on "
             f"{self.images} images, each {self.image_len} codes.\n"
             f"On {self.valid_images} images held out: PSNR {self.psnr:.2f} dB (training images "
             f"{self.train_psnr:.2f}), SSIM {self.ssim:.3f}, {self.codes_used} of "
@@ -103,7 +101,7 @@ def train_vqgan(
             processes, out, kind="vqgan", settings=settings, inputs=inputs, overwrite=overwrite
         ) as run:
             if run.finished:
-                return VQGANReport(out=out, **run.finished, unchanged=True)
+                return VQGANReport(out=out, **run.finished, already_finished=True)
             perceptual = load_vgg(vgg) if vgg is not None else None
             images = load_images(processes, table, valid, run.work, config)
             task = VQGANTask(

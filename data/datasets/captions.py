@@ -1,7 +1,7 @@
-"""Caption files as sets bring them: lines that name an image and say what is on it.
+"""Read caption files: lines that name an image and describe it.
 
-Three families are read: lines of a key and a text (`id<TAB>text`, `id#zhc#0 text`), JSON lines, and
-tables with a header (CSV or TSV). All give the same `Caption`; what cannot be used is set aside.
+Three formats are read: lines of a key and a text (`id<TAB>text`, `id#zhc#0 text`), JSON lines, and
+tables with a header (CSV or TSV). All yield `Caption`; unusable rows are rejected.
 """
 
 import csv
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data.datasets.config import Columns
 from data.errors import InputError, SkipReason, did_you_mean
 from data.tsv import (
     Rejects,
@@ -21,7 +22,7 @@ from data.tsv import (
     wrong_column_count,
 )
 
-# Names that sets use, the likeliest first.
+# Usual names, the most likely first.
 TEXT_COLUMNS = ("text", "caption", "captions", "query_text", "texts", "raw", "sentence", "title")
 IMAGE_COLUMNS = (
     "image_ids", "item_ids", "image_id", "file_name", "filename", "image", "img_id", "image_path",
@@ -32,12 +33,12 @@ ID_COLUMNS = ("idx", "text_id", "query_id", "id", "image_id", "img_id", "filenam
 EMPTY_CAPTION, NO_IMAGE_NAMED = SkipReason("empty caption"), SkipReason("no image named")
 # `1000268201_693b08cb0e.jpg#zhc#0 `, `COCO_val2014_000000000042#1<TAB>`
 _KEY = re.compile(r"(?P<image>[^\t#]+)(?:#[A-Za-z]+)?#\d+(?:\t|[ \u3000]+|$)")
-_TAG = re.compile(r":[a-z]+$")  # a part of speech, as the segmented files append it
+_TAG = re.compile(r":[a-z]+$")  # a part of speech, appended in segmented files
 _GAP = re.compile(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])")
 
 
 class Caption(NamedTuple):
-    """One caption: its line, its own id where it has one, its image's name, its text."""
+    """One caption: its line, its id (else the image's), the name of its image, its text."""
 
     line: int
     id: str
@@ -45,32 +46,24 @@ class Caption(NamedTuple):
     text: str
 
 
-class Columns(NamedTuple):
-    """Names of columns that the user gave; None finds them by `*_COLUMNS`."""
-
-    text: str | None = None
-    image: str | None = None
-    id: str | None = None
-
-
 def is_keyed(line: str) -> bool:
-    """Whether a line begins with an image's name and a caption's number."""
+    """Return whether a line begins with the name of an image and the number of a caption."""
     return _KEY.match(line) is not None
 
 
 def read_captions(
     path: Path, columns: Columns, rejects: Rejects, with_images: bool = True
 ) -> Iterator[Caption]:
-    """The captions of a file; its kind is told by its name and its first line.
+    """Yield the captions of a file; its name and its first line determine the format.
 
     Args:
         path: The file, plain or gzip.
-        columns: Names that the user gave.
-        rejects: Receives what cannot be used.
-        with_images: False also takes captions that name no image, as those of test sets.
+        columns: Names of columns, where given.
+        rejects: Receives unusable rows.
+        with_images: False also accepts captions that name no image, as in test sets.
 
     Raises:
-        InputError: It cannot be read, or none of its columns is known to hold captions or images.
+        InputError: It cannot be read, or no column of captions or images is found.
     """
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".jsonl", ".ndjson", ".json")):
@@ -81,10 +74,10 @@ def read_captions(
         if _is_header(names, columns, with_images):
             return _table(path, mark, columns, rejects, with_images)
     if name.endswith(".csv") and any(columns):
-        return _table(path, ",", columns, rejects, with_images)  # which says what is missing
+        return _table(path, ",", columns, rejects, with_images)  # raises: a column is missing
     if name.endswith(".csv"):
         raise InputError(
-            f"{path} has no header that names a caption and an image; its first line is "
+            f"{path} has no header with a caption and an image column; its first line is "
             f"{first[:80]!r}. Write one such as file_name,text, or give --text-column and "
             "--image-column."
         )
@@ -92,7 +85,7 @@ def read_captions(
 
 
 def _is_header(names: list[str], columns: Columns, with_images: bool) -> bool:
-    """Whether these are names of columns, one of captions and one of images or ids."""
+    """Return whether these are column names, with one of captions and one of images or ids."""
     names = [*names, *(name.lower() for name in names)]
     texts = {*TEXT_COLUMNS} if columns.text is None else {columns.text}
     images = {*IMAGE_COLUMNS} if columns.image is None else {columns.image}
@@ -102,15 +95,15 @@ def _is_header(names: list[str], columns: Columns, with_images: bool) -> bool:
 
 
 def first_line(path: Path) -> str:
-    """The first line of a text file, at most 64 KiB of it."""
+    """Return the first line of a text file, at most 64 KiB of it."""
     raw = read_start(path, 1 << 16).partition(b"\n")[0]
     return raw.decode("utf-8-sig", "replace").rstrip("\r")
 
 
 def _keyed(path: Path, rejects: Rejects) -> Iterator[Caption]:
-    """Lines of `image<TAB>text`, `image#n<TAB>text` or `image#zhc#n text`; a third column is left.
+    """Yield lines `image<TAB>text`, `image#n<TAB>text` or `image#zhc#n text`.
 
-    A caption's number is dropped; the rows' order tells the first from the others.
+    A third column is ignored. The number of a caption is dropped: the order of the rows is used.
     """
     for line, fields in read_rows(path, (1, 2, 3), rejects):
         if found := _KEY.match(fields[0] + "\t" if len(fields) > 1 else fields[0]):
@@ -127,8 +120,8 @@ def _keyed(path: Path, rejects: Rejects) -> Iterator[Caption]:
 def _json_lines(
     path: Path, columns: Columns, rejects: Rejects, with_images: bool
 ) -> Iterator[Caption]:
-    """One caption for each pair of an image and a text that an object names."""
-    names: _Names | None = None
+    """Yield one caption for each pair of an image and a text of an object."""
+    names: _ColumnNames | None = None
     for line, fields in read_rows(path, range(1, 1000), rejects):
         row = "\t".join(fields)
         try:
@@ -136,8 +129,8 @@ def _json_lines(
         except (ValueError, RecursionError) as error:
             if line == 1 and row.strip() in "[{":
                 raise InputError(
-                    f"{path} is one JSON document; JSON lines, one object a line, are expected "
-                    f"(jq -c '.[]' {path} makes them of a list)."
+                    f"{path} is one JSON document; JSON lines (one object per line) are expected. "
+                    f"Convert a list: jq -c '.[]' {path}."
                 ) from None
             rejects.add(line, SkipReason("not JSON", str(error)), row)
             continue
@@ -145,9 +138,9 @@ def _json_lines(
             rejects.add(line, SkipReason("not a JSON object"), row)
             continue
         if names is None:
-            names = _find(path, list(found), columns, with_images)
-        texts = _each(found.get(names.text))
-        images = _each(found.get(names.image)) if names.image else []
+            names = _find_columns(path, list(found), columns, with_images)
+        texts = _strings(found.get(names.text))
+        images = _strings(found.get(names.image)) if names.image else []
         own = str(found.get(names.id, "")) if names.id else ""
         if not with_images:
             images = [own or (images[0] if images else str(line))]
@@ -161,13 +154,13 @@ def _json_lines(
 def _table(
     path: Path, mark: str, columns: Columns, rejects: Rejects, with_images: bool
 ) -> Iterator[Caption]:
-    """Rows under a header; CSV may be quoted, TSV is not."""
-    names: _Names | None = None
+    """Yield the rows below a header; CSV may be quoted, TSV is not."""
+    names: _ColumnNames | None = None
     header: list[str] = []
     for line, fields in _cells(path, mark, rejects):
         if names is None:
             header = [field.strip() for field in fields]
-            names = _find(path, header, columns, with_images)
+            names = _find_columns(path, header, columns, with_images)
             continue
         if len(fields) != len(header):
             reason = wrong_column_count(len(fields), str(len(header)))
@@ -202,62 +195,64 @@ def _cells(path: Path, mark: str, rejects: Rejects) -> Iterator[tuple[int, list[
             raise InputError(f"{path}, line {reader.line_num}: {error}.") from None
 
 
-class _Names(NamedTuple):
-    """The columns that were found."""
+class _ColumnNames(NamedTuple):
+    """The names of the columns that were found."""
 
     text: str
     image: str | None
     id: str | None
 
 
-def _find(path: Path, names: list[str], columns: Columns, with_images: bool) -> _Names:
-    """Which columns hold the caption, the image and the row's own id."""
+def _find_columns(
+    path: Path, names: list[str], columns: Columns, with_images: bool
+) -> _ColumnNames:
+    """Return the columns of the caption, the image and the id of the row."""
     text = choose(path, names, columns.text, TEXT_COLUMNS, "--text-column")
     image = None
     if with_images or columns.image or {name.lower() for name in names} & {*IMAGE_COLUMNS}:
         image = choose(path, names, columns.image, IMAGE_COLUMNS, "--image-column")
     known = ("text_id", "query_id") if with_images else ID_COLUMNS
     own = columns.id or next((name for name in known if name in names), None)
-    return _Names(text, image, own and choose(path, names, own, (), "--id-column"))
+    return _ColumnNames(text, image, own and choose(path, names, own, (), "--id-column"))
 
 
 def choose(
-    path: Path, names: Sequence[str], asked: str | None, known: Iterable[str], option: str
+    path: Path, names: Sequence[str], given: str | None, known: Iterable[str], option: str
 ) -> str:
-    """The column that was asked for, or the first of those known.
+    """Return the given column, or the first of the known ones.
 
     Raises:
-        InputError: It is not there.
+        InputError: The file does not have it.
     """
-    if asked is not None:
-        if asked in names:
-            return asked
+    if given is not None:
+        if given in names:
+            return given
         raise InputError(
-            f"{path} has no column {asked} (found {', '.join(names)}){did_you_mean(asked, names)}."
+            f"{path} has no column {given} (found {', '.join(names)}){did_you_mean(given, names)}."
         )
     lowered = {name.lower(): name for name in reversed(names)}
     for name in known:
         if name in lowered:
             return lowered[name]
-    raise InputError(f"{path}: none of its columns ({', '.join(names)}) is known; give {option}.")
+    raise InputError(f"{path}: none of its columns ({', '.join(names)}) is known; pass {option}.")
 
 
-def _each(value: Any) -> list[str]:
-    """A value, or the values of a list, as texts; nothing for null."""
+def _strings(value: Any) -> list[str]:
+    """Return a value, or the values of a list, as strings; nothing for null."""
     values = value if isinstance(value, list) else [value]
     return [str(v) for v in values if v is not None and v != ""]
 
 
 def join_words(text: str) -> str:
-    """A caption that was cut into words, put together: 穿着:v 粉红色:n becomes 穿着粉红色.
+    """Join the words of a segmented caption: 穿着:v 粉红色:n becomes 穿着粉红色.
 
-    Latin words and numbers keep a space between them.
+    Latin words and numbers stay separated by a space.
     """
     return _GAP.sub("", " ".join(_TAG.sub("", word) for word in text.split()))
 
 
 def read_ids(path: Path) -> set[str]:
-    """Names of images, one a line, as the lists of a split hold them; endings are dropped.
+    """Return the names of images in a list, one per line, without file endings.
 
     Raises:
         InputError: It cannot be read.
@@ -270,10 +265,10 @@ _ENDING = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif)$", re.IGNORECASE)
 
 
 def stem(name: str) -> str:
-    """An image's name without folder and ending."""
+    """Return the name of an image without folder and ending."""
     return _ENDING.sub("", name.replace("\\", "/").rpartition("/")[2])
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's name ends as pictures' names do."""
+    """Return whether a file name has the ending of an image format."""
     return _ENDING.search(name) is not None

@@ -1,8 +1,7 @@
-"""A set to the toolkit's TSV: `idx<TAB>text<TAB>base64`, one row a caption.
+"""Convert a dataset to the toolkit's TSV: `idx<TAB>text<TAB>base64`, one row per caption.
 
-Samples stream through: images are read, looked at and, if asked, made smaller in threads, a few at
-a time; what cannot be used is set aside and counted. Without `size` the bytes of an image are
-written as they came.
+Samples are streamed: threads read, check and optionally reduce a bounded number of images ahead.
+Unusable samples are rejected and counted. Without `size`, images are copied byte for byte.
 """
 
 import base64
@@ -19,81 +18,65 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.datasets.captions import EMPTY_CAPTION
-from data.datasets.readers import ImageTextSet, Sample, SetOptions, open_set
+from data.datasets.config import ImageOptions, SetOptions
+from data.datasets.readers import open_dataset
+from data.datasets.samples import ImageTextDataset, Sample
 from data.errors import ArtefactError, ConfigError, InputError, RowError, SkipReason
 from data.images import check_image, decode_image
 from data.read_ahead import lookahead
-from data.runs import Manifest, Run
+from data.runs import Manifest, Run, StageReport
 from data.tsv import NUL, Rejects, one_line
 
-_RECENT = 16  # images kept for further captions of them
+_RECENT = 16  # images kept in memory for further captions
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageOptions:
-    """What happens to an image.
+class ConvertReport(StageReport):
+    """What was read and written.
 
     Attributes:
-        size: The shorter side in pixels that larger images are reduced to; None leaves all as
-            they came.
-        quality: Of the JPEG that a reduced image becomes, 1 to 100.
-        check: `full` decodes every image; `header` reads its size only.
+        source: Description of the dataset.
+        counts: The counts of the manifest.
     """
 
-    size: int | None = None
-    quality: int = 95
-    check: str = "full"
-
-    def __post_init__(self) -> None:
-        if self.check not in ("full", "header"):
-            raise ConfigError(f"--check-images {self.check}: use full or header.")
-        if self.size is not None and not 8 <= self.size <= 4096:
-            raise ConfigError(f"--size {self.size} must lie between 8 and 4096 pixels.")
-        if not 1 <= self.quality <= 100:
-            raise ConfigError(f"--quality {self.quality} must lie between 1 and 100.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertReport:
-    """What was read and written."""
-
-    out: Path
     source: str
     counts: dict[str, Any]
-    unchanged: bool = False
 
     def __str__(self) -> str:
         counts = self.counts
-        done = "was there already" if self.unchanged else "is written"
         lines = [
             f"Read as {self.source}.",
-            f"{self.out} {done}: {counts['rows']:,} rows, {counts['bytes'] / 1e6:,.1f} MB"
+            f"{self.outcome()}: {counts['rows']:,} rows, {counts['bytes'] / 1e6:,.1f} MB"
             + (f"; {counts['images']:,} images have captions" if "images" in counts else "")
             + ".",
         ]
         if counts.get("reduced"):
-            lines.append(f"Images made smaller: {counts['reduced']:,}.")
+            lines.append(f"Reduced images: {counts['reduced']:,}.")
         if counts.get("images_without_caption"):
-            lines.append(f"Images without a caption: {counts['images_without_caption']:,}.")
+            lines.append(f"Images without captions: {counts['images_without_caption']:,}.")
         if counts.get("ambiguous_image_names"):
-            lines.append(f"Images with the name of another: {counts['ambiguous_image_names']:,}.")
+            lines.append(
+                f"Images with the name of another image: {counts['ambiguous_image_names']:,}."
+            )
         lines += [
-            f"Left out, {name.replace('_', ' ')}: {counts[name]:,}."
+            f"Skipped {name.replace('_', ' ')}: {counts[name]:,}."
             for name in ("captions_of_other_images", "rows_of_other_splits")
             if counts.get(name)
         ]
         if counts["texts_with_breaks"]:
-            lines.append(f"Tabs and line ends in texts made spaces: {counts['texts_with_breaks']}.")
+            lines.append(
+                f"Texts whose tabs or line ends became spaces: {counts['texts_with_breaks']}."
+            )
         if counts["rejected"]:
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts["reasons"].items())
             lines.append(
-                f"Set aside {counts['rejected']:,}: {reasons}; the first, {counts['first_reject']}."
-                f" They are in {self.out}.rejects.tsv."
+                f"Rejected {counts['rejected']:,}: {reasons}; first: {counts['first_reject']}."
+                f" They are listed in {self.out}.rejects.tsv."
             )
         return "\n".join(lines)
 
 
-def convert(
+def convert_dataset(
     source: Path,
     out: Path,
     *,
@@ -104,16 +87,16 @@ def convert(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> ConvertReport:
-    """Write a set as the toolkit's TSV.
+    """Write a dataset as the toolkit's TSV.
 
     Args:
-        source: A caption file, a file that holds captions and images, or a folder.
-        out: The TSV to write; `<out>.rejects.tsv` and `<out>.manifest.json` come beside it.
-        options: How the set is read.
-        image_options: What happens to its images.
-        images: Where they are, if they are not found from `source`.
-        ids: A list of the images to take.
-        workers: Threads that look at images; all cores if None.
+        source: A caption file, a file of captions and images, or a folder.
+        out: The TSV to write, with `<out>.rejects.tsv` and `<out>.manifest.json`.
+        options: How the dataset is read.
+        image_options: How images are checked and reduced.
+        images: The folder or TSV of images, if not found from `source`.
+        ids: A file of the names of images to keep.
+        workers: Threads that check images; all cores if None.
         overwrite: Replace another run's output.
 
     Raises:
@@ -121,7 +104,7 @@ def convert(
             in the way.
     """
     options, image_options = options or SetOptions(), image_options or ImageOptions()
-    found = open_set(source, options, images, ids)
+    found = open_dataset(source, options, images, ids)
     try:
         for path in (source, images, ids):
             if path is not None and path.is_file() and out.exists() and out.samefile(path):
@@ -131,15 +114,18 @@ def convert(
                       folder=False, overwrite=overwrite) as run:  # fmt: skip
             if run.finished is not None:
                 return ConvertReport(
-                    out=out, source=found.said, counts=run.finished.counts, unchanged=True
+                    out=out,
+                    source=found.description,
+                    counts=run.finished.counts,
+                    already_finished=True,
                 )
             manifest = _write(found, run, image_options, workers or os.cpu_count() or 1)
-            return ConvertReport(out=out, source=found.said, counts=manifest.counts)
+            return ConvertReport(out=out, source=found.description, counts=manifest.counts)
     finally:
         found.close()
 
 
-def _write(found: ImageTextSet, run: Run, options: ImageOptions, workers: int) -> Manifest:
+def _write(found: ImageTextDataset, run: Run, options: ImageOptions, workers: int) -> Manifest:
     rejects = Rejects(run.beside(".rejects.tsv"))
     try:
         with run.work.open("wb") as file:
@@ -147,15 +133,15 @@ def _write(found: ImageTextSet, run: Run, options: ImageOptions, workers: int) -
     except OSError as error:
         raise ArtefactError(f"{run.out} cannot be written: {error.strerror}.") from None
     manifest = run.finish(counts, companions=(".rejects.tsv",))
-    if not rejects.count:  # what a replaced run had set aside
+    if not rejects.count:  # of the run that this one replaces
         run.out.with_name(run.out.name + ".rejects.tsv").unlink(missing_ok=True)
     return manifest
 
 
 def _stream(
-    found: ImageTextSet, file: BinaryIO, options: ImageOptions, rejects: Rejects, workers: int
+    found: ImageTextDataset, file: BinaryIO, options: ImageOptions, rejects: Rejects, workers: int
 ) -> dict[str, Any]:
-    """Write every sample that can be used; what was counted."""
+    """Write every usable sample; return the counts."""
     counts: Counter[str] = Counter(rows=0, bytes=0, texts_with_breaks=0, reduced=0)
     bar = tqdm(desc="converting", unit=" captions", disable=None)
     try:
@@ -178,17 +164,14 @@ def _stream(
             counts["texts_with_breaks"] += one_line(sample.text) != sample.text
             if image is not None and image.reduced:
                 counts["reduced"] += 1
-                image.reduced = False  # counted; further captions of it follow
+                image.reduced = False  # counted once; further captions share the image
             bar.update()
     finally:
         bar.close()
     if not counts["rows"]:
         raise InputError(
-            f"{found.said}: none of its captions can be used"
-            + (
-                f"; {rejects.count} were set aside, the first at {rejects.first}"
-                * bool(rejects.count)
-            )
+            f"{found.description}: no caption can be used"
+            + (f"; {rejects.count} rejected, the first at {rejects.first}" * bool(rejects.count))
             + "."
         )
     return {
@@ -212,8 +195,8 @@ def _problem(row: str, text: str) -> SkipReason | None:
 
 
 @dataclass
-class _Made:
-    """An image made ready by a thread."""
+class _EncodedImage:
+    """An image, ready to be written."""
 
     encoded: bytes
     reduced: bool
@@ -221,12 +204,12 @@ class _Made:
 
 def _ahead(
     samples: Iterator[Sample], options: ImageOptions, workers: int
-) -> Iterator[tuple[Sample, "Future[_Made] | None"]]:
-    """The samples in order, while threads make the images of the next ones ready."""
-    recent: OrderedDict[object, Future[_Made]] = OrderedDict()
+) -> Iterator[tuple[Sample, "Future[_EncodedImage] | None"]]:
+    """Yield the samples in order, while threads prepare the images of the next ones."""
+    recent: OrderedDict[object, Future[_EncodedImage]] = OrderedDict()
     with ThreadPoolExecutor(workers, thread_name_prefix="images") as pool:
 
-        def submitted() -> Iterator[tuple[Sample, Future[_Made] | None]]:
+        def submitted() -> Iterator[tuple[Sample, Future[_EncodedImage] | None]]:
             for sample in samples:
                 made = None
                 if sample.image is not None:
@@ -241,20 +224,20 @@ def _ahead(
         yield from lookahead(submitted(), 2 * workers + _RECENT)
 
 
-def _make(read: Callable[[], bytes], options: ImageOptions) -> _Made:
-    """An image as base64, looked at and, if asked, reduced."""
+def _make(read: Callable[[], bytes], options: ImageOptions) -> _EncodedImage:
+    """Return an image in base64, checked and optionally reduced."""
     content = read()
     width, height = check_image(content)
     if options.size is not None and min(width, height) > options.size:
         content = reduce_image(decode_image(content), options.size, options.quality)
-        return _Made(base64.b64encode(content), True)
+        return _EncodedImage(base64.b64encode(content), True)
     if options.check == "full":
         decode_image(content)
-    return _Made(base64.b64encode(content), False)
+    return _EncodedImage(base64.b64encode(content), False)
 
 
 def reduce_image(image: Image.Image, size: int, quality: int) -> bytes:
-    """A JPEG whose shorter side has `size` pixels; colours are not subsampled."""
+    """Return a JPEG whose shorter side is `size` pixels, without chroma subsampling."""
     scale = size / min(image.size)
     sides = tuple(max(size, round(side * scale)) for side in image.size)
     small = image.resize(sides, Image.Resampling.LANCZOS)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""Pictures that look alike: a difference hash of 128 bits, and all pairs a few bits apart.
+"""Near-duplicate images: a difference hash (dHash) of 128 bits, and all pairs a few bits apart.
 
-A bit says whether a cell of a 9x9 grid is brighter than its neighbour (64 to the right, 64 below).
-So the hash survives another size, quality or brightness of a picture, but no other crop. Two hashes
-that differ in at most `NEAR` bits are called near; docs/data.md says how often that is right.
+A bit is set if a cell of a 9x9 grid is darker than its neighbour (64 to the right, 64 below). The
+hash is robust to size, quality and brightness, but not to cropping. Hashes that differ in at most
+`NEAR` bits are near; docs/data.md gives the measured recall.
 """
 
 import numpy as np
@@ -11,24 +11,24 @@ from PIL import Image
 
 NEAR = 10  # bits of 128
 _GRID = 9
-_BANDS = 8  # of 16 bits: hashes up to 7 bits apart share one for sure, those 10 apart nearly so
+_BANDS = 8  # of 16 bits: hashes up to 7 bits apart share at least one, those 10 apart nearly always
 _MOST_COMPARISONS = 300_000_000
-# Neighbouring bits say the same of a flat background; dealt out, every band says something.
-_DEAL = np.random.default_rng(0).permutation(128)
+# Neighbouring bits are equal on a flat background; permuted, every band is informative.
+_PERMUTATION = np.random.default_rng(0).permutation(128)
 
 
 def difference_hash(image: Image.Image) -> bytes:
-    """The 16 bytes of a picture's hash."""
+    """Return the hash of an image, 16 bytes."""
     small = image.convert("L").resize((_GRID, _GRID), Image.Resampling.BOX)
     grey = np.asarray(small, dtype=np.int16)
     right = grey[:-1, 1:] > grey[:-1, :-1]
     below = grey[1:, :-1] > grey[:-1, :-1]
-    bits = np.concatenate([right.ravel(), below.ravel()])[_DEAL]
+    bits = np.concatenate([right.ravel(), below.ravel()])[_PERMUTATION]
     return np.packbits(bits).tobytes()
 
 
 def is_flat(hashes: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which of `(N, 16)` hashes tell nothing: of empty or evenly coloured pictures."""
+    """Return which of `(N, 16)` hashes are of blank or evenly coloured images; bool `(N,)`."""
     ones = np.bitwise_count(hashes).sum(axis=1, dtype=np.int64)
     flat: NDArray[np.bool_] = (ones < 4) | (ones > 124)
     return flat
@@ -37,14 +37,14 @@ def is_flat(hashes: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def nearest_earlier(
     hashes: NDArray[np.uint8], groups: NDArray[np.int8] | None = None
 ) -> tuple[NDArray[np.int64], bool]:
-    """For each hash the first earlier one that is near it, or -1; and whether all were compared.
+    """Return for each hash the first earlier one near it, or -1; and whether all were compared.
 
     Args:
         hashes: `(N, 16)`.
-        groups: `(N,)`; if given, only pairs of different groups count.
+        groups: `(N,)`; if given, only pairs of different groups are compared.
 
-    Work grows with the number of pairs that share a band, and stops at a bound where thousands of
-    pictures share one (blank ones, say).
+    The cost grows with the number of pairs that share a band; it is bounded for the case that
+    thousands of images share one.
     """
     n = len(hashes)
     first = np.full(n, n, dtype=np.int64)

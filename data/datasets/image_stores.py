@@ -1,7 +1,7 @@
-"""Where a set keeps its images, files or base64 rows of a TSV: found by name, read late.
+"""Images of a dataset, in files or as base64 rows of a TSV: found by name, read on demand.
 
-A store knows only where each image lies (about 40 bytes each for a TSV), never the images. Reading
-may happen in threads.
+A store holds the position of each image (about 40 bytes each for a TSV), not the images. Images may
+be read in any thread.
 """
 
 import os
@@ -18,41 +18,47 @@ from data.images import decode_base64
 from data.runs import sha256
 from data.tsv import bounded_lines, is_gzip
 
-MAX_BYTES = 256 << 20  # of one encoded image
+MAX_BYTES = 256 << 20  # largest encoded image
 
 
 class ImageStore(Protocol):
-    """Images by name."""
+    """Images by name.
+
+    Attributes:
+        path: The folder or file.
+        description: What was found, for messages.
+        duplicates: Images with the name of another image.
+    """
 
     path: Path
-    said: str
+    description: str
     duplicates: int
 
     def __len__(self) -> int: ...
 
     def find(self, name: str) -> int | None:
-        """The number of the image of that name; None if there is none or more than one."""
+        """Return the number of the image of that name; None for no or several such images."""
 
     def read(self, number: int) -> bytes:
-        """An image's encoded bytes.
+        """Return the encoded bytes of an image.
 
         Raises:
             RowError: It cannot be read, or is not base64.
         """
 
     def fingerprint(self) -> str:
-        """A name for all images, for a manifest."""
+        """Return a fingerprint of all images, for a manifest."""
 
     def close(self) -> None:
-        """Let go of open files."""
+        """Close open files."""
 
 
 class FolderStore:
-    """The image files of a folder and all folders in it.
+    """The image files of a folder and its subfolders.
 
     A name may be a path below the folder, a file name, or a file name without its ending. A name
-    that fits several files (`a.jpg` in two folders) finds none, nor does one that names another
-    folder than the file lies in.
+    that matches several files (`a.jpg` in two folders) or another folder than the file's is not
+    found.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,10 +70,10 @@ class FolderStore:
             folders.sort()
             below = os.path.relpath(here, path).replace(os.sep, "/").removeprefix(".")
             for name in sorted(files):
-                # macOS leaves `._name` files in archives; they are no pictures.
+                # macOS leaves `._name` files in archives; they are not images.
                 if is_image_name(name) and not name.startswith("."):
                     self._add(f"{below}/{name}".removeprefix("/"))
-        self.said = f"{len(self.paths):,} images in {path}"
+        self.description = f"{len(self.paths):,} images in {path}"
 
     def _add(self, below: str) -> None:
         number = len(self.paths)
@@ -106,7 +112,7 @@ class FolderStore:
         """See `ImageStore`."""
 
     def fingerprint(self) -> str:
-        """Of all paths and sizes; the bytes are not read for it."""
+        """Return a hash of all paths and sizes; the images are not read."""
         digest = blake2b(digest_size=32)
         for path in self.paths:
             size = (self.path / path).stat().st_size
@@ -115,13 +121,13 @@ class FolderStore:
 
 
 def _agree(name: str, path: str) -> bool:
-    """Whether the folders of a name and of a path, as far as both tell them, are the same."""
+    """Return whether the folders of a name and of a path agree, as far as both have them."""
     pairs = zip(name.split("/")[-2::-1], path.split("/")[-2::-1], strict=False)
     return all(one == other for one, other in pairs)
 
 
 class TsvStore:
-    """Rows of `id<TAB>base64`, as MUGE and Chinese-CLIP have them; columns between are ignored."""
+    """Rows `id<TAB>base64`, as in MUGE and Chinese-CLIP; columns in between are ignored."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -131,7 +137,7 @@ class TsvStore:
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}.") from None
         if is_gzip(path):
-            raise InputError(f"{path} is gzip, which cannot be read at random; gunzip it first.")
+            raise InputError(f"{path} is gzip, which has no random access; gunzip it first.")
         place = 0
         with path.open("rb") as file:
             for line in bounded_lines(file, path):
@@ -142,13 +148,13 @@ class TsvStore:
                     sizes.append(len(line))
                 place += len(line)
         found = np.frombuffer(hashes, np.int64) if hashes else np.empty(0, np.int64)
-        self._order = np.argsort(found, kind="stable")  # of equal ids the first row comes first
+        self._order = np.argsort(found, kind="stable")  # equal ids: the first row is first
         self._hashes = found[self._order]
         self._places, self._sizes = places, sizes
         self.duplicates = len(found) - len(np.unique(found))
-        self.said = f"{len(found):,} images in {path}"
+        self.description = f"{len(found):,} images in {path}"
         if not len(found):
-            raise InputError(f"{path} holds no image; its rows must be id<TAB>base64.")
+            raise InputError(f"{path} contains no image; rows must be id<TAB>base64.")
 
     def __len__(self) -> int:
         return len(self._order)
@@ -171,7 +177,7 @@ class TsvStore:
         return decode_base64(line.rpartition(b"\t")[2].decode("ascii", "replace"))
 
     def fingerprint(self) -> str:
-        """The sha256 of the file."""
+        """Return the sha256 of the file."""
         return sha256(self.path)
 
     def close(self) -> None:
@@ -184,5 +190,5 @@ def _plain(name: bytes) -> bytes:
 
 
 def _hash(name: bytes) -> int:
-    # 64 bits: two of ten million names share one with a chance of 3 in a million.
+    # 64 bits: the probability of a collision among ten million names is 3e-6.
     return int.from_bytes(blake2b(name, digest_size=8).digest(), "big", signed=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from data.errors import InputError
 from data.jit import jit
-from data.runs import Run, fingerprint
+from data.runs import Run, StageReport, fingerprint
 from data.tsv import Rejects
 from kg.reading.triples import Triples, read_triples
 
@@ -19,17 +19,16 @@ _BLOCK = 1 << 20  # triples written at a time
 _REJECTS = ".rejects.tsv"
 
 
-@dataclass(frozen=True)
-class CleanReport:
+@dataclass(frozen=True, kw_only=True)
+class CleanReport(StageReport):
     """What `clean` wrote."""
 
-    out: Path
     counts: dict[str, Any]
 
     def __str__(self) -> str:
         c = self.counts
         return (
-            f"{self.out}: {c['triples']:,} triples, {c['entities']:,} entities, "
+            f"{self.outcome()}: {c['triples']:,} triples, {c['entities']:,} entities, "
             f"{c['relations']:,} relations\n{c['format']}, rows: {c['rows_read']:,} read, "
             f"{c['rows_rejected']:,} rejected; {c.get('literals_dropped', 0):,} literals and "
             f"{c['duplicates_dropped']:,} duplicates dropped"
@@ -62,6 +61,7 @@ def clean(
     with Run.open(
         out, kind="triples", settings=settings, inputs=inputs, folder=False, overwrite=overwrite
     ) as run:
+        already_finished = run.finished is not None
         if run.finished is None:
             rejects = Rejects(run.beside(_REJECTS))
             graph = read_triples(triples, min_tail_count=min_tail_count, rejects=rejects)
@@ -69,7 +69,7 @@ def clean(
                 file.writelines(_lines(graph))
             run.finish(graph.counts, companions=(_REJECTS,))
         assert run.finished is not None
-        return CleanReport(out, run.finished.counts)
+        return CleanReport(out=out, counts=run.finished.counts, already_finished=already_finished)
 
 
 def _lines(graph: Triples) -> Iterator[bytes]:

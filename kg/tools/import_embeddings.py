@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from data.errors import ConfigError, InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, not_finite, write_names
-from data.runs import Run, fingerprint
+from data.runs import Run, StageReport, fingerprint
 from data.tsv import Rejects, read_rows
 from kg.kg_store import (
     HELD_OUT_FILE,
@@ -54,18 +54,18 @@ class _Found:
     files: list[Path]
 
 
-@dataclass(frozen=True)
-class ImportReport:
+@dataclass(frozen=True, kw_only=True)
+class ImportReport(StageReport):
     """What `import_vectors` made."""
 
-    out: Path
     engine: str
     counts: dict[str, Any]
 
     def __str__(self) -> str:
         c = self.counts
         said = (
-            f"{self.out}: {c['entities']:,} entities of {c['dim']} dimensions, from {self.engine}"
+            f"{self.outcome()}: {c['entities']:,} entities of {c['dim']} dimensions, "
+            f"from {self.engine}"
         )
         lines = [said]
         if not c["relation_vectors"]:
@@ -113,10 +113,16 @@ def import_vectors(
         inputs["triples"] = fingerprint(triples)
     settings = {"engine": found.engine, "model": found.model, "p_norm": found.p_norm}
     with Run.open(out, kind="kg", settings=settings, inputs=inputs, overwrite=overwrite) as run:
+        already_finished = run.finished is not None
         if run.finished is None:
             run.finish(_write(run.work, found, triples))
         assert run.finished is not None
-        return ImportReport(out, found.engine, run.finished.counts)
+        return ImportReport(
+            out=out,
+            engine=found.engine,
+            counts=run.finished.counts,
+            already_finished=already_finished,
+        )
 
 
 def _write(work: Path, found: _Found, triples: Path | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from data.kg_folder import (
     open_names,
     write_names,
 )
-from data.runs import Run, fingerprint, write_json
+from data.runs import Run, StageReport, fingerprint, write_json
 from data.seeds import stream
 from data.tsv import Rejects
 from kg.config import CHECKPOINTS, KGConfig
@@ -58,27 +58,23 @@ _CANDIDATES = 5000  # and among how many entities it ranks them
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class KGReport:
+@dataclass(frozen=True, kw_only=True)
+class KGReport(StageReport):
     """What `kg train` made.
 
     Attributes:
-        out: The KG folder.
         counts: What was read, kept, dropped, rejected, and how training went.
         metrics: The content of `metrics.json`.
-        finished_before: The folder was complete already and nothing was done.
     """
 
-    out: Path
     counts: dict[str, Any]
     metrics: dict[str, Any]
-    finished_before: bool = False
 
     def __str__(self) -> str:
         c = self.counts
         said = [
-            f"{self.out}: {c['entities']} entities, {c['relations']} relations, "
-            f"{c['triples']} triples" + (" (was complete already)" if self.finished_before else ""),
+            f"{self.outcome()}: {c['entities']} entities, {c['relations']} relations, "
+            f"{c['triples']} triples",
             f"{c.get('format', '?')}, rows: {c['rows_read']} read, {c['rows_rejected']} rejected, "
             f"{c.get('literals_dropped', 0)} literals and {c['duplicates_dropped']} duplicates "
             "dropped",
@@ -149,7 +145,9 @@ def train_kg(
     ) as run:
         if run.finished is not None:
             metrics = json.loads((out / METRICS).read_text(encoding="utf-8"))
-            return KGReport(out, run.finished.counts, metrics, finished_before=True)
+            return KGReport(
+                out=out, counts=run.finished.counts, metrics=metrics, already_finished=True
+            )
         if run.resumed:
             logger.info("resuming %s", run.work)
         splits, counts = _read(paths, run.work, config)
@@ -164,7 +162,7 @@ def train_kg(
             (run.work / name).unlink(missing_ok=True)
         shutil.rmtree(run.work / _AFTER, ignore_errors=True)
         run.finish(counts)
-    return KGReport(out, counts, metrics)
+    return KGReport(out=out, counts=counts, metrics=metrics)
 
 
 @dataclass(frozen=True)

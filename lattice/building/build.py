@@ -67,7 +67,7 @@ class LatticeReport(TableReport):
     num_empty: int = 0
 
     def __str__(self) -> str:
-        if self.unchanged:
+        if self.already_finished:
             return self.up_to_date(f" in {self.num_shards} shards" if self.num_shards else "")
         rows = max(1, self.num_rows)
         speed = f" ({self.num_rows / max(self.seconds, 1e-9):,.0f} per second)"
@@ -175,8 +175,8 @@ def build_lattice(
         cluster=cluster,
         overwrite=overwrite,
     )
-    manifest, unchanged = make_shards(plan) if sharded else make_table(plan)
-    return _report(out, manifest, unchanged)
+    manifest, already_finished = make_shards(plan) if sharded else make_table(plan)
+    return _report(out, manifest, already_finished)
 
 
 def corpus_files(corpus: Path | Sequence[Path]) -> tuple[list[Path], bool]:
@@ -280,10 +280,10 @@ def _with_mentions(config: LatticeConfig, mentions: Path | None) -> LatticeConfi
     return replace(config, mentions_sha256=digest)
 
 
-def _report(out: Path, manifest: Manifest, unchanged: bool) -> LatticeReport:
+def _report(out: Path, manifest: Manifest, already_finished: bool) -> LatticeReport:
     counts = manifest.counts
     return LatticeReport(
-        **table_fields(out, manifest, unchanged),
+        **table_fields(out, manifest, already_finished),
         num_entities=counts["entities"],
         num_with_entity=counts["captions_with_entity"],
         num_tokens=counts["tokens"],

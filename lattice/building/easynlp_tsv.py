@@ -58,7 +58,7 @@ class ExchangeReport(TableReport):
     num_changed: int = 0
 
     def __str__(self) -> str:
-        if self.unchanged:
+        if self.already_finished:
             return self.up_to_date()
         lines = [f"{self.out}: {self.num_rows:,} captions", *self.rejected_lines(self.out.name)]
         if self.num_changed:
@@ -102,7 +102,9 @@ def export_table(table: Path, out: Path, *, overwrite: bool = False) -> Exchange
         out, kind="easynlp-tsv", settings={}, inputs=inputs, folder=False, overwrite=overwrite
     ) as run:
         if run.finished is not None:
-            return ExchangeReport(out=out, num_rows=run.finished.counts["rows"], unchanged=True)
+            return ExchangeReport(
+                out=out, num_rows=run.finished.counts["rows"], already_finished=True
+            )
         count = 0
         try:
             with run.work.open("w", encoding="utf-8", newline="\n") as file:
@@ -197,7 +199,7 @@ def import_table(
         overwrite=overwrite,
     ) as run:
         if run.finished is not None:
-            return _import_report(out, run.finished, unchanged=True)
+            return _import_report(out, run.finished, already_finished=True)
         rejects = Rejects(run.beside(".rejects.tsv"))
         reader = _Reader(tsv, loaded, len(open_names(names_file(names))), check_images, rejects)
         metadata = {
@@ -226,8 +228,8 @@ def import_table(
         return _import_report(out, manifest)
 
 
-def _import_report(out: Path, manifest: Manifest, unchanged: bool = False) -> ExchangeReport:
-    fields = table_fields(out, manifest, unchanged)
+def _import_report(out: Path, manifest: Manifest, already_finished: bool = False) -> ExchangeReport:
+    fields = table_fields(out, manifest, already_finished)
     return ExchangeReport(**fields, num_changed=manifest.counts["changed"])
 
 

@@ -4,32 +4,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.runs import Manifest
+from data.runs import Manifest, StageReport
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableReport:
+class TableReport(StageReport):
     """The result of a run that writes captions.
 
     Attributes:
-        out: The output.
         num_rows: Captions in it.
         num_rejected: Rejected rows of the input.
         rejected: Their number by reason.
         first_reject: Line and reason of the first.
-        unchanged: Whether the output was finished and up to date.
     """
 
-    out: Path
     num_rows: int
     num_rejected: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     first_reject: str = ""
-    unchanged: bool = field(default=False, compare=False)
 
     def up_to_date(self, suffix: str = "") -> str:
         """Return the line for an unchanged output."""
-        return f"{self.out} is finished and up to date: {self.num_rows:,} captions{suffix}."
+        return f"{self.outcome()}: {self.num_rows:,} captions{suffix}."
 
     def rejected_lines(self, file: str) -> list[str]:
         """Return the line on rejected rows, if any; `file` is the stem of their file."""
@@ -41,7 +37,7 @@ class TableReport:
         ]
 
 
-def table_fields(out: Path, manifest: Manifest, unchanged: bool) -> dict[str, Any]:
+def table_fields(out: Path, manifest: Manifest, already_finished: bool) -> dict[str, Any]:
     """Return the fields of `TableReport` from the manifest of a table."""
     counts = manifest.counts
     return {
@@ -50,7 +46,7 @@ def table_fields(out: Path, manifest: Manifest, unchanged: bool) -> dict[str, An
         "num_rejected": counts["rejected"],
         "rejected": counts["reasons"],
         "first_reject": counts["first_reject"],
-        "unchanged": unchanged,
+        "already_finished": already_finished,
     }
 
 

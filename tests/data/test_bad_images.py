@@ -1,7 +1,6 @@
-"""The zoo of images: each is decoded or rejected with its line, alike by every command that reads.
+"""Unusual and broken images in one file: all commands must decode and reject the same rows.
 
-The pixels of the sound ones are held to their promise in test_images.py; here whole commands meet
-all of them in one file, and must agree.
+The pixels of decoded images are checked in test_images.py.
 """
 
 import base64
@@ -13,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.datasets.convert import ImageOptions, convert
-from data.datasets.validate import validate
+from data.datasets.config import ImageOptions
+from data.datasets.convert import convert_dataset
+from data.datasets.validate import validate_table
 from data.images import decode_base64, decode_image
 from lattice.building.build import build_lattice
 from tests.data.test_images import encoded, flat_png, photograph, png
@@ -47,7 +47,7 @@ SVG = b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>"
 SIXTEEN = encoded(Image.fromarray(np.full((30, 40), 0x8080, dtype=np.uint16)))
 TRANSPARENT = encoded(Image.new("RGBA", (40, 30), (255, 0, 0, 0)))
 
-# What stands in the image column, and the reason of its rejection; none if it must be decoded.
+# The image column, and the reason of its rejection; None if it must be decoded.
 ZOO: dict[str, tuple[str, str | None]] = {
     "empty": ("", "empty image"),
     "invalid base64": ("not base64!", "invalid base64"),
@@ -76,7 +76,7 @@ GOOD = [name for name, (_, reason) in ZOO.items() if reason is None]
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All of them in one TSV; a row's line is its place in `ZOO`, from 1."""
+    """Write all of them to one TSV; the line of a row is its position in `ZOO`, from 1."""
     path = tmp_path_factory.mktemp("zoo") / "zoo.tsv"
     rows = [f"{name}\t第{n}只老虎\t{cell}\n" for n, (name, (cell, _)) in enumerate(ZOO.items(), 1)]
     path.write_text("".join(rows), encoding="utf-8")
@@ -84,15 +84,15 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rejected(path: Path) -> dict[int, str]:
-    """Lines and reasons of a file of rejected rows."""
+    """Return lines and reasons of a file of rejected rows."""
     rows = [line.split("\t") for line in path.read_text("utf-8").splitlines()]
     return {int(line): said.partition(":")[0] for line, said, _ in rows}
 
 
 @pytest.mark.parametrize("size", [None, 16])
-def test_data_convert_keeps_the_sound_ones_and_names_the_others(zoo, tmp_path, size):
+def test_data_convert_keeps_valid_images_and_rejects_the_others(zoo, tmp_path, size):
     out = tmp_path / "out.tsv"
-    report = convert(zoo, out, image_options=ImageOptions(size=size))
+    report = convert_dataset(zoo, out, image_options=ImageOptions(size=size))
     rows = [line.split("\t") for line in out.read_text("utf-8").splitlines()]
     assert [row[0] for row in rows] == GOOD
     assert rejected(tmp_path / "out.tsv.rejects.tsv") == WRONG
@@ -106,9 +106,9 @@ def test_data_convert_keeps_the_sound_ones_and_names_the_others(zoo, tmp_path, s
         assert sizes["1 x 1"] == (1, 1)  # never enlarged
 
 
-def test_what_is_reduced_shows_what_the_original_shows(zoo, tmp_path):
+def test_reduced_images_are_close_to_the_originals(zoo, tmp_path):
     out = tmp_path / "out.tsv"
-    convert(zoo, out, image_options=ImageOptions(size=16))
+    convert_dataset(zoo, out, image_options=ImageOptions(size=16))
     before = dict(line.split("\t")[::2] for line in zoo.read_text("utf-8").splitlines())
     for name, _, cell in (line.split("\t") for line in out.read_text("utf-8").splitlines()):
         small = decode_image(decode_base64(cell))
@@ -117,8 +117,8 @@ def test_what_is_reduced_shows_what_the_original_shows(zoo, tmp_path):
         assert apart < 12, name
 
 
-def test_data_validate_counts_the_same_ones(zoo):
-    report = validate(zoo, show=20)
+def test_data_validate_counts_the_same_rows(zoo):
+    report = validate_table(zoo, show=20)
     found = {
         one.line: finding.code.replace("-", " ")
         for finding in report.problems
@@ -128,7 +128,7 @@ def test_data_validate_counts_the_same_ones(zoo):
     assert report.summary["usable_rows"] == len(GOOD)
 
 
-def test_lattice_build_agrees(zoo, tmp_path):
+def test_lattice_build_rejects_the_same_rows(zoo, tmp_path):
     names = tmp_path / "entity2id.txt"
     names.write_text("1\n老虎\t0\n", encoding="utf-8")
     out = tmp_path / "zoo.parquet"

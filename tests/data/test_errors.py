@@ -35,3 +35,10 @@ def test_an_image_error_carries_its_reason():
     with pytest.raises(RowError) as caught:
         decode_image(b"<html>")
     assert caught.value.reason == SkipReason("not an image", "an HTML page")
+
+
+def test_the_package_exports_each_public_name_from_one_module():
+    import data
+
+    assert set(data.__all__) == {n for names in data._EXPORTS.values() for n in names.split()}
+    assert all(getattr(data, name) is not None for name in data.__all__)

@@ -22,7 +22,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def page_faults(asked: bool) -> int:
-    """How often the kernel handed out a page while ten blocks of 50 MB were made and freed."""
+    """Return the page faults while ten blocks of 50 MB are allocated and freed."""
     code = COUNT_FAULTS.format(asked=asked)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -18,7 +18,7 @@ letters = "甲乙丙ab（( "
 
 @settings(max_examples=100, deadline=None)
 @given(names=st.lists(texts, min_size=1, max_size=120, unique=True))
-def test_what_was_written_is_found_by_id_and_by_name(tmp_path_factory, names):
+def test_written_names_are_found_by_id_and_by_name(tmp_path_factory, names):
     path = tmp_path_factory.mktemp("names") / "entity2id.txt"
     write_names(path, names)
     lines = [f"{name}\t{i}\n" for i, name in enumerate(names)]
@@ -34,7 +34,7 @@ def test_what_was_written_is_found_by_id_and_by_name(tmp_path_factory, names):
     assert found.index(names[-1]) == len(names) - 1
 
 
-def test_arrow_arrays_are_written_as_they_stand(tmp_path):
+def test_arrow_arrays_are_written_like_lists(tmp_path):
     whole = pa.array(["零", "一", "", "三"] * 300)
     write_names(tmp_path / "a", whole.slice(1, 700))
     write_names(tmp_path / "b", whole.slice(1, 700).to_pylist())
@@ -57,7 +57,7 @@ def test_arrow_arrays_are_written_as_they_stand(tmp_path):
         gzip.compress(b"3\na\t0\nb\t1\nc\t2\n", mtime=0),
     ],
 )
-def test_files_written_in_another_way_are_read_too(tmp_path, content):
+def test_other_forms_of_id_files_are_read_too(tmp_path, content):
     path = tmp_path / "entity2id.txt"
     path.write_bytes(content)
     names = open_names(path)
@@ -67,10 +67,10 @@ def test_files_written_in_another_way_are_read_too(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        (b"", "holds no names"),
-        (b"3\na\t0\nb\t1\n", "announces 3 names .* but holds 2"),
+        (b"", "contains no names"),
+        (b"3\na\t0\nb\t1\n", "announces 3 names .* but contains 2"),
         (b"2\na\t0\nb\t2\n", "largest is 2"),
         (b"2\na\t0\nb\t0\n", "given twice"),
         (b"2\na\t0\nb\n", "expected `name<TAB>id`"),
@@ -78,10 +78,10 @@ def test_files_written_in_another_way_are_read_too(tmp_path, content):
         (gzip.compress(b"2\na\t0\nb\t1\n", mtime=0)[:-9], "damaged gzip file"),
     ],
 )
-def test_a_damaged_file_is_refused_with_its_line(tmp_path, content, said):
+def test_a_damaged_file_is_refused_with_its_line(tmp_path, content, message):
     path = tmp_path / "entity2id.txt"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         open_names(path)
 
 

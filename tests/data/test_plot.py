@@ -7,7 +7,7 @@ def bars():
     return figure
 
 
-def test_chinese_labels_stay_text_whatever_fonts_this_machine_has(tmp_path):
+def test_chinese_labels_stay_text_without_chinese_fonts(tmp_path):
     with style():
         save_svg(bars(), tmp_path / "plot.svg")
     written = (tmp_path / "plot.svg").read_text(encoding="utf-8")
@@ -20,7 +20,7 @@ def test_the_same_figure_gives_the_same_svg():
         assert to_svg(bars()) == to_svg(bars())
 
 
-def test_our_look_ends_with_the_block():
+def test_the_style_ends_with_the_block():
     import matplotlib
 
     before = dict(matplotlib.rcParams)

@@ -1,5 +1,6 @@
-"""Outputs are whole or absent, know what they were made from, and are never overwritten unasked."""
+"""Outputs are complete or absent, have a manifest, and are only overwritten on request."""
 
+import errno
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from data import runs
 from data.errors import ArtefactError, InputError
 from data.runs import (
     Run,
@@ -57,7 +59,7 @@ def test_a_folder_appears_under_its_name_only_when_it_is_finished(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_manifest_says_what_made_the_output(tmp_path):
+def test_a_manifest_records_settings_inputs_and_versions(tmp_path):
     make(tmp_path / "out")
     manifest = read_manifest(tmp_path / "out")
     assert manifest.settings == {"seed": 0}
@@ -68,7 +70,7 @@ def test_a_manifest_says_what_made_the_output(tmp_path):
     assert manifest.versions["python"] == ".".join(map(str, sys.version_info[:3]))
 
 
-def test_a_single_file_has_its_manifest_and_companions_beside_it(tmp_path):
+def test_a_single_file_has_its_manifest_and_companions_next_to_it(tmp_path):
     out = tmp_path / "table.parquet"
     make_file(out)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -79,7 +81,7 @@ def test_a_single_file_has_its_manifest_and_companions_beside_it(tmp_path):
     assert set(verify(out).files) == {"table.parquet", "table.parquet.rejects.tsv"}
 
 
-def test_what_is_finished_and_unchanged_is_left_alone(tmp_path):
+def test_a_finished_and_unchanged_output_is_kept(tmp_path):
     make(tmp_path / "out")
     with open_run(tmp_path / "out") as run:
         assert run.finished is not None
@@ -87,7 +89,7 @@ def test_what_is_finished_and_unchanged_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("maker", [make, make_file])
-def test_another_runs_output_is_refused_and_says_what_differs(tmp_path, maker):
+def test_the_output_of_another_run_is_refused_with_the_difference(tmp_path, maker):
     out = tmp_path / "out"
     maker(out)
     with pytest.raises(ArtefactError, match="seed was 0, now 1"):
@@ -96,7 +98,7 @@ def test_another_runs_output_is_refused_and_says_what_differs(tmp_path, maker):
         open_run(out, folder=maker is make, epochs=3)
 
 
-def test_a_folder_of_the_users_own_is_refused(tmp_path):
+def test_a_folder_that_is_not_an_output_is_refused(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("precious")
     with pytest.raises(ArtefactError, match="not an output of this toolkit"):
@@ -104,7 +106,7 @@ def test_a_folder_of_the_users_own_is_refused(tmp_path):
     assert (tmp_path / "out" / "thesis.txt").read_text() == "precious"
 
 
-def test_overwriting_keeps_the_old_output_until_the_new_one_is_whole(tmp_path):
+def test_overwriting_keeps_the_old_output_until_the_new_one_is_complete(tmp_path):
     out = tmp_path / "out"
     make(out, "old")
     with open_run(out, overwrite=True, seed=1) as run:
@@ -129,7 +131,7 @@ def test_an_unfinished_run_is_resumed_with_its_settings_and_refused_with_others(
         assert not (run.work / "part.txt").exists()
 
 
-def test_a_changed_byte_is_noticed(tmp_path):
+def test_a_changed_byte_is_detected(tmp_path):
     out = tmp_path / "out"
     make(out)
     (out / "part.txt").write_text("hellO")
@@ -139,7 +141,7 @@ def test_a_changed_byte_is_noticed(tmp_path):
         open_run(out)
 
 
-def test_a_missing_file_is_noticed(tmp_path):
+def test_a_missing_file_is_detected(tmp_path):
     make(tmp_path / "out")
     (tmp_path / "out" / "part.txt").unlink()
     with pytest.raises(ArtefactError, match=r"part\.txt is missing"):
@@ -159,6 +161,35 @@ def test_two_processes_do_not_write_the_same_output(tmp_path):
         pytest.raises(ArtefactError, match="Another process is writing"),
     ):
         open_run(tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EACCES])
+def test_a_disk_without_locks_is_written_with_a_warning(tmp_path, monkeypatch, caplog, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(runs.fcntl, "flock", refuse)
+    make(tmp_path / "out")
+    assert f"cannot be locked ({os.strerror(number)})" in caplog.text
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_lock_file_that_its_owner_has_removed_locks_nothing(tmp_path, monkeypatch):
+    flock, removed = runs.fcntl.flock, []
+
+    def remove_first(lock, operation):
+        if not removed:
+            removed.append(lock.name)
+            Path(lock.name).unlink()  # as the owner does between our open and flock
+        flock(lock, operation)
+
+    monkeypatch.setattr(runs.fcntl, "flock", remove_first)
+    with (
+        open_run(tmp_path / "out"),
+        pytest.raises(ArtefactError, match="Another process is writing"),
+    ):
+        open_run(tmp_path / "out")
+    assert removed
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
@@ -186,17 +217,17 @@ def test_fingerprints_follow_content_and_not_names_or_times(tmp_path):
         fingerprint(tmp_path / "nothing")
 
 
-def test_an_error_while_writing_leaves_the_old_file_and_no_half_one(tmp_path):
+def test_an_error_while_writing_keeps_the_old_file_and_no_partial_one(tmp_path):
     path = tmp_path / "x.json"
     write_json(path, {"a": 1})
 
-    def fail_half_way() -> None:
+    def fail_in_the_middle() -> None:
         with atomic(path) as file:
             file.write("{")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        fail_half_way()
+        fail_in_the_middle()
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
@@ -230,12 +261,12 @@ def test_a_place_below_a_file_is_one_clear_error(tmp_path):
         open_run(tmp_path / "file" / "out")
 
 
-def test_the_manifest_of_a_folder_lies_inside_it(tmp_path):
+def test_the_manifest_of_a_folder_is_inside_it(tmp_path):
     make(tmp_path / "out")
     assert manifest_path(tmp_path / "out") == tmp_path / "out" / "manifest.json"
 
 
-def fail_amid(out: Path, content: str, *, finish: bool = False) -> None:
+def fail_during(out: Path, content: str, *, finish: bool = False) -> None:
     with open_run(out, folder=False) as run:
         run.work.write_text(content)
         run.beside(".rejects.tsv").write_text("line 1")
@@ -246,16 +277,16 @@ def fail_amid(out: Path, content: str, *, finish: bool = False) -> None:
 
 def test_a_single_file_that_fails_leaves_nothing_behind(tmp_path):
     with pytest.raises(InputError):
-        fail_amid(tmp_path / "out.tsv", "half")
+        fail_during(tmp_path / "out.tsv", "half")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_finished_file_survives_what_fails_afterwards(tmp_path):
     out = tmp_path / "out.tsv"
     with pytest.raises(InputError):
-        fail_amid(out, "whole", finish=True)
+        fail_during(out, "whole", finish=True)
     assert verify(out).kind == "thing"
-    with pytest.raises(InputError):  # the run is found finished: partial files are another's
-        fail_amid(out, "another process is at work here")
+    with pytest.raises(InputError):  # the output is finished: partial files belong to another run
+        fail_during(out, "another process writes here")
     assert verify(out).kind == "thing"
     assert out.with_name("out.tsv.partial").exists()

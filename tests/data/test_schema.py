@@ -1,4 +1,4 @@
-"""Tables are read a little at a time, in little memory."""
+"""Tables are read in batches, in bounded memory."""
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +9,7 @@ from data.schema import LATTICE, open_shards, open_table, table_writer
 
 @pytest.mark.parametrize("way", ["file", "shards"])
 def test_reading_a_table_in_batches_does_not_keep_what_was_read(tmp_path, way):
-    """Arrow's default buffers every row group that it has read, images too, until the end."""
+    """By default Arrow keeps every row group that it has read, with images, until the end."""
     path, rng = tmp_path / "t.parquet", np.random.default_rng(0)
     with table_writer(path, LATTICE) as writer:
         for _ in range(32):

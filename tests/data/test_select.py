@@ -1,4 +1,4 @@
-"""Which entities are kept under a cap, against the rules said slowly."""
+"""The selection of entities equals a slow implementation of its rules."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ rows = st.lists(st.lists(spans, max_size=8).map(sorted), max_size=5)
 
 
 def kept(entities: list[list[tuple[int, int]]], limit: int, policy: str) -> list[list[int]]:
-    """For each row the places of its kept entities."""
+    """Return the positions of the kept entities of each row."""
     flat = [(r, *span) for r, row in enumerate(entities) for span in row]
     columns = np.array(flat, np.int64).reshape(-1, 3).T
     chosen = select(*(np.ascontiguousarray(c) for c in columns), limit, policy)
@@ -41,7 +41,7 @@ def slowly(row: list[tuple[int, int]], limit: int, policy: str) -> list[int]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @given(entities=rows, limit=st.integers(1, 5))
-def test_keeps_what_the_rule_says(policy, entities, limit):
+def test_keeps_what_the_rule_selects(policy, entities, limit):
     assert kept(entities, limit, policy) == [slowly(row, limit, policy) for row in entities]
 
 

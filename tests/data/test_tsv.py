@@ -22,7 +22,7 @@ def read(path, columns=(2,)):
 
 @given(rows=st.lists(fields, min_size=1, max_size=8), end=st.sampled_from(["\n", "\r\n"]))
 def test_what_was_written_is_read(tmp_path_factory, rows, end):
-    rows[0][0] = "first" + rows[0][0]  # a byte-order mark would be dropped there
+    rows[0][0] = "first" + rows[0][0]  # a byte-order mark would be removed there
     path = tmp_path_factory.mktemp("tsv") / "a.tsv"
     path.write_bytes("".join("\t".join(row) + end for row in rows).encode())
     found, rejects = read(path)
@@ -57,13 +57,13 @@ def test_bad_rows_are_counted_with_line_and_reason_and_kept(tmp_path):
     assert kept[1] == "3\twrong column count: 3, expected 2\t3\\ta\\tb"
 
 
-def test_gzip_is_told_by_its_first_bytes(tmp_path):
+def test_gzip_is_detected_by_its_first_bytes(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_bytes(gzip.compress("1\t甲\n".encode()))
     assert read(path)[0] == [(1, ["1", "甲"])]
 
 
-def test_a_truncated_gzip_is_an_error_that_says_where(tmp_path):
+def test_the_error_of_a_truncated_gzip_has_its_line(tmp_path):
     path = tmp_path / "a.tsv.gz"
     whole = gzip.compress("".join(f"{n}\t甲{n * 7919}\n" for n in range(20_000)).encode())
     path.write_bytes(whole[: len(whole) // 2])
@@ -74,7 +74,7 @@ def test_a_truncated_gzip_is_an_error_that_says_where(tmp_path):
     assert rows // 2 < line <= rows
 
 
-def test_damage_is_told_whichever_way_a_file_is_read(tmp_path):
+def test_damage_is_an_error_for_every_way_of_reading(tmp_path):
     path = tmp_path / "a.tsv.gz"
     whole = gzip.compress("".join(f"{n}\t甲{n * 7919}\n" for n in range(20_000)).encode())
     path.write_bytes(whole[:-9])
@@ -102,7 +102,7 @@ def test_a_gzip_file_can_be_read_at_a_place_as_a_plain_one(tmp_path):
         assert found[0][0] == content[place : place + size]
 
 
-def test_a_file_in_gbk_says_how_to_convert_it(tmp_path):
+def test_the_error_of_a_gbk_file_suggests_a_conversion(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_bytes("".join(f"{n}\t花椰菜\n" for n in range(50)).encode("gbk"))
     with pytest.raises(InputError, match="iconv -f GB18030 -t UTF-8"):

@@ -240,7 +240,7 @@ def test_everything_at_once_makes_a_folder_that_says_everything(
 
     before = (out / "report.html").stat().st_mtime_ns
     again = evaluate(table, config=CONFIG, sampling=SAMPLING, **sources)
-    assert "was there already" in str(again)
+    assert "is finished and unchanged" in str(again)
     assert "FID" in str(again)
     assert (out / "report.html").stat().st_mtime_ns == before
     with pytest.raises(ArtefactError, match="keeps no statistics"):

@@ -45,7 +45,7 @@ def test_ids_of_the_task_give_the_order_and_others_are_left_out(tmp_path):
     assert handed_in(tmp_path / "out.tsv") == [("a", 1), ("b", 2)]
     assert "2 ids, one picture each. Predictions of other ids, left out: 1." in str(report)
     assert verify(tmp_path / "out.tsv").kind == "muge-submission"
-    assert export_muge(folder, tmp_path / "out.tsv", ids=ids).unchanged
+    assert export_muge(folder, tmp_path / "out.tsv", ids=ids).already_finished
 
 
 def test_one_of_several_pictures_is_picked_from_json_and_from_easynlp(tmp_path):
@@ -69,7 +69,7 @@ def test_url_safe_pictures_are_written_in_the_standard_alphabet(tmp_path):
         ([f"a\t甲\t{cell(1)}"], {"ids": ["a", "b", "c"]}, "no picture for 2 of 3 ids"),
         ([f"a\t甲\t{cell(1)}"] * 2, {}, "line 2: idx a has another row before"),
         ([f"a\t甲\t{cell(1)}", "b\t乙\t" + cell(1)[:-40]], {}, "idx b: "),
-        (["a\t甲\t[1, 2]"], {}, "not a list of pictures"),
+        (["a\t甲\t[1, 2]"], {}, "not a list of images"),
         (["a\t甲"], {}, "line 1: predictions are rows of idx, text and gen_imgbase64"),
         ([f"a\t甲\t{cell(1)}"], {"pick": 2}, "has 1 pictures, --pick 2"),
         ([], {}, "is empty"),

@@ -145,7 +145,7 @@ def test_a_second_call_does_nothing_and_other_settings_are_refused(
     out = tmp_path / "out.parquet"
     first = encode_table(table, out, vqgan=vqgan)
     again = encode_table(table, out, vqgan=vqgan)
-    assert again.already_done
+    assert again.already_finished
     assert again.encoded == first.encoded
     with pytest.raises(ArtefactError, match="keep_images"):
         encode_table(table, out, vqgan=vqgan, keep_images=True)

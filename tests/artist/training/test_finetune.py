@@ -102,7 +102,7 @@ def test_a_finished_run_says_so_and_does_nothing(world, trained):
     out, first = trained
     before = (out / "model.safetensors").stat().st_mtime_ns
     again = run(world, out)
-    assert again.unchanged
+    assert again.already_finished
     assert again.valid_loss == first.valid_loss
     assert (out / "model.safetensors").stat().st_mtime_ns == before
 

@@ -108,7 +108,7 @@ def test_training_writes_a_folder_that_loads_and_says_what_it_reached(tmp_path: 
     assert [point["step"] for point in points if "psnr" in point] == [3, 6, 9, 12]
     assert [point["step"] for point in points if "gradient_norm" in point] == [*range(1, 13)]
     again = train_vqgan(table, tmp_path / "vqgan", config=SMALL, device="cpu")
-    assert again.unchanged
+    assert again.already_finished
     assert again.psnr == report.psnr
 
 
@@ -207,7 +207,7 @@ def test_how_a_run_is_done_is_no_other_run(tmp_path: Path) -> None:
     table = write_tsv(tmp_path / "train.tsv", blobs(20))
     train_vqgan(table, tmp_path / "vqgan", config=SMALL, device="cpu")
     again = replace(SMALL, preview_every=3, validations=2, keep_checkpoints=3)
-    assert train_vqgan(table, tmp_path / "vqgan", config=again, device="cpu").unchanged
+    assert train_vqgan(table, tmp_path / "vqgan", config=again, device="cpu").already_finished
 
 
 def test_a_dry_run_reports_memory_and_time_and_writes_nothing(tmp_path: Path) -> None:

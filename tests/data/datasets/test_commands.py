@@ -1,4 +1,4 @@
-"""`data convert` and `data validate` as a shell sees them: what is printed, where, and the code."""
+"""`data convert` and `data validate` in a shell: output, errors and exit codes."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from data.tsv import Rejects, read_rows
 
 @pytest.fixture
 def muge(tmp_path):
-    """A folder as MUGE's archive unpacks: two images, three captions."""
+    """A folder as in the archive of MUGE: two images, three captions."""
     folder = tmp_path / "ECommerce-T2I"
     folder.mkdir()
     buffer = io.BytesIO()
@@ -23,21 +23,21 @@ def muge(tmp_path):
     return folder
 
 
-def test_a_set_is_converted_and_then_validated(command, muge, tmp_path):
+def test_a_dataset_is_converted_and_then_validated(command, muge, tmp_path):
     out = tmp_path / "train.tsv"
     code, said, errors = command("data", "convert", muge, "--out", out)
     assert code == 0
     assert not errors
     assert said.startswith("Read as muge: captions of")
     assert "1 rows" in said
-    assert "Set aside 2: " in said
+    assert "Rejected 2: " in said
     assert [row.fields[:2] for row in read_rows(out, (3,), Rejects())] == [["1", "红色短裤"]]
     code, said, errors = command("data", "validate", out, "--strict")
     assert (code, errors) == (0, "")
     assert said.endswith("No problems.\n")
 
 
-def test_problems_are_told_by_the_exit_code_only_when_asked(command, tmp_path):
+def test_problems_set_the_exit_code_only_with_strict(command, tmp_path):
     table = tmp_path / "t.tsv"
     table.write_text("1\t甲\n1\t乙\n", "utf-8")
     code, said, _ = command("data", "validate", table)
@@ -48,11 +48,11 @@ def test_problems_are_told_by_the_exit_code_only_when_asked(command, tmp_path):
     assert json.loads(said)["problems"][0]["code"] == "duplicate-idx"
 
 
-def test_what_the_user_can_mend_is_one_line(command, tmp_path):
+def test_user_errors_are_one_line(command, tmp_path):
     for words, said in [
         (["data", "convert", tmp_path / "none", "--out", tmp_path / "o"], "does not exist"),
         (["data", "convert", tmp_path, "--out", tmp_path / "o"], "see docs/data.md"),
-        (["data", "validate", tmp_path], "holds no .parquet file"),
+        (["data", "validate", tmp_path], "contains no .parquet file"),
         (["data", "validate", tmp_path / "none"], "does not exist"),
     ]:
         code, out, errors = command(*words)

@@ -1,4 +1,4 @@
-"""Sets in their own formats become the toolkit's TSV: each caption with its image, or counted."""
+"""Datasets become the toolkit's TSV: each caption has its image or is counted as rejected."""
 
 import base64
 import contextlib
@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.datasets.captions import join_words
-from data.datasets.convert import ImageOptions, convert
-from data.datasets.readers import SetOptions
+from data.datasets.config import ImageOptions, SetOptions
+from data.datasets.convert import convert_dataset
 from data.errors import ConfigError, InputError, ToolkitError
 from data.images import decode_base64, decode_image
 from data.runs import read_manifest, verify
@@ -26,21 +26,21 @@ from data.runs import read_manifest, verify
 COLOURS = {"a": (200, 30, 30), "b": (30, 200, 30), "c": (30, 30, 200), "d": (200, 200, 30)}
 
 
-def picture(name: str, kind: str = "PNG", size=(12, 10)) -> bytes:
-    """A picture that tells which one it is."""
+def image_bytes(name: str, kind: str = "PNG", size=(12, 10)) -> bytes:
+    """Return an image that its colour identifies."""
     buffer = io.BytesIO()
     Image.new("RGB", size, COLOURS[name]).save(buffer, kind)
     return buffer.getvalue()
 
 
 def who(content: bytes) -> str:
-    """The name behind a picture."""
+    """Return the name of an image."""
     seen = np.array(decode_image(content).getpixel((3, 3)))
     return min(COLOURS, key=lambda name: abs(seen - COLOURS[name]).sum())
 
 
 def b64(name: str, **options) -> str:
-    return base64.urlsafe_b64encode(picture(name, **options)).decode()
+    return base64.urlsafe_b64encode(image_bytes(name, **options)).decode()
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -49,19 +49,19 @@ def write(path: Path, *lines: str) -> Path:
     return path
 
 
-def pictures(folder: Path, names: dict[str, str]) -> Path:
-    """Image files: their names, and which picture each is."""
+def image_files(folder: Path, names: dict[str, str]) -> Path:
+    """Write image files, given their names and which image each is."""
     for name, which in names.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(which, "JPEG" if path.suffix == ".jpg" else "PNG"))
+        path.write_bytes(image_bytes(which, "JPEG" if path.suffix == ".jpg" else "PNG"))
     return folder
 
 
 def converted(source: Path, options: SetOptions | None = None, **more):
-    """The rows that were written, (idx, text, picture), and the report."""
+    """Return the rows that are written, (idx, text, image name), and the report."""
     out = source.parent / f"{source.name}.out.tsv"
-    report = convert(source, out, options=options, workers=2, **more)
+    report = convert_dataset(source, out, options=options, workers=2, **more)
     rows = [line.split("\t") for line in out.read_text("utf-8").split("\n")[:-1]]
     found = [(*row[:2], *(who(decode_base64(cell)) for cell in row[2:])) for row in rows]
     assert report.counts["rows"] == len(found)
@@ -87,7 +87,7 @@ def test_muge_text_to_image(tmp_path, middle):
 def test_muge_test_captions_become_prompts(tmp_path):
     write(tmp_path / "T2I" / "T2I_test.text.tsv", "id-1\t红色短裤", "id-2\t绿色上衣")
     write(tmp_path / "T2I" / "T2I_test.tsv", "id-1\t", "id-2\t")
-    with pytest.raises(InputError, match="take the captions as prompts with --no-images"):
+    with pytest.raises(InputError, match="convert the captions to prompts with --no-images"):
         converted(tmp_path / "T2I", SetOptions(split="test"))
     rows, _ = converted(tmp_path / "T2I", SetOptions(split="test", with_images=False))
     assert rows == [("id-1", "红色短裤"), ("id-2", "绿色上衣")]
@@ -152,14 +152,14 @@ def test_flickr8k_cn_with_the_list_of_a_split(tmp_path):
     write(folder / "flickr8kzhb.caption.txt", "10_a.jpg#zhb#0 机器翻译。")
     write(folder / "flickr7ktrain.txt", "10_a", "20_b.jpg")
     write(folder / "flickr7kval.txt", "30_c")
-    images = pictures(tmp_path / "Images", {"10_a.jpg": "a", "20_b.jpg": "b", "30_c.jpg": "c"})
+    images = image_files(tmp_path / "Images", {"10_a.jpg": "a", "20_b.jpg": "b", "30_c.jpg": "c"})
     rows, report = converted(folder.parent, images=images)
     first = ("10_a.jpg", "两个小孩 在玩。", "a")
     assert rows == [first, ("10_a.jpg#1", "孩子们。", "a"), ("20_b.jpg", "一条狗。", "b")]
-    assert "those of" in report.source
+    assert "only those in" in report.source
     assert report.counts["captions_of_other_images"] == 1
     out = tmp_path / "first.tsv"
-    convert(folder.parent, out, options=SetOptions(captions="first"), images=images)
+    convert_dataset(folder.parent, out, options=SetOptions(captions="first"), images=images)
     assert [line.split("\t")[0] for line in out.read_text().splitlines()] == [
         "10_a.jpg",
         "20_b.jpg",
@@ -178,7 +178,7 @@ def test_coco_cn_as_its_archive_unpacks(tmp_path):
     write(folder / "coco-cn_train.txt", "COCO_train2014_000000000101")
     write(folder / "coco-cn_val.txt", "COCO_val2014_000000000103")
     (folder / "._coco-cn_train.txt").write_bytes(b"\0\xa2\0\0\xd4")
-    images = pictures(tmp_path / "coco", {
+    images = image_files(tmp_path / "coco", {
         "train2014/COCO_train2014_000000000101.jpg": "a",
         "val2014/COCO_val2014_000000000103.jpg": "b",
     })  # fmt: skip
@@ -190,13 +190,13 @@ def test_coco_cn_as_its_archive_unpacks(tmp_path):
     assert rows == [("COCO_val2014_000000000103", "城市夜景", "b")]
 
 
-def test_flickr30k_cn_is_told_by_split_and_its_words_are_joined(tmp_path):
+def test_flickr30k_cn_is_found_by_split_and_its_words_are_joined(tmp_path):
     folder = tmp_path / "flickr30k-cn"
     for name, line in [("flickr30kzhbbosontrain", "100#zhb#0 两个 年轻人  穿着 iPhone 15 T恤 。"),
                        ("flickr30kzhmbosontest", "200#zhm#0 一:m 条:q 狗:n")]:  # fmt: skip
         write(folder / name / "ImageSets" / f"{name}.txt", line.split("#")[0])
         write(folder / name / "TextData" / f"seg.{name}.caption.txt", line)
-    images = pictures(tmp_path / "flickr30k-images", {"100.jpg": "a", "200.jpg": "b"})
+    images = image_files(tmp_path / "flickr30k-images", {"100.jpg": "a", "200.jpg": "b"})
     assert converted(folder, images=images)[0] == [("100", "两个年轻人穿着iPhone 15 T恤。", "a")]
     rows, _ = converted(folder, SetOptions(split="test"), images=images, overwrite=True)
     assert rows == [("200", "一条狗", "b")]
@@ -221,7 +221,7 @@ FOLDER_FILES = {
 
 @pytest.mark.parametrize("name", FOLDER_FILES)
 def test_a_folder_of_images_with_a_file_of_captions(tmp_path, name):
-    folder = pictures(tmp_path / "set", {"x/1.png": "a", "2.jpg": "b", "left.png": "c"})
+    folder = image_files(tmp_path / "set", {"x/1.png": "a", "2.jpg": "b", "left.png": "c"})
     (folder / name).write_bytes(FOLDER_FILES[name].encode())
     rows, report = converted(folder)
     assert rows == [("x/1.png", '红, "圆"', "a"), ("2.jpg", "两 行", "b")]
@@ -238,7 +238,7 @@ def test_hugging_face_parquet_in_shards_with_several_captions(tmp_path):
     folder.mkdir(parents=True)
     for n, name in enumerate("ab"):
         table = pa.table({
-            "image": image_struct([{"bytes": picture(name), "path": f"{name}.png"}]),
+            "image": image_struct([{"bytes": image_bytes(name), "path": f"{name}.png"}]),
             "caption": [[f"{name}一", f"{name}二"]],
             "img_id": [n],
         })  # fmt: skip
@@ -252,17 +252,17 @@ def test_hugging_face_parquet_in_shards_with_several_captions(tmp_path):
 
 
 def test_parquet_with_a_column_for_the_split_and_images_as_bytes_or_paths(tmp_path):
-    folder = pictures(tmp_path / "hub", {"c.png": "c"})
+    folder = image_files(tmp_path / "hub", {"c.png": "c"})
     table = pa.table({
         "split": ["train", "validation", "train", "train", "train"],
         "text": ["甲", "乙", "丙", None, "丁"],
         "image": image_struct([
-            {"bytes": picture("a"), "path": None}, {"bytes": picture("b"), "path": None},
-            {"bytes": None, "path": "c.png"}, {"bytes": picture("a"), "path": None},
+            {"bytes": image_bytes("a"), "path": None}, {"bytes": image_bytes("b"), "path": None},
+            {"bytes": None, "path": "c.png"}, {"bytes": image_bytes("a"), "path": None},
             {"bytes": None, "path": "../secret.png"},
         ]),
     })  # fmt: skip
-    pictures(tmp_path, {"secret.png": "d"})
+    image_files(tmp_path, {"secret.png": "d"})
     pq.write_table(table, folder / "all.parquet")
     rows, report = converted(folder)
     assert rows == [("1", "甲", "a"), ("3", "丙", "c")]
@@ -274,7 +274,7 @@ def test_parquet_with_a_column_for_the_split_and_images_as_bytes_or_paths(tmp_pa
 
 def test_rows_of_this_toolkit_are_a_set_too(tmp_path):
     folder = tmp_path / "set"
-    whole = picture("b", "JPEG", (200, 200))
+    whole = image_bytes("b", "JPEG", (200, 200))
     half = base64.b64encode(whole[: len(whole) // 2 + 300]).decode()
     write(
         folder / "train.tsv",
@@ -292,12 +292,12 @@ def test_rows_of_this_toolkit_are_a_set_too(tmp_path):
 
 
 def test_images_are_written_as_they_came_unless_a_size_is_asked_for(tmp_path):
-    large, small = picture("a", "PNG", (300, 200)), picture("b", "PNG", (90, 64))
+    large, small = image_bytes("a", "PNG", (300, 200)), image_bytes("b", "PNG", (90, 64))
     rows = [f"{n}\t甲\t{base64.b64encode(c).decode()}" for n, c in enumerate((large, small))]
     source, out = write(tmp_path / "s.tsv", *rows), tmp_path / "out.tsv"
-    convert(source, out)
+    convert_dataset(source, out)
     assert out.read_bytes() == source.read_bytes()
-    report = convert(source, out, image_options=ImageOptions(size=100), overwrite=True)
+    report = convert_dataset(source, out, image_options=ImageOptions(size=100), overwrite=True)
     first, second = [decode_base64(row.split("\t")[2]) for row in out.read_text().splitlines()]
     assert decode_image(first).size == (150, 100)
     assert Image.open(io.BytesIO(first)).format == "JPEG"
@@ -305,58 +305,58 @@ def test_images_are_written_as_they_came_unless_a_size_is_asked_for(tmp_path):
     assert report.counts["reduced"] == 1
 
 
-def test_the_output_is_whole_or_absent_and_knows_its_making(tmp_path, monkeypatch):
+def test_the_output_is_complete_or_absent_and_has_a_manifest(tmp_path, monkeypatch):
     source = write(tmp_path / "s.tsv", f"1\t甲\t{b64('a')}")
     out = tmp_path / "out.tsv"
-    convert(source, out)
+    convert_dataset(source, out)
     manifest = verify(out)
     assert manifest.kind == "captions"
     assert set(manifest.inputs) == {"rows"}
     assert manifest.counts["rows"] == 1
-    assert convert(source, out).unchanged
+    assert convert_dataset(source, out).already_finished
     with pytest.raises(ToolkitError, match="belongs to another run"):
-        convert(source, out, image_options=ImageOptions(size=64))
+        convert_dataset(source, out, image_options=ImageOptions(size=64))
     with pytest.raises(ConfigError, match="is an input"):
-        convert(source, source, overwrite=True)
+        convert_dataset(source, source, overwrite=True)
     write(source, "1\t甲\tbroken!")
     before = out.read_bytes()
-    with pytest.raises(InputError, match="none of its captions can be used; 1 were set aside"):
-        convert(source, out, overwrite=True)
+    with pytest.raises(InputError, match="no caption can be used; 1 rejected"):
+        convert_dataset(source, out, overwrite=True)
     assert out.read_bytes() == before
     assert read_manifest(out) == manifest
     assert {p.name for p in tmp_path.iterdir()} == {"s.tsv", "out.tsv", "out.tsv.manifest.json"}
 
 
-def test_what_cannot_be_told_is_said_in_one_line(tmp_path):
-    images = pictures(tmp_path / "i", {"x/1.png": "a", "y/1.png": "b"})
+def test_errors_are_one_line(tmp_path):
+    images = image_files(tmp_path / "i", {"x/1.png": "a", "y/1.png": "b"})
     cases = [
         (tmp_path / "none", {}, "does not exist"),
-        (write(tmp_path / "e" / "notes.md", "x").parent, {}, "no set of the format auto"),
-        (write(tmp_path / "k.txt", "1.jpg#0\t甲"), {}, "say where they are: --images"),
-        (write(tmp_path / "k.txt", "1.jpg#0\t甲"), {"images": tmp_path / "e"}, "holds no images"),
-        (write(tmp_path / "k.txt", "1#0\t甲"), {"images": images}, "none of its captions"),
+        (write(tmp_path / "e" / "notes.md", "x").parent, {}, "no dataset of the format auto"),
+        (write(tmp_path / "k.txt", "1.jpg#0\t甲"), {}, "give their place as --images"),
+        (write(tmp_path / "k.txt", "1.jpg#0\t甲"), {"images": tmp_path / "e"}, "contains no image"),
+        (write(tmp_path / "k.txt", "1#0\t甲"), {"images": images}, "no caption can be used"),
         (write(tmp_path / "a.csv", "1.png,甲"), {"images": images}, "no header"),
         (write(tmp_path / "a.csv", "name,text", "1,甲"), {"images": images}, "no header"),
-        (write(tmp_path / "a.jsonl", '{"a": 1}'), {"images": images}, "give --text-column"),
+        (write(tmp_path / "a.jsonl", '{"a": 1}'), {"images": images}, "pass --text-column"),
         (write(tmp_path / "a.json", "["), {"images": images}, "one JSON document"),
-        (write(tmp_path / "two" / "T2I_train.text.tsv", "1\ta").parent, {}, "no images beside it"),
+        (write(tmp_path / "two" / "T2I_train.text.tsv", "1\ta").parent, {}, "no images next to"),
     ]  # fmt: skip
     for source, more, said in cases:
         with pytest.raises(InputError, match=said) as error:
-            convert(source, tmp_path / "out.tsv", **more)
+            convert_dataset(source, tmp_path / "out.tsv", **more)
         assert "\n" not in str(error.value)
         assert not list(tmp_path.glob("out*"))
 
 
-def test_names_that_fit_two_images_or_another_folders_find_none(tmp_path):
-    images = pictures(tmp_path / "i", {"x/1.png": "a", "y/1.png": "b", "y/2.png": "c"})
+def test_names_of_two_images_or_of_another_folder_are_not_found(tmp_path):
+    images = image_files(tmp_path / "i", {"x/1.png": "a", "y/1.png": "b", "y/2.png": "c"})
     lines = ["x/1.png#0\t甲", "1.png#0\t乙", "x/2.png#0\t丙", "2#0\t丁", "../x/2.png#0\t戊"]
     rows, report = converted(write(tmp_path / "k.txt", *lines), images=images)
     assert rows == [("x/1.png", "甲", "a"), ("2", "丁", "c")]
     assert report.counts["reasons"] == {"no such image": 3}
 
 
-def test_of_equal_ids_the_first_image_is_taken(tmp_path):
+def test_the_first_image_of_equal_ids_is_used(tmp_path):
     images = write(tmp_path / "x_imgs.tsv", f"1\t{b64('a')}", f"1\t{b64('b')}")
     rows, report = converted(write(tmp_path / "t.tsv", "1\t甲"), images=images)
     assert rows == [("1", "甲", "a")]
@@ -364,7 +364,7 @@ def test_of_equal_ids_the_first_image_is_taken(tmp_path):
 
 
 def test_columns_can_be_named(tmp_path):
-    folder = pictures(tmp_path / "i", {"1.png": "a"})
+    folder = image_files(tmp_path / "i", {"1.png": "a"})
     with (tmp_path / "t.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["图", "英文", "中文"], ["1.png", "red", "红"]])
     options = SetOptions(text_column="中文", image_column="图")
@@ -390,12 +390,12 @@ pieces = st.sampled_from([
 def test_any_bytes_as_captions_end_in_rows_or_one_clear_line(
     tmp_path_factory, content, name, with_images
 ):
-    folder = pictures(tmp_path_factory.mktemp("any"), {"i/a.png": "a"})
+    folder = image_files(tmp_path_factory.mktemp("any"), {"i/a.png": "a"})
     (folder / name).write_bytes(content)
     options = SetOptions(with_images=with_images)
     out = folder / "out"
     with contextlib.suppress(ToolkitError):
-        convert(folder / name, out, options=options, images=folder / "i")
+        convert_dataset(folder / name, out, options=options, images=folder / "i")
         rows = out.read_text("utf-8").split("\n")
         assert rows.pop() == ""
         assert rows
@@ -427,7 +427,7 @@ def test_order_is_kept_however_many_threads_work(tmp_path, number):
 def test_real_captions_and_photographs(real_data, tmp_path):
     folder = real_data / "flickr8k-cn"
     out = tmp_path / "val.tsv"
-    report = convert(folder / "val.captions.tsv", out, images=folder / "val.tsv",
+    report = convert_dataset(folder / "val.captions.tsv", out, images=folder / "val.tsv",
                      options=SetOptions(captions="first"))  # fmt: skip
     assert report.counts["rows"] == report.counts["images"] == 1000
     assert out.read_bytes() == (folder / "val.tsv").read_bytes()

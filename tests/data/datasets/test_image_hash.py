@@ -1,4 +1,4 @@
-"""Near pictures are found, far ones are not, and the search agrees with comparing all pairs."""
+"""Near images are found, others are not, and the search agrees with comparing all pairs."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,14 @@ from PIL import Image
 from data.datasets.image_hash import NEAR, difference_hash, is_flat, nearest_earlier
 
 
-def picture(seed: int, size: int = 96) -> Image.Image:
-    """Smooth noise: a picture of its own for each seed."""
+def noise_image(seed: int, size: int = 96) -> Image.Image:
+    """Return smooth noise, a different image for each seed."""
     cells = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
     return Image.fromarray(cells).resize((size, size), Image.Resampling.BICUBIC)
 
 
-def hashes(pictures) -> np.ndarray:
-    return np.frombuffer(b"".join(map(difference_hash, pictures)), np.uint8).reshape(-1, 16)
+def hashes(images) -> np.ndarray:
+    return np.frombuffer(b"".join(map(difference_hash, images)), np.uint8).reshape(-1, 16)
 
 
 def apart(one: np.ndarray, other: np.ndarray) -> int:
@@ -34,20 +34,20 @@ def apart(one: np.ndarray, other: np.ndarray) -> int:
 )
 def test_another_size_or_brightness_is_near(change):
     for seed in range(20):
-        one, other = hashes([picture(seed), change(picture(seed))])
+        one, other = hashes([noise_image(seed), change(noise_image(seed))])
         assert apart(one, other) <= NEAR
 
 
-def test_other_pictures_are_far():
-    found = hashes([picture(seed) for seed in range(60)])
+def test_other_images_are_far():
+    found = hashes([noise_image(seed) for seed in range(60)])
     assert min(apart(a, b) for n, a in enumerate(found) for b in found[:n]) > 2 * NEAR
     assert (nearest_earlier(found)[0] == -1).all()
 
 
-def test_empty_pictures_are_flat_and_others_are_not():
+def test_blank_images_are_flat_and_others_are_not():
     plain = [Image.new("RGB", (40, 40), colour) for colour in ("white", "black", "red")]
     assert is_flat(hashes(plain)).all()
-    assert not is_flat(hashes([picture(1), picture(2)])).any()
+    assert not is_flat(hashes([noise_image(1), noise_image(2)])).any()
 
 
 @given(
@@ -76,9 +76,9 @@ def test_the_search_agrees_with_comparing_all_pairs(changed, grouped):
             assert not sure
 
 
-def test_very_many_equal_pictures_do_not_take_forever(monkeypatch):
+def test_the_search_among_many_equal_images_is_bounded(monkeypatch):
     monkeypatch.setattr("data.datasets.image_hash._MOST_COMPARISONS", 10_000)
-    same = np.tile(hashes([picture(1)]), (1000, 1))
+    same = np.tile(hashes([noise_image(1)]), (1000, 1))
     first, complete = nearest_earlier(same)
     assert not complete
     assert (first[1:10] == 0).all()

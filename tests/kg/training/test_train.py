@@ -163,7 +163,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
 def test_nothing_is_done_twice(dump, folder):
     before = (folder / "manifest.json").read_bytes()
     report = train_kg(dump, folder, config=SMALL, device="cpu")
-    assert report.finished_before
+    assert report.already_finished
     assert (folder / "manifest.json").read_bytes() == before
 
 

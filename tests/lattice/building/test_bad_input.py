@@ -239,8 +239,8 @@ def test_odd_names_are_used_or_counted(with_names, case):
 
 
 WRONG: dict[str, tuple[str | bytes, str]] = {
-    "empty file": ("", "holds no names"),
-    "only a count": ("0\n", "holds no names"),
+    "empty file": ("", "contains no names"),
+    "only a count": ("0\n", "contains no names"),
     "id gaps": ("2\n北京\t0\n故宫\t2\n", "ids must be 0..1, each once; the largest is 2"),
     "a negative id": ("2\n北京\t0\n故宫\t-1\n", "names.txt:3: expected `name<TAB>id`"),
     "a non-integer id": ("2\n北京\t0\n故宫\t1.0\n", "names.txt:3: expected `name<TAB>id`"),
@@ -248,15 +248,15 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "an id twice": ("2\n北京\t0\n故宫\t0\n", "names.txt:3: id 0 is given twice"),
     "a count too large": (
         "3\n北京\t0\n故宫\t1\n",
-        "announces 3 names on its first line but holds 2",
+        "announces 3 names on its first line but contains 2",
     ),
     "a count too small": (
         "1\n北京\t0\n故宫\t1\n",
-        "announces 1 names on its first line but holds 2",
+        "announces 1 names on its first line but contains 2",
     ),
     "a tab in a name": (
         "2\n北京\t故宫\t0\n北京\t1\n",
-        "names.txt:2: the name '北京\\t故宫' holds a tab",
+        "names.txt:2: the name '北京\\t故宫' contains a tab",
     ),
     "no id": ("2\n北京\n故宫\t1\n", "names.txt:2: expected `name<TAB>id`"),
     "GBK": ("2\n北京\t0\n故宫\t1\n".encode("gbk"), "names.txt:2: not UTF-8"),

@@ -236,7 +236,7 @@ def test_missing_inputs_are_one_clear_error(command, names, tmp_path):
 def test_a_finished_table_is_kept_and_that_of_another_run_is_not_replaced(build, tmp_path):
     build("1\t北京\n")
     code, stdout, _, out = build("1\t北京\n")
-    assert (code, "is finished and up to date" in stdout) == (0, True)
+    assert (code, "is finished and unchanged" in stdout) == (0, True)
     before = out.read_bytes()
     code, _, err, _ = build("1\t故宫\n")
     assert code == 2

@@ -225,7 +225,7 @@ def test_a_finished_file_is_kept(round_trip, command, tmp_path):
     round_trip(row("1", "北京", [(0, 0, 1)]))
     out = ["lattice", "export", tmp_path / "t.parquet", "--out", tmp_path / "out.tsv"]
     code, stdout, _ = command(*out)
-    assert (code, "is finished and up to date: 1 captions" in stdout) == (0, True)
+    assert (code, "is finished and unchanged: 1 captions" in stdout) == (0, True)
 
 
 LETTERS = st.sampled_from("北京故宫手机壳的狗")

@@ -89,7 +89,7 @@ def test_shards_have_the_rows_of_one_table(world, tmp_path):
     assert (stats["rows_in"], stats["rows"], stats["rejected"]) == (2000, 1999, 1)
     assert stats["first_reject"].startswith("line 8: wrong column count")
     assert "5 shards" in str(report)
-    assert build(world, tmp_path / "table").unchanged
+    assert build(world, tmp_path / "table").already_finished
 
 
 def stamps(folder):
@@ -123,7 +123,7 @@ def test_a_changed_corpus_file_is_refused_and_rewritten_with_overwrite(world, tm
         file.write_text("1\t北京\n", encoding="utf-8")
     build(world, tmp_path / "table", files)
     os.utime(files[0], (1, 1))  # the same content
-    assert build(world, tmp_path / "table", files).unchanged
+    assert build(world, tmp_path / "table", files).already_finished
     files[1].write_text("1\t故宫\n2\t北京\n", encoding="utf-8")
     with pytest.raises(ArtefactError, match=r"b\.tsv has changed since b\.parquet was written"):
         build(world, tmp_path / "table", files)
@@ -300,7 +300,7 @@ def test_a_cluster_loses_and_duplicates_no_row_when_a_worker_is_killed(
     with cluster:
         address = cluster.scheduler_address
         build(world, tmp_path / "table", cluster=address)
-        assert build(world, tmp_path / "table", cluster=address).unchanged
+        assert build(world, tmp_path / "table", cluster=address).already_finished
     assert rows(tmp_path / "table") == rows(tmp_path / "whole.parquet")
     assert (tmp_path / "table" / "part-2.tried").exists()
     assert not list((tmp_path / "table").glob("*.partial"))

@@ -130,7 +130,7 @@ def test_other_files_are_one_clear_error(command, table, tmp_path):
     for path, wrong in [
         (table.with_name("entity2id.txt"), "not a readable Parquet file"),
         (tmp_path / "missing", "does not exist"),
-        (tmp_path / "folder", "holds no .parquet file"),
+        (tmp_path / "folder", "contains no .parquet file"),
     ]:
         (tmp_path / "folder").mkdir(exist_ok=True)
         code, _, err = command("lattice", "stats", path)

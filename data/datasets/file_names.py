@@ -1,0 +1,86 @@
+"""Which files a folder holds, and which split a file belongs to by its name."""
+
+import os
+import re
+from itertools import islice
+from pathlib import Path
+
+from data.datasets.captions import is_image_name, stem
+from data.datasets.config import SetOptions
+from data.errors import InputError
+
+SPLITS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "tst"),
+}
+
+
+def list_files(folder: Path, depth: int) -> list[Path]:
+    """Return the files of a folder and of its subfolders down to `depth`, without hidden ones.
+
+    Folders of images are not entered.
+    """
+    if not folder.is_dir():
+        return []
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_file():
+            found.append(path)
+        elif path.is_dir() and depth and not is_image_folder(path):
+            found += list_files(path, depth - 1)
+    return found
+
+
+def has_images(folder: Path, options: SetOptions, images: Path | None) -> bool:
+    """Return whether a folder has images, or the options do not ask for them to be found in it."""
+    if images is not None or not options.with_images or options.format != "auto":
+        return True
+    return any(
+        is_image_name(name) and not name.startswith(".")
+        for _, _, files in os.walk(folder)
+        for name in files
+    )
+
+
+def is_image_folder(folder: Path) -> bool:
+    """Return whether a folder holds images only, judged by its first hundred entries."""
+    head = list(islice(folder.iterdir(), 100))
+    return len(head) == 100 and all(stem(p.name) != p.name for p in head)
+
+
+def name_words(path: Path) -> list[str]:
+    """Return the words of a file name, without those of its folders."""
+    return [word for word in re.split(r"[^a-z0-9]+", path.name.lower()) if word]
+
+
+def split_words(split: str) -> tuple[str, ...]:
+    """Return the names under which a split is known."""
+    return SPLITS.get(split, (split.lower(),))
+
+
+def files_of_split(files: list[Path], split: str) -> list[Path]:
+    """Return the files whose name has a word that is or ends with the split (`flickr7ktrain`)."""
+    return [f for f in files if any(t.endswith(split_words(split)) for t in name_words(f))]
+
+
+def only_one(files: list[Path], what: str, option: str) -> Path:
+    """Return the only candidate.
+
+    Raises:
+        InputError: There are none or several.
+    """
+    if len(files) == 1:
+        return files[0]
+    raise InputError(
+        f"there are {len(files)} candidates for the {what}: "
+        f"{', '.join(str(f) for f in files[:6])}. Name one as {option}."
+    )
+
+
+def listing(folder: Path) -> str:
+    """Return the first names of a folder, for a message."""
+    names = sorted(p.name for p in islice(folder.iterdir(), 200))
+    return ", ".join(names[:6]) + (" ..." if len(names) > 6 else "") if names else "nothing"
