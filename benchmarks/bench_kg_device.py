@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from bench_kg_step import stock_step
 
+from data.device import choose_device
 from kg.config import KGConfig
-from kg.training.fit import Need, Place, pick_device
+from kg.training.fit import Need, Place
 from kg.training.transe import Batches, RowAdagrad, make_loop, make_model, tables
 
 
@@ -46,7 +47,7 @@ def timed(run: Callable[[], None], device: torch.device) -> float:
 def our_rate(entities: int, relations: int, size: int, args: argparse.Namespace) -> float:
     """Triples a second, after two steps to warm up."""
     config = KGConfig(dim=args.dim, num_negatives=args.negatives, p_norm=args.p_norm)
-    device = pick_device(args.device)
+    device = choose_device(args.device)
     place = Place.choose(device, Need.of(size, entities, relations, config, args.batch_size))
     model = make_model(entities, relations, config, place.tables)
     optimizer = RowAdagrad(tables(model), lr=1.0)
@@ -68,7 +69,7 @@ def our_rate(entities: int, relations: int, size: int, args: argparse.Namespace)
 
 def stock_rate(args: argparse.Namespace) -> float:
     """The same of pykeen; an epoch is `steps` steps."""
-    device = pick_device(args.device)
+    device = choose_device(args.device)
     size = args.steps * args.batch_size
     rows = random_triples(size, args.stock_entities, args.relations).long()
     with torch.device(device):
@@ -90,7 +91,7 @@ def main() -> None:
     parser.add_argument("--p-norm", type=int, default=2)
     parser.add_argument("--steps", type=int, default=50)
     args = parser.parse_args()
-    device = pick_device(args.device)
+    device = choose_device(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}")
     large = our_rate(args.entities, args.relations, args.triples, args)

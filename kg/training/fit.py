@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from data.device import choose_device
 from data.errors import ConfigError, Interrupted
 from data.signals import StopFlag, stop_signals
 from kg.config import CHECKPOINTS, KGConfig
@@ -99,27 +100,6 @@ class Known:
 
 
 # ---- How long, where, in which memory
-
-
-def pick_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`.
-
-    `artist.device` has its like: no stage imports another, and what they share knows no torch.
-
-    Raises:
-        ConfigError: There is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            f"--device {name}: torch {torch.__version__} sees no GPU. Use --device cpu, or install "
-            "a CUDA build of torch."
-        )
-    # With its number, as tensors name it: devices are compared.
-    return (
-        torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else torch.device(name)
-    )
 
 
 def default_batch_size(num_triples: int) -> int:
@@ -314,7 +294,7 @@ def train(
     batch_size = config.batch_size or default_batch_size(len(triples))
     epochs = config.epochs or default_epochs(len(triples))
     need = Need.of(len(triples), num_entities, num_relations, config, batch_size)
-    place = Place.choose(pick_device(device), need)
+    place = Place.choose(choose_device(device), need)
     if work is not None:
         check_disk(work, need)
     model = make_model(num_entities, num_relations, config, place.tables)

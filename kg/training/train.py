@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.device import choose_device
 from data.errors import InputError
 from data.kg_folder import (
     ENTITY_NAMES,
@@ -420,7 +421,6 @@ def eval_kg(
     """
     from data.runs import read_manifest
     from kg.tools.evaluate import evaluate, make_queries, num_in
-    from kg.training.fit import pick_device
 
     manifest = read_manifest(kg)
     settings = manifest.settings
@@ -433,7 +433,7 @@ def eval_kg(
             if triples is None
             else f"{triples} has no triple whose names {kg} all knows."
         )
-    place = pick_device(device)
+    place = choose_device(device)
     queries = make_queries(asked, [*known, asked])
     metrics = evaluate(
         queries,
