@@ -21,8 +21,10 @@ from bench_kg_step import stock_step
 
 from data.device import choose_device
 from kg.config import KGConfig
-from kg.training.fit import Need, Place
-from kg.training.transe import Batches, RowAdagrad, make_loop, make_model, tables
+from kg.training.batches import Batches
+from kg.training.resources import Placement, Requirements
+from kg.training.row_adagrad import RowAdagrad
+from kg.training.transe import make_loop, make_model, tables
 
 
 def random_triples(size: int, entities: int, relations: int, seed: int = 0) -> torch.Tensor:
@@ -48,7 +50,9 @@ def our_rate(entities: int, relations: int, size: int, args: argparse.Namespace)
     """Triples a second, after two steps to warm up."""
     config = KGConfig(dim=args.dim, num_negatives=args.negatives, p_norm=args.p_norm)
     device = choose_device(args.device)
-    place = Place.choose(device, Need.of(size, entities, relations, config, args.batch_size))
+    place = Placement.choose(
+        device, Requirements.of(size, entities, relations, config, args.batch_size)
+    )
     model = make_model(entities, relations, config, place.tables)
     optimizer = RowAdagrad(tables(model), lr=1.0)
     rows = random_triples(size, entities, relations).to(place.triples)

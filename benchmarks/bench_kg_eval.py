@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from kg.config import KGConfig
-from kg.tools.evaluate import evaluate, make_queries
+from kg.training.ranking import evaluate, make_queries
 from kg.training.transe import make_model, tables
 
 

@@ -68,16 +68,16 @@ def _plain(folder: Path, name: str) -> list[str]:
 
 def _measure(how: str, folder: Path, name: str, answer: Connection) -> None:
     from data.errors import InputError
-    from kg.kg_store import nearest
+    from kg.tools.nearest import find_nearest
 
     begun, clock = time.process_time(), time.monotonic()
     if how == "plain":
         found = _plain(folder, name)
     elif how == "ours":
-        found = [n.name for n in nearest(folder, name).found]
+        found = [n.name for n in find_nearest(folder, name).found]
     else:
         try:
-            nearest(folder, name)
+            find_nearest(folder, name)
         except InputError as error:
             found = [str(error)]
     answer.send(

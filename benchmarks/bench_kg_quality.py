@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from kg.config import KGConfig
 from kg.reading.triples import read_triples
-from kg.tools.evaluate import evaluate, make_queries
-from kg.training.fit import train
-from kg.training.train import hold_out
+from kg.training.ranking import evaluate, make_queries
+from kg.training.splits import hold_out
+from kg.training.trainer import train_transe
 
 Ids = NDArray[np.int32]
 
@@ -112,7 +112,7 @@ def ours(graph: Graph, setting: str, seed: int, args: argparse.Namespace):
         margin=float(margin),
         seed=seed,
     )
-    trained = train(graph.train, graph.entities, graph.relations, config, device="cpu")
+    trained = train_transe(graph.train, graph.entities, graph.relations, config, device="cpu")
     return trained.entity, trained.relation, config.p_norm
 
 

@@ -29,9 +29,11 @@ from numpy.typing import NDArray
 
 from kg.config import KGConfig
 from kg.kg_store import save_vectors
-from kg.tools.evaluate import evaluate, make_queries
-from kg.training.fit import train
-from kg.training.transe import Batches, RowAdagrad, make_loop, make_model, tables
+from kg.training.batches import Batches
+from kg.training.ranking import evaluate, make_queries
+from kg.training.row_adagrad import RowAdagrad
+from kg.training.trainer import train_transe
+from kg.training.transe import make_loop, make_model, tables
 
 
 def graph(size: int, entities: int, relations: int) -> NDArray[np.int32]:
@@ -86,7 +88,7 @@ def whole_run(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Train and save: bytes above the imports at their peak, CPU seconds of each part."""
     triples = graph(args.triples, args.entities, args.relations)
     small = KGConfig(dim=4, epochs=1, batch_size=256)
-    train(triples[:1000] % 100, 100, 100, small, device="cpu")  # imports and compiled loops
+    train_transe(triples[:1000] % 100, 100, 100, small, device="cpu")  # imports and compiled loops
     gc.collect()
     before = anonymous_bytes()
     peak, over = 0, threading.Event()
@@ -101,7 +103,7 @@ def whole_run(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     queries = make_queries(triples[:500], [triples])
     config = KGConfig(num_negatives=args.negatives, p_norm=args.p_norm, epochs=args.epochs)
     begun = time.process_time()
-    trained = train(
+    trained = train_transe(
         triples,
         args.entities,
         args.relations,

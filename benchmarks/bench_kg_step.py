@@ -22,7 +22,9 @@ import numpy as np
 import torch
 
 from kg.config import KGConfig
-from kg.training.transe import Batches, RowAdagrad, make_loop, make_model, tables
+from kg.training.batches import Batches
+from kg.training.row_adagrad import RowAdagrad
+from kg.training.transe import make_loop, make_model, tables
 
 
 def stock_step(

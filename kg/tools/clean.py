@@ -13,7 +13,8 @@ from data.errors import InputError
 from data.jit import jit
 from data.runs import Run, fingerprint
 from data.tsv import Rejects
-from kg.reading.triples import Triples, read_triples
+from kg.reading.graph import Graph
+from kg.reading.triples import read_triples
 
 _BLOCK = 1 << 20  # triples written at a time
 _REJECTS = ".rejects.tsv"
@@ -21,7 +22,7 @@ _REJECTS = ".rejects.tsv"
 
 @dataclass(frozen=True)
 class CleanReport:
-    """What `clean` wrote."""
+    """The result of `kg clean`."""
 
     out: Path
     counts: dict[str, Any]
@@ -36,7 +37,7 @@ class CleanReport:
         )
 
 
-def clean(
+def clean_dump(
     triples: Sequence[Path], out: Path, *, min_tail_count: int = 2, overwrite: bool = False
 ) -> CleanReport:
     """Write a graph as lines of `head<TAB>relation<TAB>tail`.
@@ -72,7 +73,7 @@ def clean(
         return CleanReport(out, run.finished.counts)
 
 
-def _lines(graph: Triples) -> Iterator[bytes]:
+def _lines(graph: Graph) -> Iterator[bytes]:
     names = [_parts(array) for array in (graph.entities, graph.relations)]
     for part in (graph.train, graph.valid, graph.test):
         for begin in range(0, len(part), _BLOCK):

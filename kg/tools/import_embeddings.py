@@ -22,13 +22,8 @@ from data.errors import ConfigError, InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, not_finite, write_names
 from data.runs import Run, fingerprint
 from data.tsv import Rejects, read_rows
-from kg.kg_store import (
-    HELD_OUT_FILE,
-    TRIPLES_FILE,
-    read_named_triples,
-    save_vectors,
-    write_triples,
-)
+from kg.kg_store import HELD_OUT_FILE, TRIPLES_FILE, save_vectors, write_triples
+from kg.reading.name_ids import read_named_triples
 
 Floats = NDArray[np.float32]
 

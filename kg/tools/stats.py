@@ -11,7 +11,7 @@ from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, open_names
 from data.runs import manifest_path, read_manifest, write_json
 from kg.kg_store import TRIPLES_FILE, read_triples_table
-from kg.relations import KINDS, describe_relations
+from kg.relation_types import TYPES, describe_relations
 
 Ints = NDArray[np.int64]
 Ids = NDArray[np.int32]
@@ -154,7 +154,7 @@ def kg_stats(
         mean_degree=float(degree.mean()),
         kinds={
             name: (int(((kind == k) & (uses > 0)).sum()), int(uses[kind == k].sum()))
-            for k, name in enumerate(KINDS)
+            for k, name in enumerate(TYPES)
         },
         components=components[:10].tolist(),
         num_components=len(components),
@@ -162,7 +162,7 @@ def kg_stats(
             Relation(
                 relations[int(r)],
                 int(uses[r]),
-                KINDS[kind[r]],
+                TYPES[kind[r]],
                 round(float(tails_per_head[r]), 3),
                 round(float(heads_per_tail[r]), 3),
             )

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kg.reading.graph_index
-from kg.reading.graph_index import Strings, distinct, gather, order_names
+from kg.reading.graph_index import StringIndex, distinct, gather, order_names
 
 
 def test_a_hash_keeps_its_number_while_the_table_grows(monkeypatch):
@@ -13,7 +13,7 @@ def test_a_hash_keeps_its_number_while_the_table_grows(monkeypatch):
     generator = np.random.default_rng(0)
     # Few different hashes with equal low bits, so that slots are contended for; zero among them.
     values = generator.integers(0, 5000, (4000, 3)).astype(np.uint64) << np.uint64(40)
-    strings = Strings()
+    strings = StringIndex()
     place = np.arange(len(values))
     blocks = [
         strings.add(values[i : i + 7], values[i : i + 7, ::2], place[i : i + 7])
@@ -26,14 +26,14 @@ def test_a_hash_keeps_its_number_while_the_table_grows(monkeypatch):
     first = {}
     for i, v in enumerate(values.ravel().tolist()):
         first.setdefault(v, i // 3 * 4 + i % 3)
-    assert [first[v] for v in sorted(known, key=known.get)] == strings.place[
+    assert [first[v] for v in sorted(known, key=known.get)] == strings.position[
         : strings.count
     ].tolist()
 
 
 def test_other_spellings_of_a_name_are_counted_once_each(monkeypatch):
     monkeypatch.setattr(kg.reading.graph_index, "_COMPACT", 3)
-    strings = Strings()
+    strings = StringIndex()
     for spelled in ([7, 8, 7], [9, 8, 7], [8, 9, 9]):
         hashes = np.array([[5, 1, 6]] * 3, np.uint64)
         stood = np.stack([np.array(spelled, np.uint64), np.full(3, 6, np.uint64)], axis=1)

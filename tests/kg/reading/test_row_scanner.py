@@ -1,5 +1,7 @@
 """The compiled loops over bytes against Python's own decoding, normalising and splitting."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,6 +59,14 @@ def test_hashes_are_xxh64(text, digest):
     assert hash_of(text) == digest
     around = np.frombuffer(b"??" + text + b"!!", np.uint8)
     assert xxh64(around, 2, 2 + len(text)) == digest
+
+
+@pytest.mark.skipif(
+    os.environ.get("NUMBA_BOUNDSCHECK") != "1", reason="`make test-bounds` checks indices"
+)
+def test_an_index_out_of_bounds_is_an_error():
+    with pytest.raises(IndexError):
+        hash_spans(np.zeros(8, np.uint8), np.array([0]), np.array([9]))
 
 
 def test_names_share_no_hash():

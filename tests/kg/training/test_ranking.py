@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kg.config import KGConfig
-from kg.tools.evaluate import evaluate, make_queries, rank, summarise
+from kg.training.ranking import evaluate, make_queries, rank, summarise
 from kg.training.transe import make_model
 
 

@@ -4,13 +4,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kg.relations import KINDS, by_relation_type, describe_relations
-from kg.tools.evaluate import summarise
+from kg.relation_types import TYPES, by_relation_type, describe_relations
+from kg.training.ranking import summarise
 
 
 def types_of(triples: list[tuple[int, int, int]], num_relations: int) -> list[str]:
     found = describe_relations(np.array(triples, np.int32), num_relations)
-    return [KINDS[k] if uses else "" for k, uses in zip(found.kind, found.uses, strict=True)]
+    return [TYPES[k] if uses else "" for k, uses in zip(found.type, found.uses, strict=True)]
 
 
 def test_a_relation_is_named_after_heads_of_a_tail_and_tails_of_a_head():
@@ -44,7 +44,7 @@ def test_the_kinds_equal_those_counted_by_hand(triples):
         tails_of_head = len(mine) / len({h for h, _ in mine})
         heads_of_tail = len(mine) / len({t for _, t in mine})
         left, right = ("N" if x >= 1.5 else "1" for x in (heads_of_tail, tails_of_head))
-        assert KINDS[found.kind[relation]] == f"{left}-{right}"
+        assert TYPES[found.type[relation]] == f"{left}-{right}"
 
 
 def test_the_kinds_share_out_all_ranks_side_by_side():
