@@ -1,4 +1,4 @@
-"""A dump as the graph that `kg train` would learn, for engines that train elsewhere."""
+"""`kg clean`: write the triples that `kg train` would train on as a TSV, for other engines."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from data.tsv import Rejects
 from kg.reading.graph import Graph
 from kg.reading.triples import read_triples
 
-_BLOCK = 1 << 20  # triples written at a time
+_BLOCK = 1 << 20  # triples per write
 _REJECTS = ".rejects.tsv"
 
 
@@ -42,18 +42,18 @@ def clean_dump(
 ) -> CleanReport:
     """Write a graph as lines of `head<TAB>relation<TAB>tail`.
 
-    Names are normalised, literals, duplicates and self-loops left out; lines are in the order of
-    the ids that `kg train` gives. DGL-KE reads this as `raw_udd_hrt`, PyTorch-BigGraph by its
+    Names are normalised, and literals, duplicates and self-loops are dropped; lines are in the
+    order of the ids of `kg train`. DGL-KE reads the file as `raw_udd_hrt`, PyTorch-BigGraph with
     `torchbiggraph_import_from_tsv`.
 
     Args:
         triples: Dumps of one graph, or an OpenKE folder; see `kg.reading.triples`.
         out: The file. Unusable rows go to `<out>.rejects.tsv`.
         min_tail_count: See `kg.reading.triples.read_triples`.
-        overwrite: Replace what is at `out`.
+        overwrite: Replace an existing `out`.
 
     Raises:
-        ToolkitError: The dumps cannot be read, or `out` is in the way.
+        ToolkitError: The dumps cannot be read, or `out` is the output of another run.
     """
     for path in triples:
         if not path.exists():
@@ -81,13 +81,22 @@ def _lines(graph: Graph) -> Iterator[bytes]:
 
 
 def _parts(names: pa.LargeStringArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The bytes of the names, and where each begins."""
+    """Return the bytes of n names, and their offsets, int64 `[n + 1]`."""
     _, offsets, data = names.buffers()
     return np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64)
 
 
 @jit
 def _write_lines(rows: Any, entity: Any, entity_at: Any, relation: Any, relation_at: Any) -> Any:
+    """Return the lines of some triples as bytes.
+
+    Args:
+        rows: int32 `[n, 3]`, heads and tails below num_entities, relations below num_relations.
+        entity: uint8, the names of the entities, concatenated.
+        entity_at: int64 `[num_entities + 1]`, their offsets in `entity`, ascending.
+        relation: uint8, the names of the relations, concatenated.
+        relation_at: int64 `[num_relations + 1]`, their offsets in `relation`, ascending.
+    """
     size = 3 * len(rows)
     for i in range(len(rows)):
         h, r, t = rows[i, 0], rows[i, 1], rows[i, 2]

@@ -1,4 +1,4 @@
-"""Reading dumps: strict, independent of order, and right where data frames are not."""
+"""Reading dumps: strict, independent of order, and correct where data frames are not."""
 
 import gzip
 import subprocess
@@ -68,7 +68,7 @@ def test_equals_a_slow_reader(tmp_path_factory, rows, least):
     assert set(graph.entities.to_pylist()) == {x for h, _, t in wanted for x in (h, t)}
 
 
-def test_what_data_frames_misread_is_kept_as_it_stands(tmp_path):
+def test_names_that_data_frames_misread_are_unchanged(tmp_path):
     odd = [
         '"1+8"时代广场',
         '"',
@@ -180,7 +180,7 @@ def test_ids_go_by_frequency_then_name(tmp_path):
     assert graph.entities.to_pylist() == ["a", "b", "c", "d"]
 
 
-def test_counts_say_what_became_of_each_row(tmp_path):
+def test_counts_account_for_each_row(tmp_path):
     text = (
         "甲\tr\t乙\n甲\tr\t乙\n丙\tr\t乙\n甲\tr\t甲\n"
         "甲\tr\t长长的话\n丁\tr\t只此一次\nＡ\tr\t乙\nA\tr\t乙\n"
@@ -272,12 +272,12 @@ def test_a_damaged_openke_folder_is_refused(tmp_path, train, said):
         ("甲\t是\t乙\n".encode(), "--min-tail-count 1"),
     ],
 )
-def test_a_dump_that_holds_no_graph_is_refused(tmp_path, content, said):
+def test_a_dump_without_a_graph_is_refused(tmp_path, content, said):
     with pytest.raises(InputError, match=said):
         read_triples([write(tmp_path / "d", content)])
 
 
-def test_a_folder_that_is_none_of_openkes_is_refused(tmp_path):
+def test_a_folder_that_is_not_openkes_is_refused(tmp_path):
     with pytest.raises(InputError, match="not an OpenKE folder: entity2id"):
         read_triples([tmp_path])
     with pytest.raises(InputError, match="give it alone"):
@@ -291,7 +291,7 @@ def test_a_folder_that_is_none_of_openkes_is_refused(tmp_path):
         max_size=9,
     )
 )
-def test_an_id_files_names_are_normalised_as_a_dumps_are(names):
+def test_names_of_an_id_file_are_normalised_as_those_of_a_dump(names):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data.names, "_BLOCK", 4)
         assert normal_names(Names.of(names)).to_pylist() == [normalise(name) for name in names]
@@ -305,7 +305,7 @@ def test_a_row_that_does_not_end_is_refused(tmp_path, monkeypatch):
         read_triples([path], min_tail_count=1)
 
 
-def test_a_file_that_changes_between_the_passes_is_noticed(tmp_path, monkeypatch):
+def test_a_file_that_changes_between_the_passes_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "d.tsv", "甲\t是\t乙\n" * 9)
     number = kg.reading.triples._number
 

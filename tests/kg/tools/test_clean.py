@@ -1,4 +1,4 @@
-"""A dump and its clean form hold the same graph."""
+"""A dump and its clean form have the same graph."""
 
 import numpy as np
 from typer.testing import CliRunner

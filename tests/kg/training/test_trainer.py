@@ -1,4 +1,4 @@
-"""The run around the step: stopping anywhere, resuming exactly, fitting into memory and disk."""
+"""The training run: stopping anywhere, resuming exactly, fitting into memory and disk."""
 
 import errno
 import json
@@ -59,7 +59,7 @@ def stop_before_step(monkeypatch, number, action):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_amid_an_epoch_keeps_what_is_trained_and_the_run_ends_as_if_undisturbed(
+def test_a_signal_within_an_epoch_saves_the_state_and_resuming_is_exact(
     triples, tmp_path, monkeypatch, number
 ):
     with monkeypatch.context() as patch:
@@ -72,7 +72,7 @@ def test_a_signal_amid_an_epoch_keeps_what_is_trained_and_the_run_ends_as_if_und
     assert resumed.scores == whole.scores
 
 
-def test_what_a_stopped_run_has_can_be_used(triples, tmp_path, monkeypatch):
+def test_the_vectors_of_a_stopped_run_can_be_used(triples, tmp_path, monkeypatch):
     stop_before_step(monkeypatch, 15, lambda: os.kill(os.getpid(), signal.SIGTERM))
     seen = {}
 
@@ -135,7 +135,7 @@ def test_a_full_disk_is_explained_and_leaves_the_last_good_checkpoint(
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINTS[0]]
 
 
-def test_too_little_room_on_the_disk_is_said_before_the_start(triples, tmp_path, monkeypatch):
+def test_too_little_disk_space_is_an_error_before_the_start(triples, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(kg.training.resources.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ConfigError, match="Free some space"):
