@@ -1,9 +1,9 @@
-"""Triples a second of training at the size of CN-DBpedia, on whatever device there is.
+"""Training speed at the size of CN-DBpedia on the available device, in triples per second.
 
-Ours with --entities entities and --triples triples, placed as `kg train` would place them; and
-stock pykeen (Adam, dense tables) on the same device at --stock-entities, where both run. Wall
-seconds after a synchronisation. Prints the device's name and its peak memory. On a CPU, at a small
-size, it only shows that it runs: `--entities 100000 --triples 200000 --steps 10`.
+Ours with --entities entities and --triples triples, placed as by `kg train`; and stock pykeen
+(Adam, dense tables) on the same device at --stock-entities, where both run. Wall-clock seconds
+after a synchronisation. Prints the name of the device and its peak memory. On a CPU, a small size
+only checks that it runs: `--entities 100000 --triples 200000 --steps 10`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from kg.training.transe import make_loop, make_model, tables
 
 
 def random_triples(size: int, entities: int, relations: int, seed: int = 0) -> torch.Tensor:
-    """Heads, relations and tails that fall off as 1 / rank^0.8."""
+    """Return random triples; frequencies fall as 1 / rank^0.8."""
     generator = np.random.default_rng(seed)
     rows = np.empty((size, 3), np.int32)
     for column, count in enumerate((entities, relations, entities)):
@@ -47,7 +47,7 @@ def timed(run: Callable[[], None], device: torch.device) -> float:
 
 
 def our_rate(entities: int, relations: int, size: int, args: argparse.Namespace) -> float:
-    """Triples a second, after two steps to warm up."""
+    """Return triples per second, after two steps to warm up."""
     config = KGConfig(dim=args.dim, num_negatives=args.negatives, p_norm=args.p_norm)
     device = choose_device(args.device)
     place = Placement.choose(
@@ -72,7 +72,7 @@ def our_rate(entities: int, relations: int, size: int, args: argparse.Namespace)
 
 
 def stock_rate(args: argparse.Namespace) -> float:
-    """The same of pykeen; an epoch is `steps` steps."""
+    """Return the same for pykeen; an epoch has `steps` steps."""
     device = choose_device(args.device)
     size = args.steps * args.batch_size
     rows = random_triples(size, args.stock_entities, args.relations).long()

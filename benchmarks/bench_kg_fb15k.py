@@ -2,7 +2,7 @@
 
 First each of --grid (margin:learning rate:epochs) is trained with seed 0 and ranked on the
 validation triples; the best one is trained with --seeds seeds, and ranked on the test triples once.
-All triples of a split, all entities, filtered. Stopping early is off.
+All triples of a split, all entities, filtered. No early stopping.
 """
 
 import argparse
