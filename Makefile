@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PYTEST ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-slow lint bench bench-gpu clean help
+.PHONY: demo test test-slow test-bounds lint bench bench-gpu clean help
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -21,8 +21,13 @@ demo: $(VENV)/.installed ## the whole way on emoji with Chinese names: graph, la
 test: $(VENV)/.installed ## the tests: a few minutes, no GPU, no network
 	$(BIN)/python -m pytest $(PYTEST)
 
-test-slow: $(VENV)/.installed ## the tests that take longer
+test-slow: $(VENV)/.installed test-bounds ## the tests that take longer, and test-bounds
 	$(BIN)/python -m pytest -m slow
+
+test-bounds: $(VENV)/.installed ## the compiled loops of kg, with checked indices
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.numba-bounds $(BIN)/python -m pytest \
+	    tests/kg/reading tests/kg/tools/test_clean.py tests/kg/training/test_transe.py \
+	    tests/data/test_names.py
 
 lint: $(VENV)/.installed ## ruff and mypy
 	$(BIN)/ruff check .
@@ -37,7 +42,7 @@ bench-gpu: $(VENV)/.installed ## the tests and benchmarks for a GPU
 	@for script in benchmarks/bench_*_device.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## remove the environment, the runs and the caches
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .numba-bounds
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from artist.device import choose_device
 from artist.formats.model_folder import load_model, read_config
 from artist.generation.config import SamplingConfig
 from artist.generation.predict import (
@@ -28,6 +27,7 @@ from artist.generation.predict import (
     read_prompts,
 )
 from artist.tables.lattice_rows import lattice_settings
+from data.device import choose_device
 from data.errors import ConfigError
 from data.images import square
 from data.schema import LATTICE, open_shards, table_metadata

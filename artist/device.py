@@ -13,22 +13,6 @@ from data.runs import versions
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
 
-def choose_device(name: str) -> torch.device:
-    """The device called `auto`, `cpu` or `cuda`.
-
-    Raises:
-        ConfigError: A GPU was asked for and torch sees none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            f"--device {name}: torch {torch.__version__} sees no GPU. Use --device cpu, or install "
-            "a CUDA build of torch."
-        )
-    return torch.device(name)
-
-
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The precision of matrix products: bfloat16 where the hardware multiplies it, else float32.
 

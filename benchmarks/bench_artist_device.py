@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from artist.device import choose_device, choose_dtype
+from artist.device import choose_dtype
 from artist.generation.config import SamplingConfig
 from artist.generation.cuda_graph import StaticSampler
 from artist.generation.sampling import sample
@@ -41,6 +41,7 @@ from artist.training.config import SIZES, TrainConfig
 from artist.training.gpt_task import CodeLoss
 from artist.training.memory import peak_bytes
 from artist.training.optimizers import make_optimizers
+from data.device import choose_device
 
 TEXT_LEN, ENTITIES = 32, 8
 

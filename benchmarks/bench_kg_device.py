@@ -1,9 +1,9 @@
-"""Triples a second of training at the size of CN-DBpedia, on whatever device there is.
+"""Training speed at the size of CN-DBpedia on the available device, in triples per second.
 
-Ours with --entities entities and --triples triples, placed as `kg train` would place them; and
-stock pykeen (Adam, dense tables) on the same device at --stock-entities, where both run. Wall
-seconds after a synchronisation. Prints the device's name and its peak memory. On a CPU, at a small
-size, it only shows that it runs: `--entities 100000 --triples 200000 --steps 10`.
+Ours with --entities entities and --triples triples, placed as by `kg train`; and stock pykeen
+(Adam, dense tables) on the same device at --stock-entities, where both run. Wall-clock seconds
+after a synchronisation. Prints the name of the device and its peak memory. On a CPU, a small size
+only checks that it runs: `--entities 100000 --triples 200000 --steps 10`.
 """
 
 import argparse
@@ -19,13 +19,16 @@ import numpy as np
 import torch
 from bench_kg_step import stock_step
 
+from data.device import choose_device
 from kg.config import KGConfig
-from kg.training.fit import Need, Place, pick_device
-from kg.training.transe import Batches, RowAdagrad, make_loop, make_model, tables
+from kg.training.batches import Batches
+from kg.training.resources import Placement, Requirements
+from kg.training.row_adagrad import RowAdagrad
+from kg.training.transe import make_loop, make_model, tables
 
 
 def random_triples(size: int, entities: int, relations: int, seed: int = 0) -> torch.Tensor:
-    """Heads, relations and tails that fall off as 1 / rank^0.8."""
+    """Return random triples; frequencies fall as 1 / rank^0.8."""
     generator = np.random.default_rng(seed)
     rows = np.empty((size, 3), np.int32)
     for column, count in enumerate((entities, relations, entities)):
@@ -44,10 +47,12 @@ def timed(run: Callable[[], None], device: torch.device) -> float:
 
 
 def our_rate(entities: int, relations: int, size: int, args: argparse.Namespace) -> float:
-    """Triples a second, after two steps to warm up."""
+    """Return triples per second, after two steps to warm up."""
     config = KGConfig(dim=args.dim, num_negatives=args.negatives, p_norm=args.p_norm)
-    device = pick_device(args.device)
-    place = Place.choose(device, Need.of(size, entities, relations, config, args.batch_size))
+    device = choose_device(args.device)
+    place = Placement.choose(
+        device, Requirements.of(size, entities, relations, config, args.batch_size)
+    )
     model = make_model(entities, relations, config, place.tables)
     optimizer = RowAdagrad(tables(model), lr=1.0)
     rows = random_triples(size, entities, relations).to(place.triples)
@@ -67,8 +72,8 @@ def our_rate(entities: int, relations: int, size: int, args: argparse.Namespace)
 
 
 def stock_rate(args: argparse.Namespace) -> float:
-    """The same of pykeen; an epoch is `steps` steps."""
-    device = pick_device(args.device)
+    """Return the same for pykeen; an epoch has `steps` steps."""
+    device = choose_device(args.device)
     size = args.steps * args.batch_size
     rows = random_triples(size, args.stock_entities, args.relations).long()
     with torch.device(device):
@@ -90,7 +95,7 @@ def main() -> None:
     parser.add_argument("--p-norm", type=int, default=2)
     parser.add_argument("--steps", type=int, default=50)
     args = parser.parse_args()
-    device = pick_device(args.device)
+    device = choose_device(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}")
     large = our_rate(args.entities, args.relations, args.triples, args)

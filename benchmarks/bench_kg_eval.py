@@ -1,7 +1,7 @@
 """How much cheaper is full filtered ranking than by pykeen's RankBasedEvaluator?
 
-The same vectors, the same triples, one thread, turn by turn in one process; CPU seconds. The ranks'
-figures must agree.
+The same vectors, the same triples, one thread, alternating in one process; CPU seconds. The metrics
+must agree.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from kg.config import KGConfig
-from kg.tools.evaluate import evaluate, make_queries
+from kg.training.ranking import evaluate, make_queries
 from kg.training.transe import make_model, tables
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entities", type=int, default=100_000)
     parser.add_argument("--relations", type=int, default=1000)
-    parser.add_argument("--triples", type=int, default=1_000_000, help="known ones")
+    parser.add_argument("--triples", type=int, default=1_000_000, help="known triples")
     parser.add_argument("--asked", type=int, default=64, help="triples ranked, both sides")
     parser.add_argument("--dim", type=int, default=100)
     parser.add_argument("--p-norm", type=int, default=2)
@@ -74,7 +74,7 @@ def main() -> None:
             spent[name].append((time.process_time() - begun) / args.asked * 1000)
     cost = {name: statistics.median(times) for name, times in spent.items()}
     for name, ms in cost.items():
-        print(f"{name:7} {ms:8.2f} CPU ms a triple (MRR {figures[name][0]:.6f})")
+        print(f"{name:7} {ms:8.2f} CPU ms per triple (MRR {figures[name][0]:.6f})")
     print(json.dumps({**vars(args), "ms": cost, "ratio": cost["pykeen"] / cost["ours"]}))
 
 

@@ -2,7 +2,7 @@
 
 First each of --grid (margin:learning rate:epochs) is trained with seed 0 and ranked on the
 validation triples; the best one is trained with --seeds seeds, and ranked on the test triples once.
-All triples of a split, all entities, filtered. Stopping early is off.
+All triples of a split, all entities, filtered. No early stopping.
 """
 
 import argparse
@@ -20,8 +20,8 @@ import torch
 
 from kg.config import KGConfig
 from kg.reading.triples import read_triples
-from kg.tools.evaluate import evaluate, make_queries
-from kg.training.fit import train
+from kg.training.ranking import evaluate, make_queries
+from kg.training.trainer import train_transe
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
 
     def run(config: KGConfig, split: np.ndarray) -> dict[str, Any]:
         begun = time.process_time()
-        trained = train(graph.train, *sizes, config, device="cpu")
+        trained = train_transe(graph.train, *sizes, config, device="cpu")
         seconds = time.process_time() - begun
         found = evaluate(
             make_queries(split, known), trained.entity, trained.relation, config.p_norm

@@ -1,9 +1,9 @@
 """How long does `kg nearest` take in a large graph?
 
-Against the plain way: the id file read line by line into a list and a dictionary, the vectors
-loaded, lengths and cosines by numpy over the whole table, one full sort. Each in a fresh process
-and with the files in the page cache; CPU seconds of all threads, seconds on the clock, peak memory
-(the plain way's holds the vectors; ours counts the pages of the map that it touched).
+Compared with a plain version: the id file read line by line into a list and a dictionary, the
+vectors loaded, lengths and cosines by numpy over the whole table, one full sort. Each in a new
+process with the files in the page cache; CPU seconds of all threads, wall-clock seconds, peak
+memory (of the plain version with the vectors; of ours with the touched pages of the map).
 
     bench_kg_nearest.py --entities 10000000 --only-ours     # 4.3 GB on the disk while it runs
 """
@@ -31,7 +31,7 @@ _BLOCK = 1 << 18
 
 
 def make_folder(folder: Path, entities: int, dim: int) -> None:
-    """A KG folder with random vectors and made-up names of two to six ideographs and a number."""
+    """Make a KG folder with random vectors and names of ideographs and a number."""
     generator = np.random.default_rng(0)
     parts = []
     for begin in range(0, entities, _BLOCK):
@@ -68,16 +68,16 @@ def _plain(folder: Path, name: str) -> list[str]:
 
 def _measure(how: str, folder: Path, name: str, answer: Connection) -> None:
     from data.errors import InputError
-    from kg.kg_store import nearest
+    from kg.tools.nearest import find_nearest
 
     begun, clock = time.process_time(), time.monotonic()
     if how == "plain":
         found = _plain(folder, name)
     elif how == "ours":
-        found = [n.name for n in nearest(folder, name).found]
+        found = [n.name for n in find_nearest(folder, name).found]
     else:
         try:
-            nearest(folder, name)
+            find_nearest(folder, name)
         except InputError as error:
             found = [str(error)]
     answer.send(
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--entities", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=100)
     parser.add_argument("--only-ours", action="store_true")
-    parser.add_argument("--folder", type=Path, help="where the KG folder is made")
+    parser.add_argument("--folder", type=Path, help="the parent of the temporary KG folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as place:
         folder = Path(place)

@@ -1,9 +1,9 @@
 """Are our vectors as good as stock pykeen's?
 
 Test MRR (filtered, both sides, all entities) over several seeds of stock `TransE` with Adam, with
-AdaGrad, and ours, at equal dimension, epochs, batch size and number of negatives. The settings of
-each that matter (stock: learning rate; ours: norm and margin) are chosen by the validation MRR with
-seed 0; the test triples are looked at once. Data: pykeen's bundled Nations, Kinships, UMLS, or
+AdaGrad, and ours, at equal dimension, epochs, batch size and number of negatives. The relevant
+settings (stock: learning rate; ours: norm and margin) are chosen by the validation MRR with
+seed 0; the test triples are evaluated once. Data: pykeen's bundled Nations, Kinships, UMLS, or
 dumps given by --dumps, of which a part is held out.
 """
 
@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from kg.config import KGConfig
 from kg.reading.triples import read_triples
-from kg.tools.evaluate import evaluate, make_queries
-from kg.training.fit import train
-from kg.training.train import hold_out
+from kg.training.ranking import evaluate, make_queries
+from kg.training.splits import hold_out
+from kg.training.trainer import train_transe
 
 Ids = NDArray[np.int32]
 
@@ -67,7 +67,7 @@ def dumped(paths: Sequence[Path]) -> Graph:
 
 
 def stock(graph: Graph, optimizer: str, rate: float, seed: int, args: argparse.Namespace):
-    """The library's own TransE: its margin loss, its L1 norm, its constraint."""
+    """Train the library's TransE: its margin loss, its L1 norm, its constraint."""
     from pykeen.models import TransE
     from pykeen.training import SLCWATrainingLoop
     from pykeen.triples import CoreTriplesFactory
@@ -112,7 +112,7 @@ def ours(graph: Graph, setting: str, seed: int, args: argparse.Namespace):
         margin=float(margin),
         seed=seed,
     )
-    trained = train(graph.train, graph.entities, graph.relations, config, device="cpu")
+    trained = train_transe(graph.train, graph.entities, graph.relations, config, device="cpu")
     return trained.entity, trained.relation, config.p_norm
 
 

@@ -1,7 +1,7 @@
 """How much cheaper is reading a dump here than pykeen's `TriplesFactory.from_path`?
 
 Both read the same generated dump (Zipf-distributed heads, relations and tails, Chinese names, two
-fifths literals), each in a process of its own. CPU seconds of all threads, and peak memory above
+fifths literals), each in its own process. CPU seconds of all threads, and peak memory above
 that of imports. The compiled loops are loaded from numba's cache, as in every run but the first.
 
     bench_kg_read.py --lines 3000000
@@ -35,7 +35,7 @@ _LONGEST = 400  # bytes of a line, at most
 
 
 def _letters(texts: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The bytes of the texts under each other, and where each begins: `[n + 1]`."""
+    """Return the bytes of the texts, concatenated, and their offsets `[n + 1]`."""
     raw = [text.encode() for text in texts]
     return np.frombuffer(b"".join(raw), np.uint8), np.cumsum([0, *map(len, raw)])
 
@@ -61,11 +61,11 @@ def _put_number(out, at, value):
 
 @njit
 def _put_name(out, at, i, surnames, suffixes, suffix_at):
-    """Name i: a surname, two to six characters, perhaps a number, perhaps a bracket."""
+    """Write name i: a surname, two to six characters, optionally a number and a bracket."""
     at = _put(out, at, surnames, 3 * (i % (len(surnames) // 3)), 3 * (i % (len(surnames) // 3)) + 3)
     mixed = (i * 2_654_435_761 + 12345) % (1 << 40)
     for _ in range(2 + i % 5):
-        # The first of 3000 ideographs are commoner, as in text.
+        # The first of 3000 ideographs are more frequent, as in text.
         code = 0x4E00 + (mixed % 3000) * (mixed // 3000 % 3000) // 3000
         out[at] = 0xE0 | code >> 12
         out[at + 1] = 0x80 | code >> 6 & 0x3F
@@ -161,7 +161,7 @@ def _measure(how: str, path: Path, answer: Connection) -> None:
 
 
 def measure(how: str, path: Path) -> dict[str, float]:
-    """CPU seconds and memory of one reader, in a fresh process."""
+    """Measure CPU seconds and memory of one reader, in a new process."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     process = context.Process(target=_measure, args=(how, path, theirs))
@@ -174,10 +174,8 @@ def measure(how: str, path: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, default=1_000_000)
-    parser.add_argument(
-        "--only-ours", action="store_true", help="for dumps that pandas cannot hold"
-    )
-    parser.add_argument("--dump", type=Path, help="keep the generated dump here and use it again")
+    parser.add_argument("--only-ours", action="store_true", help="for dumps too large for pandas")
+    parser.add_argument("--dump", type=Path, help="keep and reuse the generated dump here")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = args.dump or Path(folder) / "dump.tsv"

@@ -1,9 +1,9 @@
-"""Does a graph of 9.4 million entities cost more a step than one of a million, and fit in memory?
+"""Does a step cost more with 9.4 million entities than with a million, and do they fit in memory?
 
 Two parts, one thread:
-- the step at both sizes, turn by turn in one process (CPU seconds);
-- a whole run at the large size in a process of its own: tables made, steps, sampled ranking after
-  each epoch, checkpoints, the best vectors kept and written as a KG folder's are. Reported is the
+- the step at both sizes, alternating in one process (CPU seconds);
+- a whole run at the large size in a process of its own: tables, steps, sampled ranking after
+  each epoch, checkpoints, the best vectors saved as in a KG folder. It reports the
   memory above the imports (anonymous pages, sampled; the kernel's file cache is not the run's)
   against the entity and relation tables themselves.
 """
@@ -29,13 +29,15 @@ from numpy.typing import NDArray
 
 from kg.config import KGConfig
 from kg.kg_store import save_vectors
-from kg.tools.evaluate import evaluate, make_queries
-from kg.training.fit import train
-from kg.training.transe import Batches, RowAdagrad, make_loop, make_model, tables
+from kg.training.batches import Batches
+from kg.training.ranking import evaluate, make_queries
+from kg.training.row_adagrad import RowAdagrad
+from kg.training.trainer import train_transe
+from kg.training.transe import make_loop, make_model, tables
 
 
 def graph(size: int, entities: int, relations: int) -> NDArray[np.int32]:
-    """Random triples; heads, relations and tails fall off as 1 / rank^0.8."""
+    """Return random triples; frequencies fall as 1 / rank^0.8."""
     generator = np.random.default_rng(0)
 
     def column(count: int) -> NDArray[np.int32]:
@@ -45,7 +47,7 @@ def graph(size: int, entities: int, relations: int) -> NDArray[np.int32]:
 
 
 def stepper(entities: int, relations: int, args: argparse.Namespace):
-    """Does so many steps and returns their CPU seconds."""
+    """Return a function that makes `args.steps` steps and returns their CPU seconds."""
     config = KGConfig(num_negatives=args.negatives, p_norm=args.p_norm)
     model = make_model(entities, relations, config)
     optimizer = RowAdagrad(tables(model), lr=1.0)
@@ -83,10 +85,10 @@ def anonymous_bytes() -> int:
 
 
 def whole_run(args: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Train and save: bytes above the imports at their peak, CPU seconds of each part."""
+    """Train and save; return the peak bytes above the imports and the CPU seconds of each part."""
     triples = graph(args.triples, args.entities, args.relations)
     small = KGConfig(dim=4, epochs=1, batch_size=256)
-    train(triples[:1000] % 100, 100, 100, small, device="cpu")  # imports and compiled loops
+    train_transe(triples[:1000] % 100, 100, 100, small, device="cpu")  # imports and compiled loops
     gc.collect()
     before = anonymous_bytes()
     peak, over = 0, threading.Event()
@@ -101,7 +103,7 @@ def whole_run(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     queries = make_queries(triples[:500], [triples])
     config = KGConfig(num_negatives=args.negatives, p_norm=args.p_norm, epochs=args.epochs)
     begun = time.process_time()
-    trained = train(
+    trained = train_transe(
         triples,
         args.entities,
         args.relations,
@@ -130,7 +132,7 @@ def main() -> None:
     parser.add_argument("--negatives", type=int, default=32)
     parser.add_argument("--p-norm", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=8192)
-    parser.add_argument("--steps", type=int, default=20, help="a turn")
+    parser.add_argument("--steps", type=int, default=20, help="per turn")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--triples", type=int, default=1_000_000, help="of the whole run")
     parser.add_argument("--epochs", type=int, default=3, help="of the whole run")
@@ -143,7 +145,7 @@ def main() -> None:
         return
     times = compare(args)
     ratio = times["large"] / times["1M"]
-    print(f"CPU ms a step: 1 M entities {times['1M']:.1f}, {args.entities} {times['large']:.1f}")
+    print(f"CPU ms per step: 1 M entities {times['1M']:.1f}, {args.entities} {times['large']:.1f}")
     folder = Path(tempfile.mkdtemp(dir=args.folder))
     try:
         command = [sys.executable, __file__, *sys.argv[1:], "--child", "--folder", str(folder)]

@@ -1,6 +1,6 @@
 """How much cheaper is our TransE step than stock pykeen's?
 
-Both train inside pykeen's loop on the same random triples, one thread, turn by turn in one process:
+Both train inside pykeen's loop on the same random triples, one thread, alternating in one process:
 stock `TransE` with Adam and dense tables, and ours (row-sparse, shared negatives). CPU seconds.
 """
 
@@ -22,13 +22,15 @@ import numpy as np
 import torch
 
 from kg.config import KGConfig
-from kg.training.transe import Batches, RowAdagrad, make_loop, make_model, tables
+from kg.training.batches import Batches
+from kg.training.row_adagrad import RowAdagrad
+from kg.training.transe import make_loop, make_model, tables
 
 
 def stock_step(
     triples: torch.Tensor, entities: int, relations: int, args: argparse.Namespace
 ) -> Callable[[int], None]:
-    """Runs that many steps of stock pykeen."""
+    """Return a function that makes steps of stock pykeen."""
     from pykeen.losses import NSSALoss
     from pykeen.models import TransE
     from pykeen.training import SLCWATrainingLoop
@@ -67,7 +69,7 @@ def stock_step(
 def our_step(
     triples: torch.Tensor, entities: int, relations: int, args: argparse.Namespace
 ) -> Callable[[int], None]:
-    """Runs that many steps of ours."""
+    """Return a function that makes steps of ours."""
     config = KGConfig(dim=args.dim, p_norm=args.p_norm, num_negatives=args.negatives)
     model = make_model(entities, relations, config)
     batches = Batches(triples.int(), entities, config, args.batch_size)
@@ -131,8 +133,8 @@ def main() -> None:
         platform.processor(),
     )
     print(f"{cpu}, torch {torch.__version__}, one thread")
-    print(f"stock pykeen, Adam: {stock:8.1f} CPU ms a step of {args.batch_size}")
-    print(f"ours, row-sparse:   {ours:8.1f} CPU ms a step of {args.batch_size}")
+    print(f"stock pykeen, Adam: {stock:8.1f} CPU ms per step of {args.batch_size}")
+    print(f"ours, row-sparse:   {ours:8.1f} CPU ms per step of {args.batch_size}")
     print(
         json.dumps(
             {**vars(args), "stock_ms": stock, "ours_ms": ours, "ratio": stock / ours, "cpu": cpu}

@@ -145,7 +145,7 @@ def kg_eval(
     device: Device = DeviceName.auto,
 ) -> None:
     """Rank held-out triples: filtered MRR and Hits@k."""
-    from kg.training.train import eval_kg
+    from kg.tools.evaluate import eval_kg
 
     report = eval_kg(
         kg,
@@ -168,9 +168,9 @@ def kg_nearest(
     count: Annotated[int, typer.Option(help="How many neighbours.", min=1)] = 10,
 ) -> None:
     """Print the entities nearest to one or to each of several, by cosine."""
-    from kg.kg_store import nearest
+    from kg.tools.nearest import find_nearest
 
-    typer.echo("\n\n".join(str(nearest(kg, name, count=count)) for name in names))
+    typer.echo("\n\n".join(str(find_nearest(kg, name, count=count)) for name in names))
 
 
 @app.command("map")
@@ -221,9 +221,9 @@ def kg_clean(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the triples that `kg train` would learn as a TSV, for other engines."""
-    from kg.tools.clean import clean
+    from kg.tools.clean import clean_dump
 
-    typer.echo(clean(triples, out, min_tail_count=min_tail_count, overwrite=overwrite))
+    typer.echo(clean_dump(triples, out, min_tail_count=min_tail_count, overwrite=overwrite))
 
 
 @app.command("import")

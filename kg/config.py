@@ -1,4 +1,4 @@
-"""The settings of `kg train`, their defaults and their limits. Imports nothing heavy."""
+"""The settings of `kg train`, their defaults and bounds. Imports nothing heavy."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +11,7 @@ CHECKPOINTS = ("checkpoint.safetensors", "best.safetensors")  # in the folder of
 
 @dataclass(frozen=True, kw_only=True)
 class KGConfig:
-    """Everything that shapes the vectors.
+    """The settings that determine the vectors.
 
     Attributes:
         dim: Length of a vector.

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from artist.device import choose_device, choose_dtype
+from artist.device import choose_dtype
 from artist.evaluation.intervals import Interval, interval
 from artist.evaluation.likelihood import GIVEN, has_unseen, measure_likelihood
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
@@ -36,6 +36,7 @@ from artist.tables.lattice_rows import open_lattice, read_rows
 from artist.training.config import TrainConfig
 from artist.training.finetune import finetune
 from data import schema
+from data.device import choose_device
 from data.errors import ConfigError
 from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, kg_fingerprint, read_vectors
 from data.runs import Run, atomic, fingerprint, write_json

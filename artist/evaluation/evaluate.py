@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from artist.device import choose_device, choose_dtype
+from artist.device import choose_dtype
 from artist.evaluation.clip_score import TextMatch, match
 from artist.evaluation.config import EvaluateConfig
 from artist.evaluation.examples import Part, examples, matches
@@ -38,6 +38,7 @@ from artist.formats.predictions import PREDICTIONS
 from artist.generation.config import SamplingConfig
 from artist.generation.predict import IMAGES, Artist, draw_missing, write_tsv
 from artist.generation.text_image_scorer import ClipScorer
+from data.device import choose_device
 from data.errors import ArtefactError, ConfigError
 from data.kg_folder import ENTITY_NAMES, open_names, read_vectors
 from data.runs import Run

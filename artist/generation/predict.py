@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from artist.device import choose_device, choose_dtype
+from artist.device import choose_dtype
 from artist.formats.model_folder import Model, load_model, read_config
 from artist.formats.predictions import PREDICTIONS
 from artist.generation.config import SamplingConfig
@@ -31,6 +31,7 @@ from artist.generation.sampling import sample
 from artist.generation.text_image_scorer import ClipScorer
 from artist.models.image_tokenizer import from_uint8, to_uint8
 from artist.tables.lattice_rows import Batches, Rows, check_table, rows_from_table
+from data.device import choose_device
 from data.errors import ConfigError, InputError, SchemaError
 from data.images import decode_base64, decode_image, encode_png, encode_webp, square
 from data.kg_folder import ENTITY_NAMES, kg_fingerprint, open_names, read_vectors

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from artist.device import choose_device
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
 from artist.models.image_tokenizer import ImageTokenizer, channels_last, from_uint8
 from data import schema
+from data.device import choose_device
 from data.errors import ConfigError, InputError, RowError, SchemaError
 from data.images import decode_image, square
 from data.opencv_resize import opencv_square

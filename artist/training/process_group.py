@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from artist.device import choose_device
+from data.device import choose_device
 from data.errors import ConfigError, ToolkitError
 from data.runs import Run
 

@@ -1,8 +1,15 @@
-"""Lines of bytes -> fields, normal forms and 64-bit hashes, in one compiled pass.
+"""Split lines of bytes into fields, normalise the names and hash them, in one compiled pass.
 
-Knows what a row, a name and a hash are; knows nothing of files, graphs or ids. A name's normal form
-is `normalise`; the loops do it by a table for nearly all names, and hand back the few that are
-*hard*: those with a character that depends on its neighbours, or that is white space beyond ASCII.
+The normal form of a name is `normalise`. The compiled loops look it up in a table, character by
+character. Names with a character whose normal form depends on its neighbours, or with white space
+outside ASCII, are *deferred*: the loops return their positions and the caller normalises them in
+Python.
+
+Indices are not checked in compiled code. Each docstring states the shapes and dtypes of the arrays
+and the invariants that bound every index; `make test-bounds` runs the tests with checked indices.
+tests/kg/reading/slow_reader.py states the rule of reading in plain Python.
+
+Files, graphs and ids are handled elsewhere.
 """
 
 import unicodedata
@@ -19,14 +26,14 @@ Hashes = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
 
 NEWLINE, TAB, COMMA = (ord(c) for c in "\n\t,")
-# Why a line is not a row; 5 + column: that column is empty.
-NUL, NOT_UTF8, BLANK, COLUMNS, TAB_IN_FIELD, EMPTY = range(6)
+# Why a line is rejected.
+NUL, NOT_UTF8, BLANK, COLUMNS, TAB_IN_FIELD = range(5)
 
-_PLAIN, _SIMPLE, _HARD = range(3)  # what a character, and so the name with it, asks for
-_TABLE = 0x20000  # code points that have a place in the table of normal forms
-_GROWTH = 3  # a simple character's normal form is at most so many times as long, in bytes
-_STABLE_PLANES = (0x20000, 0x40000)  # ideographs, but for
-_COMPATIBILITY = (0x2F800, 0x2FA20)  # these
+_UNCHANGED, _MAPPED, _DEFERRED = range(3)  # how a character is normalised; a name: the maximum
+_TABLE = 0x20000  # code points in the table of normal forms
+_GROWTH = 3  # the normal form of a mapped character has at most 3 times its bytes
+_STABLE_PLANES = (0x20000, 0x40000)  # ideographs, unchanged by NFKC
+_COMPATIBILITY = (0x2F800, 0x2FA20)  # except these
 
 _U = np.uint64
 _P1, _P2, _P3, _P4, _P5 = (
@@ -42,17 +49,18 @@ _P1, _P2, _P3, _P4, _P5 = (
 
 
 def normalise(name: str) -> str:
-    """The name as the graph holds it: NFKC, without white space around it."""
+    """Return the normal form of a name: NFKC, without leading and trailing white space."""
     return unicodedata.normalize("NFKC", name).strip()
 
 
 class NormalForms(NamedTuple):
-    """What `normalise` makes of each code point below 0x20000, wherever it stands.
+    """The normal form of each code point below 0x20000, independent of its neighbours.
 
     Attributes:
-        kind: uint8; stays as it is, becomes `text[start[c]:start[c + 1]]`, or is hard.
-        start: int32.
-        text: UTF-8.
+        kind: uint8 `[0x20000]`: `_UNCHANGED`, `_MAPPED` or `_DEFERRED`.
+        start: int32 `[0x20000 + 1]`, ascending, at most `len(text)`. A mapped code point c becomes
+            `text[start[c]:start[c + 1]]`.
+        text: uint8, UTF-8.
     """
 
     kind: Bytes
@@ -62,12 +70,12 @@ class NormalForms(NamedTuple):
 
 @cache
 def normal_forms() -> NormalForms:
-    """The table for this Python's version of Unicode."""
+    """Return the table for the Unicode version of this Python."""
     kind = np.array([_kind(code) for code in range(_TABLE)], np.uint8)
     text = bytearray()
     start = np.zeros(_TABLE + 1, np.int32)
     before = 0
-    for code in np.flatnonzero(kind == _SIMPLE).tolist():
+    for code in np.flatnonzero(kind == _MAPPED).tolist():
         start[before : code + 1] = len(text)
         text += unicodedata.normalize("NFKC", chr(code)).encode()
         before = code + 1
@@ -78,13 +86,13 @@ def normal_forms() -> NormalForms:
 def _kind(code: int) -> int:
     char = chr(code)
     if unicodedata.category(char)[0] == "M" or 0x1100 <= code < 0x1200 or 0xD800 <= code < 0xE000:
-        return _HARD  # marks and Hangul letters compose with what stands before them
+        return _DEFERRED  # marks and Hangul letters compose with the character before them
     if unicodedata.is_normalized("NFKC", char):
-        return _HARD if char.isspace() and code > 127 else _PLAIN
+        return _DEFERRED if char.isspace() and code > 127 else _UNCHANGED
     normal = unicodedata.normalize("NFKC", char)
-    simple = all(_kind(ord(c)) == _PLAIN for c in normal)
+    unchanged = all(_kind(ord(c)) == _UNCHANGED for c in normal)
     short = len(normal.encode()) <= _GROWTH * len(char.encode())
-    return _SIMPLE if simple and short else _HARD
+    return _MAPPED if unchanged and short else _DEFERRED
 
 
 # ---- Hashes
@@ -92,7 +100,7 @@ def _kind(code: int) -> int:
 
 @jit
 def _word(data: Any, i: Any) -> Any:
-    """Eight bytes, the lowest first."""
+    """Return `data[i:i + 8]` as a little-endian uint64. Requires `0 <= i <= len(data) - 8`."""
     return (
         _U(data[i])
         | _U(data[i + 1]) << _U(8)
@@ -117,9 +125,14 @@ def _round(state: Any, word: Any) -> Any:
 
 @jit
 def xxh64(data: Any, begin: Any, end: Any) -> Any:
-    """XXH64 (https://github.com/Cyan4973/xxHash, its specification) of `data[begin:end]`, seed 0.
+    """Return XXH64 (https://github.com/Cyan4973/xxHash, its specification), seed 0, as uint64.
 
-    Names are told apart by it alone: n of them share a hash with a probability of n**2 / 2**65.
+    Names are compared by this hash only: two of n names collide with probability n**2 / 2**65.
+
+    Args:
+        data: uint8; `data[begin:end]` is hashed and no other byte is read.
+        begin: `0 <= begin <= end`.
+        end: `end <= len(data)`.
     """
     at = begin
     if end - begin >= 32:
@@ -154,7 +167,13 @@ def xxh64(data: Any, begin: Any, end: Any) -> Any:
 
 @jit
 def hash_spans(data: Any, begin: Any, end: Any) -> Any:
-    """The hash of each `data[begin[i]:end[i]]`."""
+    """Return the hash of each `data[begin[i]:end[i]]`, uint64 `[n]`.
+
+    Args:
+        data: uint8.
+        begin: int64 `[n]`, `0 <= begin[i] <= end[i]`.
+        end: int64 `[n]`, `end[i] <= len(data)`.
+    """
     found = np.empty(len(begin), np.uint64)
     for i in range(len(begin)):
         found[i] = xxh64(data, begin[i], end[i])
@@ -166,9 +185,15 @@ def hash_spans(data: Any, begin: Any, end: Any) -> Any:
 
 @jit
 def _character(data: Any, at: Any) -> Any:
-    """The code point that begins at `at` with a byte >= 0x80, and its length; 0, 1 if none does.
+    """Decode the UTF-8 character at `data[at]`; return code point and length in bytes.
 
-    The data must end in a byte below 0x80.
+    Invalid UTF-8 gives (0, 1): overlong forms, surrogates, code points above 0x10FFFF, and a
+    character that is cut off.
+
+    Args:
+        data: uint8. The last byte is below 0x80: each byte is read only if all bytes before it
+            are 0x80 or above, so no index passes the last byte.
+        at: `0 <= at < len(data)`, and `data[at] >= 0x80`.
     """
     b0 = np.int64(data[at])
     b1 = np.int64(data[at + 1])
@@ -191,21 +216,23 @@ def _character(data: Any, at: Any) -> Any:
 
 @jit
 def _kind_of(code: Any, kind: Any) -> Any:
+    """Return the kind of a code point; `kind` is uint8 `[_TABLE]` and read below `_TABLE` only."""
     if code < _TABLE:
         return np.int64(kind[code])
     if code >= _STABLE_PLANES[1] or _COMPATIBILITY[0] <= code < _COMPATIBILITY[1]:
-        return _HARD
-    return _PLAIN
+        return _DEFERRED
+    return _UNCHANGED
 
 
 @jit
 def _is_blank(byte: Any) -> Any:
-    """Whether `str.strip` takes this ASCII character away."""
+    """Return whether `str.strip` removes this ASCII character."""
     return byte == 32 or 9 <= byte <= 13 or 28 <= byte <= 31
 
 
 @jit
 def _strip(data: Any, begin: Any, end: Any) -> Any:
+    """Strip ASCII white space: begin and end within `data[begin:end]`, as in `str.strip`."""
     while begin < end and _is_blank(data[begin]):
         begin += 1
     while begin < end and _is_blank(data[end - 1]):
@@ -217,7 +244,19 @@ def _strip(data: Any, begin: Any, end: Any) -> Any:
 def _write_normal(
     data: Any, begin: Any, end: Any, out: Any, at: Any, kind: Any, start: Any, text: Any
 ) -> Any:
-    """Write the NFKC form of a name without hard characters to `out[at:]`; where it ends there."""
+    """Write the NFKC form of `data[begin:end]` to `out[at:]`; return the end of what was written.
+
+    Args:
+        data: uint8. `data[begin:end]` is valid UTF-8 without deferred characters, and a byte below
+            0x80 follows it, `end < len(data)` (see `_character`).
+        begin: `0 <= begin <= end`.
+        end: See `data`.
+        out: uint8, `len(out) >= at + _GROWTH * (end - begin)`.
+        at: `0 <= at`.
+        kind: `NormalForms.kind`.
+        start: `NormalForms.start`.
+        text: `NormalForms.text`.
+    """
     while begin < end:
         byte = data[begin]
         if byte < 0x80:
@@ -226,7 +265,7 @@ def _write_normal(
             at += 1
             continue
         code, length = _character(data, begin)
-        if code < _TABLE and kind[code] == _SIMPLE:
+        if code < _TABLE and kind[code] == _MAPPED:
             for i in range(start[code], start[code + 1]):
                 out[at] = text[i]
                 at += 1
@@ -246,40 +285,45 @@ def _write_normal(
 def scan_rows(
     data: Any, num_lines: int, separator: int, skip: Any, kind: Any, start: Any, text: Any
 ) -> Any:
-    """The rows of a chunk of whole lines: hashes of their names; and what is wrong with the others.
+    """Split a chunk of whole lines into rows, hash their names and report the other lines.
+
+    Each line is scanned once, left to right. `at` is below `len(data)` when a byte is read, because
+    the scan of a line stops at its newline and there are exactly `num_lines` newlines. Each line
+    adds at most one row or one rejected line, and each row at most three deferred names, which
+    bounds every index into the results.
 
     Args:
-        data: Bytes that end in a newline.
-        num_lines: How many newlines they hold.
-        separator: Between fields.
-        skip: Lines to leave alone (1), or an empty array.
-        kind: Of `normal_forms()`.
-        start: The same.
-        text: The same.
+        data: uint8; the last byte is a newline.
+        num_lines: The number of newlines in `data`, exactly.
+        separator: TAB or COMMA.
+        skip: uint8 `[num_lines]`, 1 for lines to ignore; or `[0]`: ignore none.
+        kind: `NormalForms.kind`.
+        start: `NormalForms.start`.
+        text: `NormalForms.text`.
 
     Returns:
-        hashes: `[rows, 3]` of the normalised names; those of hard names are not filled in.
-        stood: `[rows, 2]`, of head and tail as they stood.
-        begin: `[rows]`, where each row begins.
-        line: `[rows]`, which line of the chunk it is.
-        empty: `[rows]`, bit c is set where field c is empty.
-        bad: `[n, 5]`: line, begin, end, reason, number of fields.
-        hard: `[n, 4]`: row, column, begin, end of each hard name.
+        hashes: uint64 `[rows, 3]`, of the normalised names; undefined for deferred names.
+        raw_hashes: uint64 `[rows, 2]`, of head and tail as written in the file.
+        begin: int64 `[rows]`, ascending: offset of each row in `data`.
+        line: int64 `[rows]`: line number of each row within the chunk, from 0.
+        empty: uint8 `[rows]`, bit c is set where field c is empty; 0 for deferred names.
+        rejected: int64 `[n, 5]`: line, begin, end, reason, number of fields.
+        deferred: int64 `[n, 4]`: row, column, and begin and end of the field in `data`.
     """
     hashes = np.empty((num_lines, 3), np.uint64)
-    stood = np.empty((num_lines, 2), np.uint64)
+    raw_hashes = np.empty((num_lines, 2), np.uint64)
     row_begin = np.empty(num_lines, np.int64)
     row_line = np.empty(num_lines, np.int64)
     empty = np.empty(num_lines, np.uint8)
-    bad = np.empty((num_lines, 5), np.int64)
-    hard = np.empty((3 * num_lines, 4), np.int64)
+    rejected = np.empty((num_lines, 5), np.int64)
+    deferred = np.empty((3 * num_lines, 4), np.int64)
     scratch = np.empty(_GROWTH * len(data) + 8, np.uint8)
-    begin, end, asks = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3, np.int64)
-    rows = num_bad = num_hard = at = 0
-    plain_above = max(separator, NEWLINE)  # ASCII characters that mean nothing here
+    begin, end, kinds = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3, np.int64)
+    rows = num_rejected = num_deferred = at = 0
+    plain_above = max(separator, NEWLINE)  # higher ASCII characters are plain text
     for line in range(num_lines):
         line_begin = at
-        fields = ask = 0
+        fields = worst = 0
         reason = -1
         begin[0] = at
         while True:
@@ -293,8 +337,8 @@ def scan_rows(
                 if byte == separator:
                     if fields < 3:
                         end[fields] = at
-                        asks[fields] = ask
-                    ask = 0
+                        kinds[fields] = worst
+                    worst = 0
                     fields += 1
                     if fields < 3:
                         begin[fields] = at + 1
@@ -304,7 +348,7 @@ def scan_rows(
                     reason = TAB_IN_FIELD
                 at += 1
             elif (
-                0xE4 <= byte <= 0xE9  # ideographs: most of the text, and stable
+                0xE4 <= byte <= 0xE9  # ideographs: most of the text, unchanged by NFKC
                 and np.int64(data[at + 1]) & 0xC0 == 0x80
                 and np.int64(data[at + 2]) & 0xC0 == 0x80
             ):
@@ -314,7 +358,7 @@ def scan_rows(
                 if code == 0:
                     reason = NUL if reason == NUL else NOT_UTF8
                 else:
-                    ask = max(ask, _kind_of(code, kind))
+                    worst = max(worst, _kind_of(code, kind))
                 at += length
         line_end = at
         at += 1
@@ -328,52 +372,52 @@ def scan_rows(
             elif fields != 2:
                 reason = COLUMNS
         if reason >= 0:
-            bad[num_bad, 0] = line
-            bad[num_bad, 1] = line_begin
-            bad[num_bad, 2] = line_end
-            bad[num_bad, 3] = reason
-            bad[num_bad, 4] = fields + 1
-            num_bad += 1
+            rejected[num_rejected, 0] = line
+            rejected[num_rejected, 1] = line_begin
+            rejected[num_rejected, 2] = line_end
+            rejected[num_rejected, 3] = reason
+            rejected[num_rejected, 4] = fields + 1
+            num_rejected += 1
             continue
         end[2] = line_end
-        asks[2] = ask
+        kinds[2] = worst
         row_begin[rows] = line_begin
         row_line[rows] = line
         empty[rows] = 0
         for c in range(3):
             b, e = begin[c], end[c]
-            if asks[c] == _HARD:
-                hard[num_hard, 0] = rows
-                hard[num_hard, 1] = c
-                hard[num_hard, 2] = b
-                hard[num_hard, 3] = e
-                num_hard += 1
-                before = xxh64(data, b, e) if c != 1 else _U(0)
-                after = before
-            elif asks[c] == _SIMPLE:
+            if kinds[c] == _DEFERRED:
+                deferred[num_deferred, 0] = rows
+                deferred[num_deferred, 1] = c
+                deferred[num_deferred, 2] = b
+                deferred[num_deferred, 3] = e
+                num_deferred += 1
+                raw = xxh64(data, b, e) if c != 1 else _U(0)
+                normal = raw
+            elif kinds[c] == _MAPPED:
                 stop = _write_normal(data, b, e, scratch, 0, kind, start, text)
                 first, stop = _strip(scratch, 0, stop)
-                after = xxh64(scratch, first, stop)
-                before = xxh64(data, b, e) if c != 1 else _U(0)
+                normal = xxh64(scratch, first, stop)
+                raw = xxh64(data, b, e) if c != 1 else _U(0)
                 empty[rows] |= np.uint8((first == stop) << c)
             else:
                 first, stop = _strip(data, b, e)
-                after = xxh64(data, first, stop)
+                normal = xxh64(data, first, stop)
                 same = (first == b and stop == e) or c == 1
-                before = after if same else xxh64(data, b, e)
+                raw = normal if same else xxh64(data, b, e)
                 empty[rows] |= np.uint8((first == stop) << c)
-            hashes[rows, c] = after
+            hashes[rows, c] = normal
             if c != 1:
-                stood[rows, c >> 1] = before
+                raw_hashes[rows, c >> 1] = raw
         rows += 1
     return (
         hashes[:rows],
-        stood[:rows],
+        raw_hashes[:rows],
         row_begin[:rows],
         row_line[:rows],
         empty[:rows],
-        bad[:num_bad].copy(),
-        hard[:num_hard].copy(),
+        rejected[:num_rejected].copy(),
+        deferred[:num_deferred].copy(),
     )
 
 
@@ -381,23 +425,24 @@ def scan_rows(
 def cut_names(
     data: Any, row: Any, column: Any, separator: int, kind: Any, start: Any, text: Any
 ) -> Any:
-    """The normalised name in column `column[i]` of the row that begins at `row[i]`, for each i.
+    """Cut out names and normalise them.
 
     Args:
-        data: Bytes that end in a newline.
-        row: Where rows begin that `scan_rows` took; ascending.
-        column: 0, 1 or 2.
-        separator: Between fields.
-        kind: Of `normal_forms()`.
-        start: The same.
-        text: The same.
+        data: uint8; the last byte is a newline, so that every scan of a field stops in `data`.
+        row: int64 `[n]`, ascending, `row[i] < len(data)`: where rows accepted by `scan_rows` begin.
+        column: int64 `[n]`, 0, 1 or 2. Each pair of row and column occurs once; this bounds the
+            bytes of the result.
+        separator: TAB or COMMA.
+        kind: `NormalForms.kind`.
+        start: `NormalForms.start`.
+        text: `NormalForms.text`.
 
     Returns:
-        names: The names' bytes.
-        span: `[n, 2]`: name i is `names[span[i, 0]:span[i, 1]]`.
-        hard: `[n, 3]`: i, begin, end in `data` of the names that are left to `normalise`.
+        names: uint8, the bytes of the names.
+        span: int64 `[n, 2]`: name i is `names[span[i, 0]:span[i, 1]]`; empty for deferred names.
+        deferred: int64 `[m, 3]`: i, and begin and end in `data` of the names left to `normalise`.
     """
-    # A row holds three names at most, so its normal forms fit into three times its length.
+    # The names of a row do not overlap, so their normal forms fit into _GROWTH times its length.
     size = 0
     for i in range(len(row)):
         if i == 0 or row[i] != row[i - 1]:
@@ -407,8 +452,8 @@ def cut_names(
             size += _GROWTH * (at - row[i])
     names = np.empty(size, np.uint8)
     span = np.empty((len(row), 2), np.int64)
-    hard = np.empty((len(row), 3), np.int64)
-    num_hard = used = 0
+    deferred = np.empty((len(row), 3), np.int64)
+    num_deferred = used = 0
     for i in range(len(row)):
         at = row[i]
         for _ in range(column[i]):
@@ -416,25 +461,25 @@ def cut_names(
                 at += 1
             at += data[at] == separator
         begin = at
-        ask = _PLAIN
+        worst = _UNCHANGED
         while data[at] != separator and data[at] != NEWLINE:
             if data[at] < 0x80:
                 at += 1
             else:
                 code, length = _character(data, at)
-                ask = max(ask, _kind_of(code, kind))
+                worst = max(worst, _kind_of(code, kind))
                 at += length
         end = at
         if data[at] == NEWLINE and end > begin and data[end - 1] == 13:
             end -= 1
-        if ask == _HARD:
-            hard[num_hard, 0] = i
-            hard[num_hard, 1] = begin
-            hard[num_hard, 2] = end
-            num_hard += 1
+        if worst == _DEFERRED:
+            deferred[num_deferred, 0] = i
+            deferred[num_deferred, 1] = begin
+            deferred[num_deferred, 2] = end
+            num_deferred += 1
             span[i, 0] = span[i, 1] = used
             continue
         stop = _write_normal(data, begin, end, names, used, kind, start, text)
         span[i, 0], span[i, 1] = _strip(names, used, stop)
         used = stop
-    return names[:used].copy(), span, hard[:num_hard].copy()
+    return names[:used].copy(), span, deferred[:num_deferred].copy()

@@ -1,4 +1,4 @@
-"""A dump as the graph that `kg train` would learn, for engines that train elsewhere."""
+"""`kg clean`: write the triples that `kg train` would train on as a TSV, for other engines."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,16 @@ from data.errors import InputError
 from data.jit import jit
 from data.runs import Run, StageReport, fingerprint
 from data.tsv import Rejects
-from kg.reading.triples import Triples, read_triples
+from kg.reading.graph import Graph
+from kg.reading.triples import read_triples
 
-_BLOCK = 1 << 20  # triples written at a time
+_BLOCK = 1 << 20  # triples per write
 _REJECTS = ".rejects.tsv"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CleanReport(StageReport):
-    """What `clean` wrote."""
+    """The result of `kg clean`."""
 
     counts: dict[str, Any]
 
@@ -35,23 +36,23 @@ class CleanReport(StageReport):
         )
 
 
-def clean(
+def clean_dump(
     triples: Sequence[Path], out: Path, *, min_tail_count: int = 2, overwrite: bool = False
 ) -> CleanReport:
     """Write a graph as lines of `head<TAB>relation<TAB>tail`.
 
-    Names are normalised, literals, duplicates and self-loops left out; lines are in the order of
-    the ids that `kg train` gives. DGL-KE reads this as `raw_udd_hrt`, PyTorch-BigGraph by its
+    Names are normalised, and literals, duplicates and self-loops are dropped; lines are in the
+    order of the ids of `kg train`. DGL-KE reads the file as `raw_udd_hrt`, PyTorch-BigGraph with
     `torchbiggraph_import_from_tsv`.
 
     Args:
         triples: Dumps of one graph, or an OpenKE folder; see `kg.reading.triples`.
         out: The file. Unusable rows go to `<out>.rejects.tsv`.
         min_tail_count: See `kg.reading.triples.read_triples`.
-        overwrite: Replace what is at `out`.
+        overwrite: Replace an existing `out`.
 
     Raises:
-        ToolkitError: The dumps cannot be read, or `out` is in the way.
+        ToolkitError: The dumps cannot be read, or `out` is the output of another run.
     """
     for path in triples:
         if not path.exists():
@@ -72,7 +73,7 @@ def clean(
         return CleanReport(out=out, counts=run.finished.counts, already_finished=already_finished)
 
 
-def _lines(graph: Triples) -> Iterator[bytes]:
+def _lines(graph: Graph) -> Iterator[bytes]:
     names = [_parts(array) for array in (graph.entities, graph.relations)]
     for part in (graph.train, graph.valid, graph.test):
         for begin in range(0, len(part), _BLOCK):
@@ -80,13 +81,22 @@ def _lines(graph: Triples) -> Iterator[bytes]:
 
 
 def _parts(names: pa.LargeStringArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The bytes of the names, and where each begins."""
+    """Return the bytes of n names, and their offsets, int64 `[n + 1]`."""
     _, offsets, data = names.buffers()
     return np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64)
 
 
 @jit
 def _write_lines(rows: Any, entity: Any, entity_at: Any, relation: Any, relation_at: Any) -> Any:
+    """Return the lines of some triples as bytes.
+
+    Args:
+        rows: int32 `[n, 3]`, heads and tails below num_entities, relations below num_relations.
+        entity: uint8, the names of the entities, concatenated.
+        entity_at: int64 `[num_entities + 1]`, their offsets in `entity`, ascending.
+        relation: uint8, the names of the relations, concatenated.
+        relation_at: int64 `[num_relations + 1]`, their offsets in `relation`, ascending.
+    """
     size = 3 * len(rows)
     for i in range(len(rows)):
         h, r, t = rows[i, 0], rows[i, 1], rows[i, 2]

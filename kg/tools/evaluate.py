@@ -1,202 +1,111 @@
-"""Filtered ranking: how high the true head or tail of a triple stands among all entities.
+"""`kg eval`: rank the held-out triples of a KG folder, or other triples."""
 
-For each triple and each side, all entities (or, in a large graph, a random sample of them) are
-ranked by ||h + r - t||, leaving out those that would give another known triple (Bordes et al. 2013,
-"filtered"). Among equal distances the rank is the mean of the best and the worst place (pykeen's
-"realistic"). With all candidates the figures equal those of pykeen's RankBasedEvaluator; figures
-from samples are smaller ranks, and must not be compared with those of full rankings.
-
-Knows vectors and ids, neither files nor names.
-"""
-
+import json
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from data.device import choose_device
+from data.errors import InputError
+from data.runs import read_manifest
+from kg.kg_store import HELD_OUT_FILE, METRICS, TRIPLES_FILE, load_vectors, read_triples_table
+from kg.reading.name_ids import read_named_triples
+from kg.relation_types import describe_relations
+from kg.training.ranking import evaluate, make_queries, num_in
+from kg.training.train import describe
 
-from kg.relations import by_relation_type
-from kg.training.transe import pairwise_distance
-
-Ints = NDArray[np.int64]
-Ids = NDArray[np.int32]
-
-HITS = (1, 3, 10)
-FULL_RANKING_UP_TO = 200_000  # entities; beyond, candidates are sampled
-NUM_SAMPLED = 10_000
-_BLOCK_FLOATS = 1 << 25  # distances held at once
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Queries:
-    """Triples to rank, both sides of each, with the answers that are known already.
+class EvalReport:
+    """The result of `kg eval`."""
 
-    Query i asks for the tail of triple i; query n + i for its head.
-    """
+    kg: Path
+    metrics: dict[str, Any]
 
-    source: Ints  # [2 n]: the entity that is given
-    relation: Ints  # [2 n]
-    target: Ints  # [2 n]: the entity that is asked for
-    sign: NDArray[np.float32]  # [2 n]: +1 where the tail is asked for, -1 where the head
-    answer_query: Ints  # [m]: query, ascending
-    answer: Ints  # [m]: an entity that answers it
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-
-def make_queries(triples: Ids, known: list[Ids]) -> Queries:
-    """Both sides of `triples`; `known` are all triples that are true, these among them."""
-    head, relation, tail = triples.astype(np.int64).T
-    relations = 1 + max(int(k[:, 1].max(initial=0)) for k in [triples, *known])
-    parts = []
-    for side, (given, asked) in enumerate(((0, 2), (2, 0))):
-        keys = triples[:, given].astype(np.int64) * relations + relation
-        for query, answer in _matches(keys, known, given, asked, relations):
-            parts.append((query + side * len(triples), answer))
-    answer_query = np.concatenate([q for q, _ in parts])
-    answer = np.concatenate([a for _, a in parts])
-    order = np.argsort(answer_query, kind="stable")
-    return Queries(
-        source=np.concatenate([head, tail]),
-        relation=np.concatenate([relation, relation]),
-        target=np.concatenate([tail, head]),
-        sign=np.repeat(np.array([1, -1], np.float32), len(triples)),
-        answer_query=answer_query[order],
-        answer=answer[order],
-    )
+    def __str__(self) -> str:
+        sides = [
+            f"  {side}: " + ", ".join(f"{name} {value:.4g}" for name, value in m.items())
+            for side in ("both", "tail", "head")
+            if (m := self.metrics.get(side))
+        ]
+        types = self.metrics.get("by_relation_type", {})
+        if types:
+            sides.append("  by relation type (heads per tail - tails per head):")
+        for name, found in types.items():
+            tail, head = found["tail"], found["head"]
+            sides.append(
+                f"  {name}  {found['relations']} relations, {found['num_triples']} triples: "
+                f"tail MRR {tail['mrr']:.3f}, Hits@10 {tail['hits@10']:.3f}; "
+                f"head MRR {head['mrr']:.3f}, Hits@10 {head['hits@10']:.3f}"
+            )
+        return "\n".join([f"{self.kg}: {describe(self.metrics)}", *sides])
 
 
-def num_in(triples: Ids, graph: Ids) -> int:
-    """How many of some triples a graph holds."""
-    head, relation, tail = triples.astype(np.int64).T
-    relations = 1 + max(int(t[:, 1].max(initial=0)) for t in (triples, graph))
-    pairs = _matches(head * relations + relation, [graph], 0, 2, relations)
-    return sum(len(np.unique(query[answer == tail[query]])) for query, answer in pairs)
-
-
-def _matches(
-    keys: Ints, known: list[Ids], given: int, asked: int, relations: int
-) -> list[tuple[Ints, Ints]]:
-    """Pairs of a query and an answer known for it; passes once over the known triples."""
-    order = np.argsort(keys, kind="stable")
-    ascending = keys[order]
-    distinct, first, count = np.unique(ascending, return_index=True, return_counts=True)
-    found = []
-    for triples in known:
-        for begin in range(0, len(triples), 1 << 22):
-            block = triples[begin : begin + (1 << 22)]
-            key = block[:, given].astype(np.int64) * relations + block[:, 1]
-            place = np.minimum(np.searchsorted(distinct, key), len(distinct) - 1)
-            hit = np.flatnonzero(distinct[place] == key)
-            place = place[hit]
-            # Several queries may have the same key: each gets the answer.
-            times = count[place]
-            offset = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-            query = order[np.repeat(first[place], times) + offset]
-            found.append((query, np.repeat(block[hit, asked].astype(np.int64), times)))
-    return found
-
-
-def rank(
-    queries: Queries,
-    entity: Tensor,
-    relation: Tensor,
-    p_norm: int,
+def eval_kg(
+    kg: Path,
     *,
-    candidates: Tensor | None = None,
-) -> NDArray[np.float64]:
-    """The filtered, realistic rank of each query's target, `[2 n]`.
-
-    Args:
-        queries: What to rank.
-        entity: Entity vectors `[num_entities, dim]`.
-        relation: Relation vectors.
-        p_norm: 1 or 2.
-        candidates: Ids to rank the target among; None: all.
-    """
-    device = entity.device
-    pool = entity if candidates is None else entity[candidates]
-    column = torch.full((len(entity),), -1, device=device)
-    column[slice(None) if candidates is None else candidates] = torch.arange(
-        len(pool), device=device
-    )
-    ranks = np.empty(len(queries))
-    block = max(1, min(1024, _BLOCK_FLOATS // len(pool)))
-    for begin in range(0, len(queries), block):
-        stop = min(begin + block, len(queries))
-        source, target, kind, sign = (
-            torch.from_numpy(column[begin:stop]).to(device)
-            for column in (queries.source, queries.target, queries.relation, queries.sign)
-        )
-        query = entity[source] + sign.unsqueeze(1) * relation[kind]
-        distance = pairwise_distance(query[None], pool[None], p_norm)[0]  # [b, pool]
-        if candidates is None:
-            true = distance.gather(1, target.unsqueeze(1))
-        else:
-            # The same arithmetic as for the pool, so that equal vectors are equally far.
-            true = pairwise_distance(query.unsqueeze(1), entity[target].unsqueeze(1), p_norm)[:, 0]
-        first, last = np.searchsorted(queries.answer_query, [begin, stop])
-        row = torch.from_numpy(queries.answer_query[first:last] - begin).to(device)
-        where = column[torch.from_numpy(queries.answer[first:last]).to(device)]
-        distance[row[where >= 0], where[where >= 0]] = torch.inf
-        better = (distance < true).sum(1)
-        equal = (distance == true).sum(1)
-        ranks[begin:stop] = (better + equal / 2 + 1).cpu().numpy()
-    return ranks
-
-
-def evaluate(
-    queries: Queries,
-    entity: Tensor,
-    relation: Tensor,
-    p_norm: int,
-    *,
+    triples: Path | None = None,
     num_candidates: int | None = None,
+    by_relation_type: bool = False,
+    device: str = "auto",
     seed: int = 0,
-    kinds: Ints | None = None,
-) -> dict[str, Any]:
-    """Filtered MRR, mean rank and Hits@k of both sides and of each.
+) -> EvalReport:
+    """Rank the held-out triples of a KG folder, or other triples.
 
     Args:
-        queries: See `make_queries`.
-        entity: Entity vectors.
-        relation: Relation vectors.
-        p_norm: 1 or 2.
-        num_candidates: Rank among so many random entities; None: among all of them in graphs of
-            up to 200,000 entities, else among 10,000.
+        kg: A folder from `train_kg`.
+        triples: A TSV of triples in the graph's names; None: those held out.
+        num_candidates: Rank among this many sampled entities; None: see `ranking.evaluate`.
+        by_relation_type: Also report 1-1, 1-N, N-1 and N-N relations separately.
+        device: `auto`, `cpu` or `cuda`.
         seed: Of the sample.
-        kinds: The kind of each relation, from `kg.relations`, to measure each kind alone as well.
+
+    Raises:
+        InputError: The folder or the file cannot be used, no triple was held out, or no given
+            triple has all its names in the graph.
     """
-    if num_candidates is None and len(entity) > FULL_RANKING_UP_TO:
-        num_candidates = NUM_SAMPLED
-    candidates = None
-    if num_candidates is not None and num_candidates < len(entity):
-        generator = torch.Generator().manual_seed(seed)
-        draw = torch.randperm(len(entity), generator=generator)[:num_candidates]
-        candidates = draw.to(entity.device)
-    ranks = rank(queries, entity, relation, p_norm, candidates=candidates)
-    half = len(ranks) // 2
-    return {
-        "num_triples": half,
-        "candidates": "all" if candidates is None else len(candidates),
-        "both": summarise(ranks),
-        "tail": summarise(ranks[:half]),
-        "head": summarise(ranks[half:]),
-        **(
-            {"by_relation_type": by_relation_type(ranks, queries.relation, kinds, summarise)}
-            if kinds is not None
-            else {}
-        ),
-    }
 
-
-def summarise(ranks: NDArray[np.float64]) -> dict[str, float]:
-    """MRR, mean rank, and the share of ranks within each k."""
-    return {
-        "mrr": float((1 / ranks).mean()),
-        "mean_rank": float(ranks.mean()),
-        **{f"hits@{k}": float((ranks <= k).mean()) for k in HITS},
-    }
+    manifest = read_manifest(kg)
+    settings = manifest.settings
+    entity, relation = load_vectors(kg)
+    known = [read_triples_table(kg / TRIPLES_FILE), read_triples_table(kg / HELD_OUT_FILE)]
+    asked = known[1] if triples is None else read_named_triples(kg, triples)
+    if not len(asked):
+        raise InputError(
+            f"{kg} has no held-out triples (--valid-fraction 0). Pass triples with --triples."
+            if triples is None
+            else f"{triples} has no triple whose names are all in {kg}."
+        )
+    on = choose_device(device)
+    queries = make_queries(asked, [*known, asked])
+    metrics = evaluate(
+        queries,
+        entity.to(on),
+        relation.to(on),
+        settings["p_norm"],
+        num_candidates=num_candidates,
+        seed=seed,
+        types=describe_relations(known[0], len(relation)).type if by_relation_type else None,
+    )
+    if triples is not None:
+        metrics["in_graph"] = num_in(asked, known[0])
+    if triples is None and "from" in manifest.inputs:
+        logger.warning(
+            "%s keeps vectors of an older run, which may have been trained on these triples; %s "
+            "has the figures of the triples with new names",
+            kg,
+            METRICS,
+        )
+    if triples is None:
+        before = json.loads((kg / METRICS).read_text(encoding="utf-8"))
+        if before["learned_since"]:
+            logger.warning(
+                "the held-out triples of %s were trained on after the evaluation; before: %s",
+                kg,
+                describe(before | {"learned_since": False}),
+            )
+        metrics["learned_since"] = before["learned_since"]
+    return EvalReport(kg, metrics)

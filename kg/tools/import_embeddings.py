@@ -1,9 +1,9 @@
-"""Vectors that another engine trained, as a KG folder.
+"""`kg import`: convert vectors trained by another engine to a KG folder.
 
 DGL-KE writes `<dataset>_<model>_entity.npy`, `<dataset>_<model>_relation.npy` and `config.json`,
-and beside its data `entities.tsv` and `relations.tsv` (`id<TAB>name`). PyTorch-BigGraph writes, for
-each entity type and partition, `embeddings_<type>_<part>.v<N>.h5` and, beside its data,
-`entity_names_<type>_<part>.json`. Neither package is needed to read what it wrote.
+and next to its data `entities.tsv` and `relations.tsv` (`id<TAB>name`). PyTorch-BigGraph writes,
+for each entity type and partition, `embeddings_<type>_<part>.v<N>.h5` and, next to its data,
+`entity_names_<type>_<part>.json`. Neither package is needed to read these files.
 """
 
 import json
@@ -22,13 +22,8 @@ from data.errors import ConfigError, InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, not_finite, write_names
 from data.runs import Run, StageReport, fingerprint
 from data.tsv import Rejects, read_rows
-from kg.kg_store import (
-    HELD_OUT_FILE,
-    TRIPLES_FILE,
-    read_named_triples,
-    save_vectors,
-    write_triples,
-)
+from kg.kg_store import HELD_OUT_FILE, TRIPLES_FILE, save_vectors, write_triples
+from kg.reading.name_ids import read_named_triples
 
 Floats = NDArray[np.float32]
 
@@ -36,42 +31,41 @@ _CONFIG = "config.json"
 _VERSION = "checkpoint_version.txt"
 _RELATION_FILES = ("dynamic_rel_names.json",)
 _BLOCK = 1 << 18
-# DGL-KE's models whose distance is the one that `kg eval` uses, and the norm in it.
+# DGL-KE's models with the distance of `kg eval`, and its norm.
 _TRANSE = {"TransE": 2, "TransE_l2": 2, "TransE_l1": 1}
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What an engine left, read."""
+    """The output of an engine."""
 
     engine: str
     model: str
     entities: list[str]
     relations: list[str]
     entity: Floats
-    relation: Floats | None  # only where scores are TransE's
+    relation: Floats | None  # of TransE models only
     p_norm: int | None
     files: list[Path]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportReport(StageReport):
-    """What `import_vectors` made."""
+    """The result of `import_vectors`."""
 
     engine: str
     counts: dict[str, Any]
 
     def __str__(self) -> str:
         c = self.counts
-        said = (
+        lines = [
             f"{self.outcome()}: {c['entities']:,} entities of {c['dim']} dimensions, "
             f"from {self.engine}"
-        )
-        lines = [said]
+        ]
         if not c["relation_vectors"]:
             lines.append("no relation vectors (no TransE distance): `kg eval` cannot score with it")
         if c["triples"]:
-            lines.append(f"{c['triples']:,} triples known")
+            lines.append(f"{c['triples']:,} triples")
         return "\n".join(lines)
 
 
@@ -83,17 +77,17 @@ def import_vectors(
     triples: Path | None = None,
     overwrite: bool = False,
 ) -> ImportReport:
-    """Turn the output of DGL-KE or PyTorch-BigGraph into a KG folder.
+    """Convert the output of DGL-KE or PyTorch-BigGraph to a KG folder.
 
     Args:
         source: The folder of vectors: DGL-KE's save path, or BigGraph's checkpoint path.
         out: The KG folder.
         names: The folder of the engine's id maps; None: the one in its settings, or `source`.
-        triples: The graph in names, so that `kg stats` and `kg eval` know it.
-        overwrite: Replace what is at `out`.
+        triples: The graph in names, for `kg stats` and `kg eval`.
+        overwrite: Replace an existing `out`.
 
     Raises:
-        InputError: A file is missing or malformed, or sizes do not fit each other.
+        InputError: A file is missing or malformed, or sizes do not match.
         ConfigError: HDF5 cannot be read because h5py is not installed.
     """
     if not source.is_dir():
@@ -104,7 +98,7 @@ def import_vectors(
         find = _find_biggraph
     else:
         raise InputError(
-            f"{source} holds neither DGL-KE's *_entity.npy nor PyTorch-BigGraph's embeddings_*.h5."
+            f"{source} has neither DGL-KE's *_entity.npy nor PyTorch-BigGraph's embeddings_*.h5."
         )
     found = find(source, names)
     _check(found, source)
@@ -144,7 +138,11 @@ def _write(work: Path, found: _Found, triples: Path | None) -> dict[str, Any]:
 
 
 def _check(found: _Found, source: Path) -> None:
-    """Raises InputError where names and vectors do not fit each other."""
+    """Check names and vectors.
+
+    Raises:
+        InputError: Their numbers differ, a vector is not finite, or a name is repeated or unusable.
+    """
     if len(found.entities) != len(found.entity):
         raise InputError(
             f"{source}: {len(found.entity)} entity vectors but {len(found.entities)} names; they "
@@ -166,7 +164,7 @@ def _check(found: _Found, source: Path) -> None:
         for name in listed:
             if not name or any(c in name for c in "\t\n\r\0"):
                 raise InputError(
-                    f"{source}: the {what} name {name!r} is empty or holds a tab or line break."
+                    f"{source}: the {what} name {name!r} is empty or contains a tab or line break."
                 )
 
 
@@ -174,12 +172,12 @@ def _check(found: _Found, source: Path) -> None:
 
 
 def _find_dglke(source: Path, names: Path | None) -> _Found:
-    """What `dglke_train` or `dglke_dist_train` saved."""
+    """Read the output of `dglke_train` or `dglke_dist_train`."""
     config = _json(source / _CONFIG) if (source / _CONFIG).is_file() else {}
     vectors = sorted(source.glob("*_entity.npy"))
     if len(vectors) > 1:
         raise InputError(
-            f"{source} holds several trainings: {', '.join(p.name for p in vectors)}. Keep one in "
+            f"{source} has several trainings: {', '.join(p.name for p in vectors)}. Keep one in "
             "the folder."
         )
     prefix = vectors[0].name.removesuffix("_entity.npy")
@@ -210,29 +208,29 @@ def _find_dglke(source: Path, names: Path | None) -> _Found:
 
 
 def _model_of(prefix: str) -> str:
-    """The model in `<dataset>_<model>`, where both may hold underscores."""
+    """Return the model of `<dataset>_<model>`; both may contain underscores."""
     ends = [model for model in _TRANSE if prefix.endswith(f"_{model}")]
     return max(ends, key=len) if ends else prefix.rpartition("_")[2]
 
 
-def _map_file(source: Path, names: Path | None, told: Any, usual: str) -> Path:
-    """An id map: where it is said to be, under the name in the settings or the usual one."""
-    wanted = [Path(str(told)).name] if told else []
+def _map_file(source: Path, names: Path | None, configured: Any, usual: str) -> Path:
+    """Find an id map under the name in the settings or the usual one."""
+    wanted = [Path(str(configured)).name] if configured else []
     folders = [names] if names is not None else [source]
-    if names is None and told:
-        folders.append(Path(str(told)).parent)
+    if names is None and configured:
+        folders.append(Path(str(configured)).parent)
     for folder in folders:
         for name in (*wanted, usual):
             if (folder / name).is_file():
                 return folder / name
     raise InputError(
-        f"{source}: no id map {' or '.join(dict.fromkeys((*wanted, usual)))} there. Give the "
+        f"{source}: no id map {' or '.join(dict.fromkeys((*wanted, usual)))} found. Give the "
         "folder of DGL-KE's data with --names."
     )
 
 
 def _id_map(path: Path) -> list[str]:
-    """The names of a file of `id<TAB>name`, by id; or `name<TAB>id`, as users give it to DGL-KE.
+    """Read the names by id from lines of `id<TAB>name`, or `name<TAB>id` (users' own maps).
 
     Raises:
         InputError: A row is malformed, or the ids are not 0..n-1, each once.
@@ -249,9 +247,9 @@ def _id_map(path: Path) -> list[str]:
 
 
 def _array(path: Path) -> Floats:
-    """A table of vectors, mapped where it is float32 already."""
+    """Load a table of vectors; float32 files are memory-mapped."""
     try:
-        # "c": torch wants memory that may be written to, even if nobody does.
+        # "c": torch requires writable memory.
         array = np.load(path, mmap_mode="c", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read as a numpy array: {error}") from None
@@ -267,12 +265,12 @@ def _array(path: Path) -> Floats:
 
 
 def _find_biggraph(source: Path, names: Path | None) -> _Found:
-    """The newest checkpoint of `torchbiggraph_train`."""
+    """Read the newest checkpoint of `torchbiggraph_train`."""
     config = _json(source / _CONFIG) if (source / _CONFIG).is_file() else {}
     version = _version(source)
     parts = _parts(source, version)
-    told = Path(str(config.get("entity_path", "")))
-    folder = names or (told if config.get("entity_path") and told.is_dir() else source)
+    configured = Path(str(config.get("entity_path", "")))
+    folder = names or (configured if config.get("entity_path") and configured.is_dir() else source)
     model = source / f"model.v{version}.h5"
     entities: list[str] = []
     tables: list[Floats] = []
@@ -316,7 +314,7 @@ def _find_biggraph(source: Path, names: Path | None) -> _Found:
 
 
 def _version(source: Path) -> int:
-    """The newest complete checkpoint."""
+    """Return the number of the newest complete checkpoint."""
     path = source / _VERSION
     if path.is_file():
         text = path.read_text(encoding="utf-8").strip()
@@ -333,7 +331,7 @@ _PART = re.compile(r"\.v(\d+)\.h5$")
 
 
 def _parts(source: Path, version: int) -> list[tuple[str, int, Path]]:
-    """Type, partition and file of each table of a checkpoint, in order."""
+    """Return type, partition and file of each table of a checkpoint, in order."""
     pattern = re.compile(rf"embeddings_(.+)_(\d+)\.v{version}\.h5")
     found = [
         (m[1], int(m[2]), path)
@@ -345,12 +343,12 @@ def _parts(source: Path, version: int) -> list[tuple[str, int, Path]]:
     for kind in {kind for kind, _, _ in found}:
         mine = sorted(part for other, part, _ in found if other == kind)
         if mine != list(range(len(mine))):
-            raise InputError(f"{source}: of type {kind}, only the partitions {mine} are there.")
+            raise InputError(f"{source}: only the partitions {mine} of type {kind} exist.")
     return sorted(found)
 
 
 def _dataset(path: Path, name: str) -> Floats | None:
-    """A dataset of an HDF5 file, or None where file or dataset are missing."""
+    """Read a dataset of an HDF5 file; None: the file or the dataset is missing."""
     try:
         import h5py
     except ModuleNotFoundError:
@@ -378,7 +376,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _strings(path: Path) -> list[str]:
-    """A JSON list of strings."""
+    """Read a JSON list of strings."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

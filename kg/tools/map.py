@@ -1,8 +1,9 @@
-"""A graph's entity vectors as a map: two dimensions, coloured by what the entities are.
+"""`kg map`: plot entity vectors in two dimensions, coloured by the type of the entities.
 
-An entity's type is its tail by one relation, such as 类型 or 义原; where it has several, the one
-that most entities have. A map shows whether entities of a type lie together. t-SNE keeps neighbours
-and bends distances; PCA keeps distances and shows only the two widest directions.
+The type of an entity is its tail for one relation, such as 类型 or 义原; of several tails, the most
+frequent one in the graph. The map shows whether entities of a type form clusters. t-SNE preserves
+neighbours and distorts distances; PCA preserves distances along the two directions of largest
+variance.
 """
 
 import logging
@@ -21,26 +22,26 @@ from kg.kg_store import TRIPLES_FILE, read_triples_table
 log = logging.getLogger(__name__)
 
 METHODS = ("tsne", "pca")
-_TYPES = 8  # as many as there are colours that one can tell apart
+_TYPES = 8  # distinguishable colours
 _OTHER = "#d4d4d4"
-_APART = 0.06  # of the map's width: labels nearer than this would cover each other
+_APART = 0.06  # of the width of the map: minimum distance of labels
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class MapReport:
-    """What was drawn.
+    """The result of `kg map`.
 
     Attributes:
         out: The SVG file.
         shown: Entities on the map.
-        entities: Entities that could have been: those with a type.
-        relation: The relation that gives types.
-        types: The coloured types, and how many of the entities shown have each.
-        together: Share of the entities shown whose nearest one (cosine, all dimensions) among
-            them has the same type, of the coloured types only.
-        chance: The same for types dealt at random.
+        entities: Entities with a type.
+        relation: The relation whose tails are the types.
+        types: The coloured types, and the number of entities shown of each.
+        together: Share of the entities of the coloured types whose nearest neighbour (cosine, all
+            dimensions) on the map has the same type.
+        chance: The same for randomly assigned types.
     """
 
     out: Path
@@ -56,7 +57,7 @@ class MapReport:
         types = ", ".join(f"{name} {count:,}" for name, count in self.types.items())
         return (
             f"{self.out}: {self.shown:,} entities{sample}, coloured by {self.relation}: {types}.\n"
-            f"Of the coloured ones {self.together:.0%} have a nearest one of their own type "
+            f"Of the coloured entities {self.together:.0%} have a nearest neighbour of their type "
             f"(chance {self.chance:.0%})."
         )
 
@@ -71,30 +72,30 @@ def draw_map(
     labels: int = 60,
     seed: int = 0,
 ) -> MapReport:
-    """Draw the entities of a KG folder on a plane, as SVG.
+    """Draw the entities of a KG folder in two dimensions, as SVG.
 
     Args:
         kg: A folder from `kg train`.
         out: The file.
-        relation: Whose tails are the types; None: the relation with most triples.
+        relation: The relation whose tails are the types; None: the one with most triples.
         method: `tsne` or `pca`.
-        max_entities: Above, so many are drawn at random.
-        labels: Names to write, at most; those that would cover another are left out.
-        seed: Of the sample and of t-SNE.
+        max_entities: Above this number, a random sample is plotted.
+        labels: Maximum number of names; overlapping ones are omitted.
+        seed: Seed of the sample and of t-SNE.
 
     Raises:
         InputError: The folder has no triples, or no such relation.
-        ConfigError: The method is unknown, or there is too little to draw.
+        ConfigError: The method is unknown, or there are fewer than three entities.
     """
     if method not in METHODS:
         raise ConfigError(f"method={method!r} is unknown; use {' or '.join(METHODS)}.")
     if not (kg / TRIPLES_FILE).is_file():
-        raise InputError(f"{kg} holds no {TRIPLES_FILE}, so nothing tells the entities' types.")
+        raise InputError(f"{kg} has no {TRIPLES_FILE}, so the types of the entities are unknown.")
     number, relation = _find_relation(kg, relation)
     entity, kind = _types(kg, number)
     count = len(entity)
     if count < 3 or max_entities < 3:
-        raise ConfigError(f"{relation} gives a type to {count} entities; a map needs three.")
+        raise ConfigError(f"{count} entities have a type by {relation}; a map needs three.")
     if count > max_entities:
         rng = np.random.default_rng(stream(seed, "map"))
         chosen = np.sort(rng.choice(count, max_entities, replace=False))
@@ -137,7 +138,7 @@ def _find_relation(kg: Path, wanted: str | None) -> tuple[int, str]:
 
 
 def _types(kg: Path, relation: int) -> tuple[Ints, Ints]:
-    """Entities that have the relation, and of each the tail that most entities have."""
+    """Return the entities that have the relation, and the most frequent tail of each."""
     triples = read_triples_table(kg / TRIPLES_FILE)
     triples = triples[triples[:, 1] == relation]
     head, tail = triples[:, 0].astype(np.int64), triples[:, 2].astype(np.int64)
@@ -148,7 +149,7 @@ def _types(kg: Path, relation: int) -> tuple[Ints, Ints]:
 
 
 def _together(vectors: Floats, kind: Ints, top: Ints) -> tuple[float, float]:
-    """Share of the entities of the top types whose nearest one is of their type, and chance."""
+    """Return the share of entities with a nearest neighbour of their type, and chance."""
     mine = np.flatnonzero(np.isin(kind, top))
     nearest = np.empty(len(mine), np.int64)
     for begin in range(0, len(mine), 1024):
@@ -162,7 +163,7 @@ def _together(vectors: Floats, kind: Ints, top: Ints) -> tuple[float, float]:
 
 
 def _flatten(vectors: Floats, method: str, seed: int) -> Floats:
-    """Two coordinates for each vector."""
+    """Project vectors to `[n, 2]`."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -208,7 +209,7 @@ def _plot(
 
 
 def _spread(places: Floats, candidates: Ints, most: int) -> list[int]:
-    """Entities to label: the most frequent first (lowest ids), none near another one's label."""
+    """Choose entities to label, lowest ids first, without overlapping labels."""
     size = np.ptp(places, axis=0).max()
     chosen: list[int] = []
     for n in candidates.tolist():

@@ -1,4 +1,4 @@
-"""What a graph looks like: degrees, kinds of relations, components, and what reading it dropped."""
+"""`kg stats`: degrees, relation types, components, and the rows and triples dropped on reading."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, open_names
 from data.runs import manifest_path, read_manifest, write_json
 from kg.kg_store import TRIPLES_FILE, read_triples_table
-from kg.relations import KINDS, describe_relations
+from kg.relation_types import TYPES, describe_relations
 
 Ints = NDArray[np.int64]
 Ids = NDArray[np.int32]
@@ -29,10 +29,10 @@ _DROPPED = {
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation, how many triples have it, and its kind after Bordes et al. 2013.
+    """A relation, its number of triples, and its type (Bordes et al. 2013).
 
-    `tails_per_head` is the mean number of tails that a head has by it; below 1.5 that side of the
-    kind is 1, else N.
+    `tails_per_head` is the mean number of tails of a head; below 1.5 that side of the type is 1,
+    else N.
     """
 
     name: str
@@ -44,21 +44,21 @@ class Relation:
 
 @dataclass(frozen=True, kw_only=True)
 class KGStats:
-    """Figures of a graph.
+    """Statistics of a graph.
 
     Attributes:
         kg: The KG folder.
-        entities: How many.
-        relations: How many.
-        triples: How many, those held out included.
-        degrees: `all`, `out` and `in` -> quantile in percent -> triples an entity stands in.
-        mean_degree: Triples an entity stands in, on average.
-        kinds: Kind -> how many relations are of it, and how many triples these have.
-        components: Entities of the weakly connected components, the ten largest.
-        num_components: How many there are.
-        top_relations: Those with most triples.
-        top_entities: Name and degree of those with the highest.
-        dropped: From the manifest: what reading left out.
+        entities: Their number.
+        relations: Their number.
+        triples: Their number, including those held out.
+        degrees: `all`, `out` and `in` -> quantile in percent -> triples per entity.
+        mean_degree: Mean number of triples per entity.
+        kinds: Relation type -> its number of relations, and their number of triples.
+        components: Sizes of the ten largest weakly connected components.
+        num_components: The number of components.
+        top_relations: The relations with most triples.
+        top_entities: Name and degree of the entities with the highest degree.
+        dropped: Rows and triples dropped on reading, from the manifest.
     """
 
     kg: Path
@@ -85,16 +85,16 @@ class KGStats:
             lines.append(f"  {side:>3} " + "".join(f"{found[q]:>10,}" for q in QUANTILES))
         largest = self.components[0] if self.components else 0
         lines.append(
-            f"{self.num_components:,} components; the largest holds {largest:,} entities "
+            f"{self.num_components:,} components; the largest has {largest:,} entities "
             f"({_percent(largest, self.entities)})"
         )
-        lines.append("kinds of relations (Bordes et al. 2013):")
+        lines.append("relation types (Bordes et al. 2013):")
         for kind, (relations, triples) in self.kinds.items():
             lines.append(
                 f"  {kind}  {relations:>9,} relations {triples:>12,} triples "
                 f"({_percent(triples, self.triples)})"
             )
-        lines.append("most frequent relations (tails a head, heads a tail):")
+        lines.append("most frequent relations (tails per head, heads per tail):")
         lines += [
             f"  {r.triples:>12,}  {r.kind}  {r.tails_per_head:8.2f} {r.heads_per_tail:8.2f}"
             f"  {r.name}"
@@ -104,8 +104,8 @@ class KGStats:
         lines += [f"  {degree:>12,}  {name}" for name, degree in self.top_entities]
         if self.dropped:
             counted = [(n, self.dropped[key]) for key, n in _DROPPED.items() if key in self.dropped]
-            said = ", ".join(f"{count:,} {name}" for name, count in counted)
-            lines.append(f"left out when it was read: {said}")
+            text = ", ".join(f"{count:,} {name}" for name, count in counted)
+            lines.append(f"dropped on reading: {text}")
         return "\n".join(lines)
 
 
@@ -120,20 +120,20 @@ def _percent(part: int, whole: int) -> str:
 def kg_stats(
     kg: Path, *, top: int = 10, json: Path | None = None, plot: Path | None = None
 ) -> KGStats:
-    """Figures of the graph of a KG folder.
+    """Compute statistics of the graph of a KG folder.
 
     Args:
         kg: A folder from `kg train`.
-        top: How many of the most frequent relations and entities are listed.
-        json: Write the figures here, too.
-        plot: Draw the distribution of degrees here, as SVG.
+        top: Number of most frequent relations and entities to list.
+        json: Also write the statistics to this file.
+        plot: Also plot the distribution of degrees to this SVG file.
 
     Raises:
-        InputError: The folder holds no triples (EasyNLP's pair of files has none).
+        InputError: The folder has no triples (EasyNLP's pair of files has none).
     """
     if not (kg / TRIPLES_FILE).is_file():
         raise InputError(
-            f"{kg} holds no {TRIPLES_FILE}, so there is no graph to describe. Give a folder from "
+            f"{kg} has no {TRIPLES_FILE}, so there is no graph to describe. Give a folder from "
             "`cli.py kg train`."
         )
     triples = _triples(kg)
@@ -154,7 +154,7 @@ def kg_stats(
         mean_degree=float(degree.mean()),
         kinds={
             name: (int(((kind == k) & (uses > 0)).sum()), int(uses[kind == k].sum()))
-            for k, name in enumerate(KINDS)
+            for k, name in enumerate(TYPES)
         },
         components=components[:10].tolist(),
         num_components=len(components),
@@ -162,7 +162,7 @@ def kg_stats(
             Relation(
                 relations[int(r)],
                 int(uses[r]),
-                KINDS[kind[r]],
+                TYPES[kind[r]],
                 round(float(tails_per_head[r]), 3),
                 round(float(heads_per_tail[r]), 3),
             )
@@ -179,15 +179,15 @@ def kg_stats(
 
 
 def _triples(kg: Path) -> Ids:
-    """All triples of the graph, those held out included."""
+    """Read all triples of the graph, including those held out."""
     triples = read_triples_table(kg / TRIPLES_FILE)
     if not len(triples):
-        raise InputError(f"{kg / TRIPLES_FILE} holds no triples.")
+        raise InputError(f"{kg / TRIPLES_FILE} has no triples.")
     return triples
 
 
 def _components(head: Ids, tail: Ids, num_entities: int) -> Ints:
-    """The sizes of the weakly connected components, falling."""
+    """Return the sizes of the weakly connected components, descending."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -202,7 +202,7 @@ def _quantiles(degree: Ints) -> dict[int, int]:
 
 
 def _largest(counts: Ints, top: int) -> Ints:
-    """Places of the largest counts, falling; of equal ones the first."""
+    """Return the indices of the largest counts, descending; of equal ones the first."""
     return np.argsort(-counts, kind="stable")[:top]
 
 
@@ -214,7 +214,7 @@ def _dropped(kg: Path) -> dict[str, int]:
 
 
 def _plot(path: Path, degrees: dict[str, Ints]) -> None:
-    """How many entities have at least a degree, both on logarithmic scales."""
+    """Plot the number of entities with at least a degree, on logarithmic scales."""
     from data.plot import new_figure, save_svg, style
 
     with style():
@@ -225,6 +225,8 @@ def _plot(path: Path, degrees: dict[str, Ints]) -> None:
             present = np.flatnonzero(counts[1:]) + 1
             at_least = np.cumsum(counts[::-1])[::-1][present]
             axes.plot(present, at_least, marker=".", markersize=3, linewidth=1, label=name)
-        axes.set(xscale="log", yscale="log", xlabel="degree", ylabel="entities with at least it")
+        axes.set(
+            xscale="log", yscale="log", xlabel="degree", ylabel="entities with at least this degree"
+        )
         axes.legend()
         save_svg(figure, path)

@@ -1,9 +1,10 @@
-"""Loops over rows of vectors, compiled for the CPU: what torch has no quick operation for.
+"""Loops over rows of vectors, compiled for the CPU, where torch has no fast operation.
 
-They work on numpy views of CPU tensors, on the part begin..end of their first dimension; see
-`in_torchs_threads`. Callers have checked shapes and ids: nothing is checked here.
+They work on numpy views of contiguous CPU tensors, on begin..end of the first dimension; see
+`in_torchs_threads`. Indices are not checked in compiled code: callers guarantee the shapes and
+bounds in the docstrings.
 
-Legend: G chunks, S triples a chunk, N negatives a chunk, D dim, M looked-up rows, U distinct ones
+Legend: G chunks, S triples and N negatives per chunk, D dim, M looked-up rows, U distinct ones
 """
 
 from collections.abc import Callable
@@ -21,11 +22,11 @@ Ids = NDArray[np.int64]
 
 
 def in_torchs_threads(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
-    """Run kernel(begin, end, ...) over 0..count, a part in each of torch's threads."""
+    """Run kernel(begin, end, ...) over 0..count, split over as many threads as torch uses."""
     in_threads(kernel, count, torch.get_num_threads(), *arguments)
 
 
-# Like `data.jit.jit`, but sums may be taken in any order, so that they are done sixteen at a time.
+# Like `data.jit.jit`, but sums may be reordered, which allows SIMD.
 _jit = njit(cache=True, nogil=True, fastmath=True)
 
 
@@ -34,15 +35,20 @@ _TILE = 256
 
 @_jit
 def l1_distances(begin: int, end: int, query: Floats, point: Floats, out: Floats) -> None:
-    """out[g, i, j] = ||query[g, i] - point[g, j]||_1: [G, S, D], [G, N, D] -> [G, S, N].
+    """Compute out[g, i, j] = ||query[g, i] - point[g, j]||_1.
 
-    The part begin..end is one of the G * S queries.
+    Args:
+        begin: The first of the G * S queries of this part.
+        end: The end of this part, at most G * S, which bounds g below G.
+        query: float32 `[G, S, D]`.
+        point: float32 `[G, N, D]`.
+        out: float32 `[G, S, N]`, overwritten.
     """
     size, num_points = query.shape[1], point.shape[1]
     while begin < end:
         g = begin // size
         stop = min(end, (g + 1) * size)
-        for tile in range(0, num_points, _TILE):  # these points stay in the cache
+        for tile in range(0, num_points, _TILE):  # points that fit the cache
             for row in range(begin, stop):
                 for j in range(tile, min(tile + _TILE, num_points)):
                     total = np.float32(0)
@@ -62,7 +68,17 @@ def l1_gradients(
     for_query: Floats,
     for_point: Floats,
 ) -> None:
-    """The gradients of sum(slope * distances): [G, S, N] -> [G, S, D], [G, N, D]."""
+    """Compute the gradients of sum(slope * distances).
+
+    Args:
+        begin: The first chunk of this part.
+        end: The end of this part, at most G.
+        query: float32 `[G, S, D]`.
+        point: float32 `[G, N, D]`.
+        slope: float32 `[G, S, N]`.
+        for_query: float32 `[G, S, D]`, overwritten.
+        for_point: float32 `[G, N, D]`, overwritten.
+    """
     for g in range(begin, end):
         for_query[g] = 0
         for_point[g] = 0
@@ -76,7 +92,7 @@ def l1_gradients(
                     for_point[g, j, k] -= pull
 
 
-FROZEN = float(np.finfo(np.float32).max)  # an accumulator that says that its row does not move
+FROZEN = float(np.finfo(np.float32).max)  # the accumulator of a row that is not updated
 
 
 @_jit
@@ -93,20 +109,21 @@ def adagrad_rows(
     eps: float,
     length: float,
 ) -> None:
-    """One step of row-wise AdaGrad on the rows `ids`, which are distinct.
+    """Make one step of row-wise AdaGrad on the rows `ids`.
 
     Args:
-        begin: The first row of this part.
-        end: The end of this part.
-        weight: `[n, D]`, changed in place.
-        power: `[n]`, the accumulators, changed in place; where FROZEN, the row stays.
-        ids: `[U]`.
-        first: `[U + 1]`: the gradient of row u is the sum of those at origin[first[u]:first[u+1]].
-        origin: `[M]`.
-        grad: `[M, D]`; overwritten.
+        begin: The first of the U rows of this part.
+        end: The end of this part, at most U.
+        weight: float32 `[n, D]`, changed in place.
+        power: float32 `[n]`, the accumulators, changed in place; FROZEN: the row is not updated.
+        ids: int64 `[U]`, distinct, below n.
+        first: int64 `[U + 1]`, strictly ascending, the last is M. The gradient of row u is the sum
+            of those at `origin[first[u]:first[u + 1]]`.
+        origin: int64 `[M]`, a permutation of 0..M - 1.
+        grad: float32 `[M, D]`, overwritten.
         rate: The learning rate.
         eps: Added to the root of the accumulator.
-        length: Rows are brought to this length; 0: they are not.
+        length: Updated rows are scaled to this length; 0: they are not.
     """
     dim = weight.shape[1]
     for u in range(begin, end):

@@ -1,4 +1,6 @@
-"""The compiled loops over bytes against Python's own decoding, normalising and splitting."""
+"""The compiled loops over bytes, compared with decoding, normalising and splitting in Python."""
+
+import os
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ def scan(data: bytes):
 
 
 def cut(data: bytes, rows, columns) -> list[str]:
-    """The names at these places; hard ones are normalised by Python."""
+    """Return the names at these positions; deferred ones are normalised by Python."""
     names, span, hard = cut_names(
         np.frombuffer(data, np.uint8), np.array(rows), np.array(columns), TAB, *normal_forms()
     )
@@ -59,12 +61,20 @@ def test_hashes_are_xxh64(text, digest):
     assert xxh64(around, 2, 2 + len(text)) == digest
 
 
-def test_names_share_no_hash():
+@pytest.mark.skipif(
+    os.environ.get("NUMBA_BOUNDSCHECK") != "1", reason="`make test-bounds` checks indices"
+)
+def test_an_index_out_of_bounds_is_an_error():
+    with pytest.raises(IndexError):
+        hash_spans(np.zeros(8, np.uint8), np.array([0]), np.array([9]))
+
+
+def test_distinct_names_have_distinct_hashes():
     words = {f"{a}{b}" for a in range(3000) for b in "甲乙丙丁ab"} | {"a" * n for n in range(99)}
     assert len({hash_of(w.encode()) for w in words}) == len(words)
 
 
-def test_every_character_becomes_what_python_makes_of_it():
+def test_every_character_is_normalised_as_in_python():
     codes = [*range(0x32000), *range(0x32000, 0x110000, 97)]
     chars = [chr(c) for c in codes if not 0xD800 <= c < 0xE000 and chr(c) not in "\0\t\n"]
     data = "".join(f"a{c}b\tr\t{c}\n" for c in chars).encode()
@@ -80,7 +90,7 @@ def test_every_character_becomes_what_python_makes_of_it():
     assert np.flatnonzero(empty == 4).tolist() == [i // 2 for i in easy if not wanted[i]]
 
 
-def test_chinese_text_with_its_punctuation_needs_no_help_from_python():
+def test_chinese_text_with_its_punctuation_is_not_deferred():
     ideographs = "".join(map(chr, range(0x4E00, 0xA000))) + "\U00020000\U0002f000\U00030000"
     text = ideographs + "，。：；！？（）《》「」、·—％ＡＢＣａｂｃ０１２①②㎡℃…Ⅳ"
     *_, hard = scan(f"{text}\t{text}\t{text}\n".encode())
@@ -94,7 +104,7 @@ pieces = st.sampled_from([b"\t", b"\xf4\x90\x80\x80", *PIECES, *(c.encode() for 
 
 @settings(max_examples=300, deadline=None)
 @given(parts=st.lists(st.one_of(pieces, st.binary(max_size=4)), max_size=40))
-def test_lines_are_taken_and_refused_as_by_a_slow_scan(parts):
+def test_lines_are_accepted_and_rejected_as_by_a_slow_scan(parts):
     data = b"".join(parts) + b"\n"
     rows, refused = [], []
     for line in data.split(b"\n")[:-1]:

@@ -1,4 +1,4 @@
-"""Reading dumps: strict, independent of order, and right where data frames are not."""
+"""Reading dumps: strict, independent of order, and correct where data frames are not."""
 
 import gzip
 import subprocess
@@ -13,13 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data.names
+import kg.reading.dumps
 import kg.reading.triples
 from benchmarks.bench_kg_read import make_dump
 from data.errors import InputError
 from data.names import Names
 from data.tsv import Rejects
+from kg.reading.graph import Graph
+from kg.reading.names import normal_names
 from kg.reading.row_scanner import normalise
-from kg.reading.triples import Triples, normal_names, read_triples
+from kg.reading.triples import read_triples
 from tests.conftest import ROOT
 
 Named = set[tuple[str, str, str]]
@@ -30,7 +33,7 @@ def write(path: Path, text: str | bytes) -> Path:
     return path
 
 
-def named(graph: Triples) -> Named:
+def named(graph: Graph) -> Named:
     entities, relations = graph.entities.to_pylist(), graph.relations.to_pylist()
     return {(entities[h], relations[r], entities[t]) for h, r, t in graph.train.tolist()}
 
@@ -65,7 +68,7 @@ def test_equals_a_slow_reader(tmp_path_factory, rows, least):
     assert set(graph.entities.to_pylist()) == {x for h, _, t in wanted for x in (h, t)}
 
 
-def test_what_data_frames_misread_is_kept_as_it_stands(tmp_path):
+def test_names_that_data_frames_misread_are_unchanged(tmp_path):
     odd = [
         '"1+8"时代广场',
         '"',
@@ -134,7 +137,7 @@ def test_ids_do_not_depend_on_the_order_of_lines_or_on_chunks(tmp_path, monkeypa
     rows = [f"名{h}\tr{r}\t物{t}\n" for h, r, t in generator.integers(0, 40, (500, 3))]
     one = read_triples([write(tmp_path / "a.tsv", "".join(rows))])
     generator.shuffle(rows)
-    monkeypatch.setattr(kg.reading.triples, "_BLOCK", 97)
+    monkeypatch.setattr(kg.reading.dumps, "_BLOCK", 97)
     half = len(rows) // 2
     other = read_triples(
         [
@@ -163,7 +166,7 @@ def test_ids_depend_neither_on_the_order_of_lines_nor_on_threads_nor_on_chunks(
     one = read_triples([write(folder / "a.tsv", "".join(lines))], min_tail_count=1, threads=1)
     order.shuffle(lines)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kg.reading.triples, "_BLOCK", 64)
+        patch.setattr(kg.reading.dumps, "_BLOCK", 64)
         path = write(folder / "b.tsv", "".join(lines))
         other = read_triples([path], min_tail_count=1, threads=threads)
     assert one.entities.equals(other.entities)
@@ -177,7 +180,7 @@ def test_ids_go_by_frequency_then_name(tmp_path):
     assert graph.entities.to_pylist() == ["a", "b", "c", "d"]
 
 
-def test_counts_say_what_became_of_each_row(tmp_path):
+def test_counts_account_for_each_row(tmp_path):
     text = (
         "甲\tr\t乙\n甲\tr\t乙\n丙\tr\t乙\n甲\tr\t甲\n"
         "甲\tr\t长长的话\n丁\tr\t只此一次\nＡ\tr\t乙\nA\tr\t乙\n"
@@ -212,7 +215,7 @@ def test_ownthink_csv_is_read_with_its_quotes(tmp_path, monkeypatch):
         ("桃", "味", "甜"),
     }
     for block in (1 << 22, 40, 7):
-        monkeypatch.setattr(kg.reading.triples, "_BLOCK", block)
+        monkeypatch.setattr(kg.reading.dumps, "_BLOCK", block)
         found, rejects = read(write(tmp_path / "d.csv", text))
         assert found == wanted, block
         assert rejects.reasons == {
@@ -246,6 +249,8 @@ def test_openke_folder_keeps_its_ids_and_its_splits(tmp_path, caplog):
         ("1\n0 1 7\n", "neither the third nor the second"),
         ("1\n0 x 0\n", "train2id.txt"),
         ("0 1 0\n2 1 0\n", "expected the number"),
+        ("0\n2 1 0\n", "expected the number"),
+        ("0\n", "has no triples"),
         (gzip.compress(b"2\n0 1 0\n2 1 0\n", mtime=0)[:-9], "damaged gzip"),
     ],
 )
@@ -267,12 +272,12 @@ def test_a_damaged_openke_folder_is_refused(tmp_path, train, said):
         ("甲\t是\t乙\n".encode(), "--min-tail-count 1"),
     ],
 )
-def test_a_dump_that_holds_no_graph_is_refused(tmp_path, content, said):
+def test_a_dump_without_a_graph_is_refused(tmp_path, content, said):
     with pytest.raises(InputError, match=said):
         read_triples([write(tmp_path / "d", content)])
 
 
-def test_a_folder_that_is_none_of_openkes_is_refused(tmp_path):
+def test_a_folder_that_is_not_openkes_is_refused(tmp_path):
     with pytest.raises(InputError, match="not an OpenKE folder: entity2id"):
         read_triples([tmp_path])
     with pytest.raises(InputError, match="give it alone"):
@@ -286,21 +291,21 @@ def test_a_folder_that_is_none_of_openkes_is_refused(tmp_path):
         max_size=9,
     )
 )
-def test_an_id_files_names_are_normalised_as_a_dumps_are(names):
+def test_names_of_an_id_file_are_normalised_as_those_of_a_dump(names):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data.names, "_BLOCK", 4)
         assert normal_names(Names.of(names)).to_pylist() == [normalise(name) for name in names]
 
 
 def test_a_row_that_does_not_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(kg.reading.triples, "_BLOCK", 64)
-    monkeypatch.setattr(kg.reading.triples, "_LONGEST_ROW", 256)
+    monkeypatch.setattr(kg.reading.dumps, "_BLOCK", 64)
+    monkeypatch.setattr(kg.reading.dumps, "_LONGEST_ROW", 256)
     path = write(tmp_path / "d.tsv", "甲\t是\t乙\n" + "长" * 200)
     with pytest.raises(InputError, match=r"d\.tsv:2: a row of more than"):
         read_triples([path], min_tail_count=1)
 
 
-def test_a_file_that_changes_between_the_passes_is_noticed(tmp_path, monkeypatch):
+def test_a_file_that_changes_between_the_passes_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "d.tsv", "甲\t是\t乙\n" * 9)
     number = kg.reading.triples._number
 

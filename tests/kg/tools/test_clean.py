@@ -1,4 +1,4 @@
-"""A dump and its clean form hold the same graph."""
+"""A dump and its clean form have the same graph."""
 
 import numpy as np
 from typer.testing import CliRunner
@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 import cli
 from data.runs import verify
 from kg.reading.triples import read_triples
-from kg.tools.clean import clean
+from kg.tools.clean import clean_dump
 
 
 def test_the_clean_file_is_the_graph_and_cleaning_it_again_changes_nothing(tmp_path):
@@ -14,9 +14,9 @@ def test_the_clean_file_is_the_graph_and_cleaning_it_again_changes_nothing(tmp_p
     rows = [f"名Ａ{h}\t关系{r}\t名Ａ{t}\n" for h, r, t in generator.integers(0, 30, (400, 3))]
     dump = tmp_path / "dump.tsv"
     dump.write_text("".join(rows) + "坏\n名A1\t简介\t只此一次\n名A1\t同\t名A1\n", encoding="utf-8")
-    report = clean([dump], tmp_path / "a.tsv")
+    report = clean_dump([dump], tmp_path / "a.tsv")
     assert "1 rejected; 1 literals" in str(report)
-    clean([tmp_path / "a.tsv"], tmp_path / "b.tsv", min_tail_count=1)
+    clean_dump([tmp_path / "a.tsv"], tmp_path / "b.tsv", min_tail_count=1)
     assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
     one, other = read_triples([dump]), read_triples([tmp_path / "a.tsv"], min_tail_count=1)
     assert one.entities.equals(other.entities)

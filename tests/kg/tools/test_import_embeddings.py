@@ -12,10 +12,11 @@ import cli
 from data.errors import ConfigError, InputError
 from data.kg_folder import read_names, read_vectors
 from data.runs import verify
-from kg.kg_store import load_vectors, nearest
+from kg.kg_store import load_vectors
+from kg.tools.evaluate import eval_kg
 from kg.tools.import_embeddings import import_vectors
+from kg.tools.nearest import find_nearest
 from kg.tools.stats import kg_stats
-from kg.training.train import eval_kg
 
 NAMES = ["北京", "中国", "东京", "日本", "Ｔ恤"]
 RELATIONS = ["首都", "属于"]
@@ -74,8 +75,8 @@ def test_a_training_of_dgl_ke_becomes_a_kg_folder(tmp_path, dtype):
     assert read_names(out / "relation2id.txt") == RELATIONS
     np.testing.assert_array_equal(read_vectors(out), ENTITIES)
     np.testing.assert_array_equal(load_vectors(out)[1].numpy(), MOVES)
-    assert nearest(out, "东京", count=1).found[0].name == "北京"
-    assert nearest(out, "Ｔ恤").name == "Ｔ恤"
+    assert find_nearest(out, "东京", count=1).found[0].name == "北京"
+    assert find_nearest(out, "Ｔ恤").name == "Ｔ恤"
 
 
 def test_a_users_own_id_map_has_its_ids_behind_the_names(tmp_path):

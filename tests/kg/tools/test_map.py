@@ -65,6 +65,6 @@ def test_what_cannot_be_drawn_is_refused_with_what_to_try(kg, tmp_path):
     with pytest.raises(ConfigError, match="tsne or pca"):
         draw_map(kg, tmp_path / "map.svg", method="umap")
     (kg / TRIPLES_FILE).unlink()
-    with pytest.raises(InputError, match="entities' types"):
+    with pytest.raises(InputError, match="types of the entities"):
         draw_map(kg, tmp_path / "map.svg")
     assert not (tmp_path / "map.svg").exists()

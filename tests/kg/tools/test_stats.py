@@ -98,7 +98,7 @@ def test_the_command_describes_a_trained_graph(tmp_path):
     found = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
     assert found["kinds"]["N-1"] == [1, 30]
     assert found["degrees"]["all"]["100"] == 30
-    assert "entities with at least it" in (tmp_path / "s.svg").read_text(encoding="utf-8")
+    assert "entities with at least this degree" in (tmp_path / "s.svg").read_text(encoding="utf-8")
 
 
 def test_a_folder_without_a_graph_is_refused(tmp_path):

@@ -12,16 +12,20 @@ import torch
 from typer.testing import CliRunner
 
 import cli
-import kg.kg_store
-import kg.training.fit
+import kg.tools.nearest
+import kg.training.splits
 import kg.training.train
+import kg.training.trainer
 from data.errors import ArtefactError, ConfigError, InputError, Interrupted
 from data.kg_folder import read_names, read_vectors, write_names
 from data.runs import verify
 from data.schema import TRIPLES, open_table
 from kg.config import KGConfig
-from kg.kg_store import nearest, nearest_ids
-from kg.training.train import eval_kg, find_known, hold_out, train_kg
+from kg.tools.evaluate import eval_kg
+from kg.tools.nearest import find_nearest, nearest_ids
+from kg.training.splits import hold_out
+from kg.training.train import train_kg
+from kg.training.warm_start import find_known
 
 SMALL = KGConfig(dim=16, epochs=30, batch_size=256, valid_fraction=0.1)
 KINDS = {"蔬菜": "菜", "乐器": "琴", "动物": "兽"}
@@ -87,7 +91,7 @@ def test_the_folder_is_whole_and_in_the_agreed_formats(folder):
 def test_neighbours_are_of_the_same_kind(folder):
     right = 0
     for n in range(0, 40, 4):
-        found = nearest(folder, f"{chr(0x4E00 + n)}菜", count=5).found
+        found = find_nearest(folder, f"{chr(0x4E00 + n)}菜", count=5).found
         assert [f.cosine for f in found] == sorted((f.cosine for f in found), reverse=True)
         right += sum(f.name.endswith("菜") for f in found)
     assert right >= 45
@@ -95,8 +99,8 @@ def test_neighbours_are_of_the_same_kind(folder):
 
 def test_an_unknown_name_is_offered_the_nearest_spelling(folder):
     with pytest.raises(InputError, match="did you mean 一"):
-        nearest(folder, "一莱")
-    assert nearest(folder, "#0").name == read_names(folder / "entity2id.txt")[0]
+        find_nearest(folder, "一莱")
+    assert find_nearest(folder, "#0").name == read_names(folder / "entity2id.txt")[0]
 
 
 def easynlp(folder, names, vectors):
@@ -109,23 +113,23 @@ def easynlp(folder, names, vectors):
 def test_easynlps_own_pair_of_files_is_a_kg_folder(tmp_path):
     rows = [[1.0, 0.0], [0.0, 2.0], [3.0, 0.1]]
     folder = easynlp(tmp_path / "kg", ["Ｔ恤", "乙", "丙"], rows)
-    assert [n.name for n in nearest(folder, "Ｔ恤").found] == ["丙", "乙"]
+    assert [n.name for n in find_nearest(folder, "Ｔ恤").found] == ["丙", "乙"]
     np.testing.assert_array_equal(read_vectors(folder), np.array(rows, np.float32))
 
 
 def test_a_kg_folder_whose_files_do_not_fit_each_other_is_refused(tmp_path):
     short = easynlp(tmp_path / "short", ["甲", "乙"], [[1.0, 0.0]])
-    with pytest.raises(InputError, match="2 names but there are 1 vectors"):
-        nearest(short, "甲")
+    with pytest.raises(InputError, match="2 names but the folder has 1 vectors"):
+        find_nearest(short, "甲")
     broken = easynlp(tmp_path / "nan", ["甲", "乙"], [[1.0, 0.0], [float("nan"), 1.0]])
-    for use in (lambda: nearest(broken, "甲"), lambda: read_vectors(broken)):
+    for use in (lambda: find_nearest(broken, "甲"), lambda: read_vectors(broken)):
         with pytest.raises(InputError, match="NaN or infinite"):
             use()
 
 
 def test_nearest_rows_are_those_that_a_full_sort_puts_first(monkeypatch):
-    monkeypatch.setattr(kg.kg_store, "_BLOCK", 7)
-    monkeypatch.setattr(kg.kg_store, "_SHARE", 50)
+    monkeypatch.setattr(kg.tools.nearest, "_BLOCK", 7)
+    monkeypatch.setattr(kg.tools.nearest, "_SHARE", 50)
     generator = np.random.default_rng(0)
     table = generator.standard_normal((333, 5)).astype(np.float32)
     table[100:110] = table[20]  # equal ones: the lowest ids
@@ -149,7 +153,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
         raise ConfigError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr(kg.training.train, "read_triples", stopped)
+        patch.setattr(kg.training.splits, "read_triples", stopped)
         with pytest.raises(ConfigError):
             train_kg(dump, out, config=config, device="cpu")
     with pytest.raises(ArtefactError, match="disk is full"):
@@ -186,7 +190,7 @@ def test_a_run_that_broke_off_after_reading_goes_on_and_ends_the_same(
         with pytest.raises(OSError, match="no space"):
             train_kg(dump, tmp_path / "kg", config=SMALL, device="cpu")
     assert not (tmp_path / "kg").exists()
-    monkeypatch.setattr(kg.training.train, "read_triples", broken)  # it has been read already
+    monkeypatch.setattr(kg.training.splits, "read_triples", broken)  # it has been read already
     train_kg(dump, tmp_path / "kg", config=SMALL, device="cpu")
     assert verify(tmp_path / "kg").files == verify(folder).files
 
@@ -222,7 +226,7 @@ def test_given_triples_that_may_have_been_learned_are_told(
 
 def test_given_triples_of_unknown_names_are_an_error(folder, tmp_path):
     (tmp_path / "t.tsv").write_text("无人\t类别\t知道\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"t\.tsv has no triple whose names .* all knows"):
+    with pytest.raises(InputError, match=r"t\.tsv has no triple whose names are all in"):
         eval_kg(folder, triples=tmp_path / "t.tsv", device="cpu")
 
 
@@ -245,7 +249,7 @@ def test_a_new_dump_keeps_the_vectors_of_known_names(dump, folder, tmp_path):
     report = train_kg(newer, tmp_path / "kg", config=SMALL, device="cpu", start=folder)
     assert report.counts["entity_kept"] == len(read_names(folder / "entity2id.txt"))
     assert report.counts["relation_kept"] == 3
-    assert "kept from before" in str(report)
+    assert "kept from the older folder" in str(report)
     assert verify(tmp_path / "kg").inputs["from"] == verify(folder).fingerprint
     (old_names, old), (new_names, new) = (
         (read_names(path / "entity2id.txt"), read_vectors(path)) for path in (folder, report.out)
@@ -253,7 +257,7 @@ def test_a_new_dump_keeps_the_vectors_of_known_names(dump, folder, tmp_path):
     for name in old_names:
         np.testing.assert_array_equal(new[new_names.index(name)], old[old_names.index(name)])
     assert report.metrics["num_triples"] < report.counts["triples_held_out"]  # new names only
-    near = [f.name for f in nearest(tmp_path / "kg", "仌菜", count=5).found]
+    near = [f.name for f in find_nearest(tmp_path / "kg", "仌菜", count=5).found]
     assert sum(name.endswith("菜") for name in near) >= 3
     with pytest.raises(InputError, match="--dim 16"):
         train_kg(newer, tmp_path / "b", config=KGConfig(dim=8), device="cpu", start=folder)
@@ -270,14 +274,14 @@ def test_known_names_are_found_however_either_folder_spells_them(folder, tmp_pat
 
 
 def test_a_stopped_run_is_finished_on_demand(dump, tmp_path, monkeypatch):
-    before = kg.training.fit._Training.before_step
+    before = kg.training.trainer._Training.before_step
 
     def stopped(self):
         if self.state.epoch == 4:
             os.kill(os.getpid(), signal.SIGTERM)
         before(self)
 
-    monkeypatch.setattr(kg.training.fit._Training, "before_step", stopped)
+    monkeypatch.setattr(kg.training.trainer._Training, "before_step", stopped)
     with pytest.raises(Interrupted, match="--finish-now"):
         train_kg(dump, tmp_path / "kg", config=SMALL, device="cpu")
     report = train_kg(dump, tmp_path / "kg", config=SMALL, device="cpu", finish_now=True)

@@ -9,19 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-import kg.training.transe
+import kg.training.batch_loss
+import kg.training.batches
+import kg.training.row_adagrad
 from data.errors import ConfigError
 from kg.config import CHECKPOINTS, KGConfig
-from kg.training.fit import train
-from kg.training.transe import (
-    Batch,
-    Batches,
-    RowAdagrad,
-    loss_and_slopes,
-    make_loop,
-    make_model,
-    tables,
-)
+from kg.training.batch_loss import loss_and_slopes
+from kg.training.batches import Batch, Batches
+from kg.training.row_adagrad import RowAdagrad
+from kg.training.trainer import train_transe
+from kg.training.transe import make_loop, make_model, tables
 from tests.conftest import ROOT
 
 NUM_ENTITIES, NUM_RELATIONS = 60, 3
@@ -87,7 +84,7 @@ def test_loss_and_gradient_equal_those_of_pykeens_own_transe(triples, p_norm, lo
 
 
 def loss_and_gradients(model, batch: Batch) -> tuple[torch.Tensor, ...]:
-    """What a step of ours would make of a batch."""
+    """Return loss and gradients of a batch from our step."""
     loop = make_loop(model, RowAdagrad(tables(model)), None, torch.device("cpu"))
     loss = loop._process_batch(batch, 0, len(batch.source))
     loss.backward()
@@ -101,12 +98,12 @@ def test_a_batch_in_blocks_gives_what_it_gives_at_once(triples, p_norm, monkeypa
     model = make_model(NUM_ENTITIES, NUM_RELATIONS, config)
     whole = loss_and_gradients(model, batch)
     model.zero_grad()
-    monkeypatch.setattr(kg.training.transe, "_BLOCK", 1)
+    monkeypatch.setattr(kg.training.batch_loss, "_BLOCK", 1)
     for blockwise, at_once in zip(loss_and_gradients(model, batch), whole, strict=True):
         torch.testing.assert_close(blockwise, at_once, rtol=1e-4, atol=1e-7)
 
 
-def test_a_margin_that_no_float_could_hold_goes_pykeens_way():
+def test_a_margin_too_large_for_the_closed_form_uses_pykeens_loss():
     batch = torch.rand(4, 1), torch.rand(4, 6)
     from pykeen.losses import NSSALoss
 
@@ -133,14 +130,16 @@ def test_a_step_touches_only_the_rows_of_its_batch_and_keeps_them_on_the_sphere(
     torch.testing.assert_close(weight.detach().norm(dim=1), torch.full((1000,), config.scale))
 
 
-@pytest.mark.parametrize("on_gpus_way", [False, True])
-def test_row_adagrad_equals_its_formula_on_dense_gradients(on_gpus_way, monkeypatch):
-    if on_gpus_way:
-        monkeypatch.setattr(kg.training.transe, "_step_on_cpu", kg.training.transe._step_on_gpu)
+@pytest.mark.parametrize("gpu_code", [False, True])
+def test_row_adagrad_equals_its_formula_on_dense_gradients(gpu_code, monkeypatch):
+    if gpu_code:
+        monkeypatch.setattr(
+            kg.training.row_adagrad, "_step_on_cpu", kg.training.row_adagrad._step_on_gpu
+        )
     weight = torch.nn.Parameter(torch.ones(4, 3))
     optimizer = RowAdagrad([weight], lr=0.5)
     expected, power = torch.ones(4, 3), torch.zeros(4)
-    ids = torch.tensor([2, 0, 3, 1, 2, 2])  # row 2 stands there three times
+    ids = torch.tensor([2, 0, 3, 1, 2, 2])  # row 2 occurs three times
     for k in range(1, 4):
         rows = torch.arange(18.0).view(6, 3) * k
         grad = torch.zeros(4, 3).index_add_(0, ids, rows)
@@ -165,8 +164,8 @@ def test_true_negatives_of_a_small_graph_are_known(triples):
             assert ((i * 40 + n) in false) == ((head, int(batch.relation[i]), tail) in known)
 
 
-def test_in_a_large_graph_the_target_itself_is_no_negative(triples, monkeypatch):
-    monkeypatch.setattr(kg.training.transe._Answers, "LARGEST", 0)
+def test_in_a_large_graph_the_target_itself_is_not_a_negative(triples, monkeypatch):
+    monkeypatch.setattr(kg.training.batches._TrueAnswers, "LARGEST", 0)
     batch = a_batch(triples, small(num_negatives=40))
     per_triple = batch.negatives.repeat_interleave(16, 0)
     expected = (per_triple == batch.target.unsqueeze(1)).flatten().nonzero().flatten()
@@ -174,7 +173,7 @@ def test_in_a_large_graph_the_target_itself_is_no_negative(triples, monkeypatch)
     assert batch.false.tolist() == expected.tolist()
 
 
-def test_each_epoch_sees_each_triple_once_but_for_an_incomplete_chunk(triples):
+def test_each_epoch_has_each_triple_once_except_an_incomplete_chunk(triples):
     rows = torch.from_numpy(triples)
     batches = Batches(rows, NUM_ENTITIES, small(), 64)
     seen = []
@@ -197,22 +196,22 @@ def test_the_loss_falls_and_vectors_have_length_one(triples, loss, p_norm):
         scale=10 if loss == "nssa" else 1,
         learning_rate=1.0 if loss == "nssa" else 0.1,
     )
-    trained = train(triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu")
+    trained = train_transe(triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu")
     assert trained.losses[-1] < 0.9 * trained.losses[0]
     torch.testing.assert_close(trained.entity.norm(dim=1), torch.ones(NUM_ENTITIES))
 
 
-def test_a_triple_whose_only_negatives_are_true_does_no_harm():
+def test_a_triple_whose_only_negatives_are_true_keeps_the_loss_finite():
     everything = [[h, 0, t] for h in range(4) for t in range(4)]
     config = small(num_negatives=1)
-    trained = train(np.array(everything, np.int32), 4, 1, config, device="cpu")
+    trained = train_transe(np.array(everything, np.int32), 4, 1, config, device="cpu")
     assert np.isfinite(trained.losses).all()
     assert trained.entity.isfinite().all()
 
 
 def test_the_same_seed_gives_the_same_vectors_and_another_one_others(triples):
     one, same, other = (
-        train(triples, NUM_ENTITIES, NUM_RELATIONS, small(seed=seed), device="cpu").entity
+        train_transe(triples, NUM_ENTITIES, NUM_RELATIONS, small(seed=seed), device="cpu").entity
         for seed in (0, 0, 1)
     )
     assert torch.equal(one, same)
@@ -220,7 +219,7 @@ def test_the_same_seed_gives_the_same_vectors_and_another_one_others(triples):
 
 
 @pytest.mark.parametrize("stop_in", [2, 4, 5])
-def test_a_run_broken_off_and_resumed_equals_one_that_was_not(triples, tmp_path, stop_in):
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(triples, tmp_path, stop_in):
     def measure_of(calls: list[int], limit: int | None):
         def measure(entity: torch.Tensor, relation: torch.Tensor) -> float:
             calls.append(1)
@@ -231,7 +230,7 @@ def test_a_run_broken_off_and_resumed_equals_one_that_was_not(triples, tmp_path,
         return measure
 
     def run(work, limit=None):
-        return train(
+        return train_transe(
             triples,
             NUM_ENTITIES,
             NUM_RELATIONS,
@@ -258,9 +257,9 @@ def test_a_run_broken_off_and_resumed_equals_one_that_was_not(triples, tmp_path,
 def test_a_killed_run_resumes_to_the_same_vectors(triples, tmp_path):
     code = (
         "import sys, numpy as np; from pathlib import Path; from kg.config import KGConfig\n"
-        "from kg.training.fit import train\n"
+        "from kg.training.trainer import train_transe\n"
         "config = KGConfig(dim=8, epochs=80, batch_size=64, chunk_size=16, num_negatives=5)\n"
-        "train(np.load(sys.argv[1]), 60, 3, config, device='cpu', work=Path(sys.argv[2]),"
+        "train_transe(np.load(sys.argv[1]), 60, 3, config, device='cpu', work=Path(sys.argv[2]),"
         " checkpoint_seconds=0)\n"
     )
     np.save(tmp_path / "triples.npy", triples)
@@ -273,10 +272,10 @@ def test_a_killed_run_resumes_to_the_same_vectors(triples, tmp_path):
     process.kill()
     assert process.wait() == -signal.SIGKILL
     config = small(epochs=80)
-    resumed = train(
+    resumed = train_transe(
         triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu", work=tmp_path / "killed"
     )
-    whole = train(triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu")
+    whole = train_transe(triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu")
     assert torch.equal(whole.entity, resumed.entity)
     assert whole.losses == resumed.losses
 
@@ -289,7 +288,7 @@ def test_training_stops_when_the_measure_no_longer_rises_and_keeps_the_best(trip
         seen.append(entity / 10)
         return next(scores)
 
-    trained = train(
+    trained = train_transe(
         triples,
         NUM_ENTITIES,
         NUM_RELATIONS,
@@ -302,9 +301,9 @@ def test_training_stops_when_the_measure_no_longer_rises_and_keeps_the_best(trip
     torch.testing.assert_close(trained.entity, seen[1])
 
 
-def test_a_learning_rate_that_blows_up_is_explained(triples):
+def test_a_diverging_learning_rate_is_explained(triples):
     with pytest.raises(ConfigError, match="--learning-rate"):
-        train(
+        train_transe(
             triples, NUM_ENTITIES, NUM_RELATIONS, small(learning_rate=1e38, scale=0), device="cpu"
         )
 
@@ -318,6 +317,6 @@ def test_a_learning_rate_that_blows_up_is_explained(triples):
         ({"valid_fraction": 1.0}, "valid_fraction"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(changes, said):
+def test_invalid_settings_are_refused(changes, said):
     with pytest.raises(ConfigError, match=said):
         KGConfig(**changes)

@@ -1,4 +1,4 @@
-"""The run around the step: stopping anywhere, resuming exactly, fitting into memory and disk."""
+"""The training run: stopping anywhere, resuming exactly, fitting into memory and disk."""
 
 import errno
 import json
@@ -13,12 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import kg.tensors
-import kg.training.fit
+import kg.safetensors_io
+import kg.training.resources
+import kg.training.trainer
 from data.errors import ArtefactError, ConfigError, Interrupted
 from kg.config import CHECKPOINTS, KGConfig
-from kg.tensors import load_into, save_tensors
-from kg.training.fit import Known, Need, Place, available_bytes, default_epochs, train
+from kg.safetensors_io import load_into, save_tensors
+from kg.training.resources import Placement, Requirements, available_bytes, default_epochs
+from kg.training.trainer import train_transe
+from kg.training.warm_start import KnownVectors
 from tests.conftest import ROOT
 
 NUM_ENTITIES, NUM_RELATIONS = 60, 3
@@ -33,7 +36,9 @@ def triples():
 
 
 def run(triples, work=None, config=CONFIG, **more):
-    return train(triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu", work=work, **more)
+    return train_transe(
+        triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu", work=work, **more
+    )
 
 
 def quality(entity, relation):
@@ -43,18 +48,18 @@ def quality(entity, relation):
 def stop_before_step(monkeypatch, number, action):
     """Do something before so many steps of a run."""
     calls = iter(range(1_000_000))
-    before = kg.training.fit._Training.before_step
+    before = kg.training.trainer._Training.before_step
 
     def counted(self):
         if next(calls) == number:
             action()
         before(self)
 
-    monkeypatch.setattr(kg.training.fit._Training, "before_step", counted)
+    monkeypatch.setattr(kg.training.trainer._Training, "before_step", counted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_amid_an_epoch_keeps_what_is_trained_and_the_run_ends_as_if_undisturbed(
+def test_a_signal_within_an_epoch_saves_the_state_and_resuming_is_exact(
     triples, tmp_path, monkeypatch, number
 ):
     with monkeypatch.context() as patch:
@@ -67,7 +72,7 @@ def test_a_signal_amid_an_epoch_keeps_what_is_trained_and_the_run_ends_as_if_und
     assert resumed.scores == whole.scores
 
 
-def test_what_a_stopped_run_has_can_be_used(triples, tmp_path, monkeypatch):
+def test_the_vectors_of_a_stopped_run_can_be_used(triples, tmp_path, monkeypatch):
     stop_before_step(monkeypatch, 15, lambda: os.kill(os.getpid(), signal.SIGTERM))
     seen = {}
 
@@ -89,15 +94,15 @@ def test_what_a_stopped_run_has_can_be_used(triples, tmp_path, monkeypatch):
 def test_killed_while_it_saves_a_run_resumes_to_the_same_vectors(triples, tmp_path):
     code = (
         "import sys, os, signal, numpy as np; from pathlib import Path\n"
-        "import kg.training.fit, kg.tensors; from kg.config import KGConfig\n"
-        "real, calls = kg.tensors._blocks, []\n"
+        "import kg.training.trainer, kg.safetensors_io; from kg.config import KGConfig\n"
+        "real, calls = kg.safetensors_io._blocks, []\n"
         "def blocks(tensor):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 30: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return real(tensor)\n"
-        "kg.tensors._blocks = blocks\n"
+        "kg.safetensors_io._blocks = blocks\n"
         "config = KGConfig(dim=8, epochs=6, batch_size=64, chunk_size=16, num_negatives=5)\n"
-        "kg.training.fit.train(np.load(sys.argv[1]), 60, 3, config, device='cpu',"
+        "kg.training.trainer.train_transe(np.load(sys.argv[1]), 60, 3, config, device='cpu',"
         " work=Path(sys.argv[2]), checkpoint_seconds=0)\n"
     )
     np.save(tmp_path / "triples.npy", triples)
@@ -123,22 +128,22 @@ def test_a_full_disk_is_explained_and_leaves_the_last_good_checkpoint(
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(kg.tensors, "_blocks", full)
+    monkeypatch.setattr(kg.safetensors_io, "_blocks", full)
     with pytest.raises(ArtefactError, match="disk is full"):
         save_tensors(tmp_path / CHECKPOINTS[0], {"entity": torch.ones(3, 4)})
     assert (tmp_path / CHECKPOINTS[0]).read_bytes() == good
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINTS[0]]
 
 
-def test_too_little_room_on_the_disk_is_said_before_the_start(triples, tmp_path, monkeypatch):
+def test_too_little_disk_space_is_an_error_before_the_start(triples, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(kg.training.fit.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(ConfigError, match="Make room"):
+    monkeypatch.setattr(kg.training.resources.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ConfigError, match="Free some space"):
         run(triples, tmp_path)
 
 
 def test_a_run_that_cannot_fit_into_memory_is_refused_with_advice(triples, monkeypatch):
-    monkeypatch.setattr(kg.training.fit, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(kg.training.resources, "available_bytes", lambda: 1000)
     with pytest.raises(ConfigError, match=r"smaller --dim.*kg import"):
         run(triples)
 
@@ -150,15 +155,15 @@ def test_the_available_memory_is_known():
 
 def test_a_gpu_keeps_what_fits_and_the_host_the_rest(monkeypatch):
     gpu, host = torch.device("cuda"), torch.device("cpu")
-    monkeypatch.setattr(kg.training.fit, "available_bytes", lambda: 10**12)
-    need = Need(tables=4_000, triples=1_000, step=500, disk=0)
+    monkeypatch.setattr(kg.training.resources, "available_bytes", lambda: 10**12)
+    need = Requirements(tables=4_000, triples=1_000, step=500, disk=0)
     for free, tables, rows in ((7_000, gpu, gpu), (5_500, gpu, host), (4_000, host, host)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
-        assert Place.choose(gpu, need) == Place(tables, rows, gpu)
+        assert Placement.choose(gpu, need) == Placement(tables, rows, gpu)
 
 
 def test_the_estimate_holds_what_the_run_holds():
-    need = Need.of(1_000_000, 9_412_272, 377_910, KGConfig(), 8192)
+    need = Requirements.of(1_000_000, 9_412_272, 377_910, KGConfig(), 8192)
     assert need.tables == pytest.approx((9_412_272 + 377_910) * 404)
     assert need.disk > 3 * need.tables
 
@@ -166,14 +171,14 @@ def test_the_estimate_holds_what_the_run_holds():
 def test_an_infinite_loss_stops_with_advice_and_keeps_the_last_good_checkpoint(
     triples, tmp_path, monkeypatch
 ):
-    before = kg.training.fit._Training.before_step
+    before = kg.training.trainer._Training.before_step
 
     def poisoned(self):
         before(self)
         if self.state.epoch == 3:
             next(iter(self.state.weights.values())).data.fill_(torch.nan)
 
-    monkeypatch.setattr(kg.training.fit._Training, "before_step", poisoned)
+    monkeypatch.setattr(kg.training.trainer._Training, "before_step", poisoned)
     with pytest.raises(ConfigError, match=r"epoch 4; try a lower --learning-rate.*last good"):
         run(triples, tmp_path, checkpoint_seconds=0)
     monkeypatch.undo()
@@ -191,15 +196,15 @@ def test_vectors_that_are_not_numbers_are_never_saved(tmp_path):
 
 
 def test_tensors_written_in_blocks_are_plain_safetensors(tmp_path, monkeypatch):
-    monkeypatch.setattr(kg.tensors, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(kg.safetensors_io, "_BLOCK_BYTES", 100)
     tensors = {"a": torch.randn(37, 5), "b": torch.randn(11), "none": torch.empty(0, 5)}
-    save_tensors(tmp_path / "x.safetensors", tensors, {"of": "ours"}, divide_by=2.0)
+    save_tensors(tmp_path / "x.safetensors", tensors, {"of": "ours"})
     found = load_file(tmp_path / "x.safetensors")
     for name, tensor in tensors.items():
-        assert torch.equal(found[name], tensor / 2)
+        assert torch.equal(found[name], tensor)
     again = {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
     assert load_into(tmp_path / "x.safetensors", again) == {"of": "ours"}
-    assert torch.equal(again["a"], tensors["a"] / 2)
+    assert torch.equal(again["a"], tensors["a"])
     with pytest.raises(ArtefactError, match="--overwrite"):
         load_into(tmp_path / "x.safetensors", {"a": torch.empty(2, 5)})
     (tmp_path / "x.safetensors").write_bytes(b"rubbish")
@@ -210,7 +215,7 @@ def test_tensors_written_in_blocks_are_plain_safetensors(tmp_path, monkeypatch):
 def known_half(trained, *, freeze):
     ids = {"entity": np.arange(0, NUM_ENTITIES, 2), "relation": np.arange(NUM_RELATIONS)}
     vectors = {"entity": trained.entity.numpy(), "relation": trained.relation.numpy()}
-    return Known(vectors, ids, ids, freeze=freeze)
+    return KnownVectors(vectors, ids, ids, freeze=freeze)
 
 
 def test_known_vectors_stay_to_the_bit_and_new_ones_learn(triples):

@@ -1,19 +1,19 @@
-"""Relations by kind: 1-1, 1-N, N-1 and N-N, and their share of the ranking."""
+"""Relation types 1-1, 1-N, N-1 and N-N, and ranking metrics by type."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kg.relations import KINDS, by_relation_type, describe_relations
-from kg.tools.evaluate import summarise
+from kg.relation_types import TYPES, by_relation_type, describe_relations
+from kg.training.ranking import summarise
 
 
 def types_of(triples: list[tuple[int, int, int]], num_relations: int) -> list[str]:
     found = describe_relations(np.array(triples, np.int32), num_relations)
-    return [KINDS[k] if uses else "" for k, uses in zip(found.kind, found.uses, strict=True)]
+    return [TYPES[k] if uses else "" for k, uses in zip(found.type, found.uses, strict=True)]
 
 
-def test_a_relation_is_named_after_heads_of_a_tail_and_tails_of_a_head():
+def test_a_type_is_heads_per_tail_and_tails_per_head():
     capital = [(0, 0, 10), (1, 0, 11)]
     has_part = [(0, 1, 10), (0, 1, 11), (1, 1, 12), (1, 1, 13)]
     lies_in = [(head, 2, tail) for tail, _, head in has_part]
@@ -34,7 +34,7 @@ TRIPLES = st.sets(
 
 
 @given(triples=TRIPLES)
-def test_the_kinds_equal_those_counted_by_hand(triples):
+def test_the_types_equal_those_of_a_slow_count(triples):
     found = describe_relations(np.array(sorted(triples), np.int32), 4)
     for relation in range(4):
         mine = [(h, t) for h, r, t in triples if r == relation]
@@ -44,10 +44,10 @@ def test_the_kinds_equal_those_counted_by_hand(triples):
         tails_of_head = len(mine) / len({h for h, _ in mine})
         heads_of_tail = len(mine) / len({t for _, t in mine})
         left, right = ("N" if x >= 1.5 else "1" for x in (heads_of_tail, tails_of_head))
-        assert KINDS[found.kind[relation]] == f"{left}-{right}"
+        assert TYPES[found.type[relation]] == f"{left}-{right}"
 
 
-def test_the_kinds_share_out_all_ranks_side_by_side():
+def test_each_rank_is_counted_for_its_type_and_side():
     relation = np.array([0, 1, 1, 0, 1, 1])  # three triples, tails and then heads
     ranks = np.array([1.0, 2.0, 4.0, 10.0, 20.0, 40.0])
     found = by_relation_type(ranks, relation, np.array([0, 3]), summarise)

@@ -1,11 +1,11 @@
-"""Ranking: equal to pykeen's, and to a slow count."""
+"""Ranking, compared with pykeen's and with a slow count."""
 
 import numpy as np
 import pytest
 import torch
 
 from kg.config import KGConfig
-from kg.tools.evaluate import evaluate, make_queries, rank, summarise
+from kg.training.ranking import evaluate, make_queries, rank, summarise
 from kg.training.transe import make_model
 
 
@@ -62,7 +62,7 @@ def test_sampled_ranks_count_only_the_sample():
         assert ranks[i] == 1 + sum(bool(away[e] < away[t]) for e in others)
 
 
-def test_a_large_graph_is_ranked_among_a_sample_and_says_so():
+def test_a_large_graph_is_ranked_among_a_sample_and_reports_it():
     entity, relation = torch.randn(50, 4), torch.randn(3, 4)
     queries = make_queries(graph(0, 40), [graph(0, 600)])
     assert evaluate(queries, entity, relation, 2)["candidates"] == "all"

@@ -1,6 +1,6 @@
-"""Safetensors written and read block by block, so that a table of gigabytes is never held twice.
+"""Write and read safetensors files block by block, without a second copy of the tensors in memory.
 
-`safetensors.torch.save_file` makes the bytes of all tensors in memory before it writes them.
+`safetensors.torch.save_file` serialises all tensors in memory before it writes them.
 """
 
 import errno
@@ -29,20 +29,17 @@ def save_tensors(
     path: Path,
     tensors: Mapping[str, Tensor],
     about: Mapping[str, Any] | None = None,
-    *,
-    divide_by: float = 1.0,
 ) -> None:
-    """Write float32 tensors and plain values under `path`, whole or not at all.
+    """Write tensors as float32, and plain values, atomically.
 
     Args:
         path: The file.
         tensors: Name -> tensor, on any device.
-        about: Plain values, kept in the file's metadata.
-        divide_by: What is written is divided by this.
+        about: Plain values for the metadata of the file.
 
     Raises:
         ArtefactError: The disk is full.
-        FloatingPointError: A value is NaN; what stood at `path` is still there.
+        FloatingPointError: A value is NaN; an earlier file at `path` is unchanged.
     """
     header: dict[str, Any] = {"__metadata__": {"about": json.dumps(about)}} if about else {}
     end = 0
@@ -53,32 +50,29 @@ def save_tensors(
     text += b" " * (-len(text) % 8)
     try:
         with atomic(path, "wb") as file:
-            if hasattr(os, "posix_fallocate"):  # a full disk is known before hours of writing
+            if hasattr(os, "posix_fallocate"):  # a full disk fails here, not after hours
                 os.posix_fallocate(file.fileno(), 0, 8 + len(text) + end)
             file.write(struct.pack("<Q", len(text)) + text)
             for name, tensor in tensors.items():
                 for at in _blocks(tensor):
                     block = tensor[at].detach().to("cpu", torch.float32)
                     if torch.isnan(block).any():
-                        raise FloatingPointError(f"{name} holds NaN")
-                    if divide_by != 1:
-                        block = block / divide_by
+                        raise FloatingPointError(f"{name} contains NaN")
                     file.write(block.contiguous().numpy().data)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise ArtefactError(
-            f"{path} cannot be written, the disk is full: it needs {end / 1e9:.1f} GB beside what "
-            "stands there. Nothing that was saved before is lost; make room, and the same command "
-            "goes on from there."
+            f"{path} cannot be written, the disk is full: it needs another {end / 1e9:.1f} GB. "
+            "Earlier checkpoints are intact; free some space and run the same command to resume."
         ) from None
 
 
 def load_into(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Fill tensors, on any device, with those of a file; what `about` held.
+    """Copy the tensors of a file into `tensors`, on any device; return its `about`.
 
     Raises:
-        ArtefactError: The file is damaged, or its tensors are others.
+        ArtefactError: The file is damaged, or has other names or shapes.
     """
     from safetensors import SafetensorError, safe_open
 
