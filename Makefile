@@ -1,4 +1,4 @@
-# `make help` lists the targets. Each one makes the virtual environment it needs.
+# `make help` lists the targets. Each target creates the virtual environment that it needs.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -15,34 +15,36 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.installed ## the whole way on emoji with Chinese names: graph, lattice, training, gallery
+demo: $(VENV)/.installed ## run every stage on emoji with Chinese names; ends in a gallery
 	@$(BIN)/python cli.py demo --out runs/demo
 
-test: $(VENV)/.installed ## the tests: a few minutes, no GPU, no network
+test: $(VENV)/.installed ## the tests: a few minutes, without GPU and network
 	$(BIN)/python -m pytest $(PYTEST)
 
-test-slow: $(VENV)/.installed test-bounds ## the tests that take longer, and test-bounds
+test-slow: $(VENV)/.installed test-bounds ## the longer tests, and test-bounds
 	$(BIN)/python -m pytest -m slow
 
-test-bounds: $(VENV)/.installed ## the compiled loops of kg, with checked indices
+test-bounds: $(VENV)/.installed ## the tests of compiled loops, with checked indices
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.numba-bounds $(BIN)/python -m pytest \
 	    tests/kg/reading tests/kg/tools/test_clean.py tests/kg/training/test_transe.py \
-	    tests/data/test_names.py
+	    tests/lattice/matching tests/lattice/building/test_caption_reader.py \
+	    tests/lattice/building/test_build.py tests/data/test_names.py
 
-lint: $(VENV)/.installed ## ruff and mypy
+lint: $(VENV)/.installed ## ruff, mypy and the word list of the language
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_language.py
 
-bench: $(VENV)/.installed ## the benchmarks for a CPU; each prints a ratio to a named baseline
+bench: $(VENV)/.installed ## the CPU benchmarks; each prints a ratio to a named baseline
 	@for script in $(filter-out %_device.py,$(sort $(wildcard benchmarks/bench_*.py))); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-bench-gpu: $(VENV)/.installed ## the tests and benchmarks for a GPU
+bench-gpu: $(VENV)/.installed ## the GPU tests and benchmarks
 	$(BIN)/python -m pytest -m gpu
 	@for script in benchmarks/bench_*_device.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-clean: ## remove the environment, the runs and the caches
+clean: ## remove the environment, runs and caches
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .numba-bounds
 
-help: ## this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,15 +1,15 @@
-"""Training, sampling and decoding on whatever device there is; made for a GPU.
+"""Training, sampling and decoding on the available device; intended for a GPU.
 
-Correctness first: the same weights on the CPU and on the device, in float32. Then:
+First the results are compared: equal weights on the CPU and on the device, in float32. Then:
 
-train    images a second at each batch size, as `artist finetune` steps, eager and compiled; the
-         share of the rate at which this device multiplies large bfloat16 matrices, measured here
-sample   256 codes a row at each batch size: CUDA graphs against the same model launched step by
-         step, and against the time in which weights and cache could be read, measured here
-draw     whole pictures, decoding included, without and with guidance
+train    images per second at each batch size, in steps of `artist finetune`, eager and compiled;
+         the share of the device's rate for large bfloat16 matrix products, measured here
+sample   256 codes per row at each batch size: CUDA graphs compared with the same model launched
+         step by step, and with the time to read weights and cache, measured here
+draw     complete images, including decoding, without and with guidance
 
-Wall seconds after a synchronisation, peak memory of the device. Weights are random. On a CPU it
-shows only that it runs:
+Wall seconds after a synchronisation, peak memory of the device. Weights are random. On a CPU it is
+only a functional test:
 
     python benchmarks/bench_artist_device.py --size nano --resolution 32 --train-batches 2
         --sample-batches 1 2 --steps 2 --matrix 512 --no-compile
@@ -47,7 +47,7 @@ TEXT_LEN, ENTITIES = 32, 8
 
 
 class Bench:
-    """What the measurements share."""
+    """Options, device and inputs of all measurements."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -82,7 +82,7 @@ class Bench:
             torch.cuda.synchronize(self.device)
 
     def seconds(self, run: Callable[[], object], repeats: int = 1) -> float:
-        """Of one run, after one that does not count."""
+        """Return the seconds per run, after a warm-up run."""
         run()
         self.wait()
         begun = time.perf_counter()
@@ -96,15 +96,15 @@ class Bench:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
 
-    # --- what the device can do ---------------------------------------------------------------
+    # --- limits of the device -----------------------------------------------------------------
     def matrix_rate(self) -> float:
-        """FLOP/s of a large product in the precision that is measured."""
+        """Return the FLOP/s of a large matrix product in the measured precision."""
         n = self.options.matrix
         a, b = (torch.randn(n, n, device=self.device, dtype=self.dtype) for _ in range(2))
         return 2 * n**3 / self.seconds(lambda: a @ b, 10)
 
     def memory_rate(self) -> float:
-        """Bytes a second, read and written, of a copy larger than any cache."""
+        """Return bytes per second, read and written, of a copy larger than any cache."""
         n = self.options.matrix**2 * 4
         a, b = (torch.zeros(n, dtype=torch.uint8, device=self.device) for _ in range(2))
         return 2 * n / self.seconds(lambda: b.copy_(a), 10)
@@ -130,7 +130,7 @@ class Bench:
 
     # --- training -------------------------------------------------------------------------------
     def flop_per_image(self) -> float:
-        """Of forward and backward: products, and the half of attention that is causal."""
+        """Return the FLOP of forward and backward: products, and causal attention (half)."""
         c, sequence = self.config, self.config.block_size - 1
         blocks = c.n_layer * (12 * c.n_embd**2 + sequence * c.n_embd) * sequence
         return 6.0 * (blocks + c.n_embd * c.image_vocab_size * c.image_len)
@@ -165,7 +165,7 @@ class Bench:
 
     # --- sampling -------------------------------------------------------------------------------
     def bytes_read(self, rows: int) -> float:
-        """Weights at every step, and the cache as far as it is filled."""
+        """Return the bytes of the weights at every step, and of the filled part of the cache."""
         c, size = self.config, self.dtype.itemsize
         weights = (12 * c.n_layer * c.n_embd**2 + c.n_embd * c.image_vocab_size) * size
         filled = c.image_len * (c.text_len + c.image_len / 2)
@@ -193,7 +193,7 @@ class Bench:
 
     @torch.inference_mode()
     def draw(self, rows: int, guided: bool) -> dict[str, Any]:
-        """Whole pictures, brought to the host."""
+        """Generate complete images and copy them to the host."""
         self.fresh_memory()
         model = self.model().eval()
         vqgan = VQGAN(self.vqgan_config).eval().to(self.device).decoding_in(self.dtype)
@@ -202,18 +202,18 @@ class Bench:
         static = StaticSampler(model, rows, config, empty_ids=text[0], dtype=self.dtype)
         codes = static.draw(text, entities, list(range(rows)))
 
-        def pictures() -> Tensor:
+        def images() -> Tensor:
             drawn = static.draw(text, entities, list(range(rows)))
             return to_uint8(vqgan.decode(drawn)).cpu()
 
         return {
-            "pictures_per_second": rows / self.seconds(pictures),
+            "pictures_per_second": rows / self.seconds(images),
             "decode_ms": 1000 * self.seconds(lambda: vqgan.decode(codes)),
             "peak_gib": peak_bytes(self.device) / 2**30,
         }
 
     def profiled(self, rows: int) -> str:
-        """Where the time of drawing goes, step by step."""
+        """Return a profile of step-by-step sampling."""
         on = [ProfilerActivity.CPU]
         if self.device.type == "cuda":
             on.append(ProfilerActivity.CUDA)

@@ -1,10 +1,10 @@
-"""What do `data convert` and `data validate` cost, against the obvious scripts for the same work?
+"""What do `data convert` and `data validate` cost, compared with straightforward scripts?
 
-A generated set as Chinese-CLIP keeps it: JPEG images (smooth noise of 256 pixels) in one TSV, five
-captions each in JSON lines. The baselines are what one writes in an afternoon:
+The generated set has Chinese-CLIP's format: JPEG images (smooth noise of 256 pixels) in one TSV,
+five captions each in JSON lines. The baselines are simple scripts for the same work:
   convert   all images in a dict, the caption's image decoded by Pillow, the row written
   validate  every row's image decoded at full size and hashed on the same grid
-Each in a process of its own, one thread; CPU seconds and peak memory above that of imports.
+Each runs in its own process with one thread; CPU seconds and peak memory without imports.
 
     bench_data.py --images 2000
 """
@@ -36,7 +36,7 @@ def make_set(folder: Path, images: int) -> None:
     """Write `train_imgs.tsv` and `train_texts.jsonl`."""
     generator = np.random.default_rng(0)
     with (
-        (folder / "train_imgs.tsv").open("w") as pictures,
+        (folder / "train_imgs.tsv").open("w") as images_file,
         (folder / "train_texts.jsonl").open("w", encoding="utf-8") as texts,
     ):
         for n in range(images):
@@ -44,7 +44,7 @@ def make_set(folder: Path, images: int) -> None:
             image = Image.fromarray(cells).resize((256, 256), Image.Resampling.BICUBIC)
             buffer = io.BytesIO()
             image.save(buffer, "JPEG", quality=90)
-            pictures.write(f"{n}\t{base64.b64encode(buffer.getvalue()).decode()}\n")
+            images_file.write(f"{n}\t{base64.b64encode(buffer.getvalue()).decode()}\n")
             for k in range(CAPTIONS):
                 row = {
                     "text_id": n * CAPTIONS + k,
@@ -55,14 +55,14 @@ def make_set(folder: Path, images: int) -> None:
 
 
 def convert_here(folder: Path) -> None:
-    """`data convert`."""
+    """Run `data convert`."""
     from data.datasets.convert import convert_dataset
 
     convert_dataset(folder, folder / "ours.tsv", workers=1, overwrite=True)
 
 
 def convert_plainly(folder: Path) -> None:
-    """The script of an afternoon."""
+    """Convert with a simple script."""
     images = dict(line.rstrip("\n").split("\t") for line in (folder / "train_imgs.tsv").open())
     with (folder / "plain.tsv").open("w", encoding="utf-8") as out:
         for line in (folder / "train_texts.jsonl").open(encoding="utf-8"):
@@ -74,14 +74,14 @@ def convert_plainly(folder: Path) -> None:
 
 
 def validate_here(folder: Path) -> None:
-    """`data validate`."""
+    """Run `data validate`."""
     from data.datasets.validate import validate_table
 
     validate_table(folder / "plain.tsv", workers=1)
 
 
 def validate_plainly(folder: Path) -> None:
-    """Every row decoded at full size."""
+    """Decode every row at full size."""
     from data.datasets.image_hash import difference_hash
 
     seen: dict[bytes, int] = {}
@@ -92,7 +92,7 @@ def validate_plainly(folder: Path) -> None:
 
 def _measured(work: Callable[[Path], None], folder: Path, pipe: Connection) -> None:
     import data.datasets.convert
-    import data.datasets.validate  # noqa: F401 (imports are not what is measured)
+    import data.datasets.validate  # noqa: F401 (imports are not measured)
 
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     work(folder)
@@ -101,7 +101,7 @@ def _measured(work: Callable[[Path], None], folder: Path, pipe: Connection) -> N
 
 
 def measure(work: Callable[[Path], None], folder: Path) -> dict[str, float]:
-    """CPU seconds and peak memory of some work in a fresh process."""
+    """Return CPU seconds and peak memory of some work in a new process."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_measured, args=(work, folder, there))
@@ -115,14 +115,14 @@ def measure(work: Callable[[Path], None], folder: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3, help="the least of so many, interleaved")
-    asked = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved; the minimum counts")
+    options = parser.parse_args()
     works = (convert_plainly, convert_here, validate_plainly, validate_here)
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_set(folder, asked.images)
-        for _ in range(asked.rounds):
+        make_set(folder, options.images)
+        for _ in range(options.rounds):
             for work in works:
                 one, best = measure(work, folder), found.get(work.__name__)
                 if best is None or one["cpu_seconds"] < best["cpu_seconds"]:
@@ -131,8 +131,8 @@ def main() -> None:
     for name, one in found.items():
         print(f"{name:<18}{one['cpu_seconds']:8.2f} CPU s{one['peak_mb']:9.0f} MB")
     answer: dict[str, Any] = {
-        "images": asked.images,
-        "captions": asked.images * CAPTIONS,
+        "images": options.images,
+        "captions": options.images * CAPTIONS,
         "set_mb": size / 1e6,
         "measured": found,
         "machine": platform.machine(),
@@ -141,7 +141,7 @@ def main() -> None:
     for what in ("convert", "validate"):
         ours, plain = found[f"{what}_here"], found[f"{what}_plainly"]
         answer[f"{what}_cpu_ratio"] = round(plain["cpu_seconds"] / ours["cpu_seconds"], 2)
-        print(f"{what}: {answer[f'{what}_cpu_ratio']} times less CPU than the obvious script")
+        print(f"{what}: {answer[f'{what}_cpu_ratio']} times less CPU time than the simple script")
     print(json.dumps(answer))
 
 

@@ -1,14 +1,14 @@
-"""Ours against the released way: a training step, sampling, decoding, encoding; one thread.
+"""Ours and the released code: a training step, sampling, decoding, encoding; one thread.
 
 The baseline is a plain re-creation of what EasyNLP's code computes: three attention projections and
-a masked softmax; in training every image encoded again at each step, in float32; in sampling the
-whole sequence run again for each of 256 codes, logits at every position, top-k and multinomial; one
-float32 decode. Weights are random (they do not change the work). CPU seconds, the ways in turn.
+a masked softmax; in training every image is encoded at each step, in float32; in sampling the whole
+sequence is computed for each of 256 codes, with logits at every position, top-k, multinomial; one
+float32 decode. Weights are random (they do not change the work). CPU seconds, alternating runs.
 Uncached sampling takes minutes, so its cost is measured at `--points` lengths and integrated.
 
     python benchmarks/bench_reference.py step sample decode encode
 
-Ours runs as our commands do, with `data.malloc.reuse_freed_memory`; the baseline without.
+Ours uses `data.malloc.reuse_freed_memory`, as the commands do; the baseline does not.
 """
 
 import argparse
@@ -94,8 +94,8 @@ def cpu_seconds(run: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
-def give_freed_memory_back() -> None:
-    """The C library's defaults, which the released code runs with."""
+def return_freed_memory() -> None:
+    """Restore the C library's defaults, which the released code uses."""
     libc = ctypes.CDLL(None)
     libc.mallopt(-4, 65_536)  # M_MMAP_MAX
     libc.mallopt(-1, 131_072)  # M_TRIM_THRESHOLD
@@ -103,8 +103,8 @@ def give_freed_memory_back() -> None:
 
 
 def in_turn(theirs: Callable[[], object], ours: Callable[[], object], rounds: int) -> list[float]:
-    """The median CPU seconds of each; before each counted run one that fills the memory again."""
-    jobs = ((give_freed_memory_back, theirs), (reuse_freed_memory, ours))
+    """Return the median CPU seconds of each; a run that is not counted precedes each one."""
+    jobs = ((return_freed_memory, theirs), (reuse_freed_memory, ours))
     taken = []
     for _ in range(rounds):
         seconds = []
@@ -121,7 +121,7 @@ def text_of(config: GPTConfig, batch: int) -> Tensor:
 
 
 def bench_step(options: argparse.Namespace, config: GPTConfig, vqgan: VQGAN) -> dict[str, float]:
-    """One optimizer step: the reference encodes its images in it, ours has their codes."""
+    """Time one optimizer step: the reference encodes its images, ours starts from codes."""
     text = text_of(config, options.batch)
     images = torch.rand(options.batch, 3, 256, 256) * 2 - 1
     codes = torch.randint(config.image_vocab_size, (options.batch, config.image_len))
@@ -155,7 +155,7 @@ def bench_step(options: argparse.Namespace, config: GPTConfig, vqgan: VQGAN) -> 
 
 @torch.no_grad()
 def bench_sample(options: argparse.Namespace, config: GPTConfig) -> dict[str, float]:
-    """256 codes of a batch: every step the whole sequence, against a key-value cache."""
+    """Time 256 codes of a batch: the whole sequence at every step, and a key-value cache."""
     reference, model = ReferenceGPT(config).eval(), GPT(config).eval()
     text = text_of(config, options.batch)
 
@@ -166,7 +166,7 @@ def bench_sample(options: argparse.Namespace, config: GPTConfig) -> dict[str, fl
         torch.multinomial(kept.softmax(-1), 1)
 
     points = np.linspace(TEXT_LEN, config.block_size - 1, options.points).astype(int)
-    give_freed_memory_back()
+    return_freed_memory()
     step(int(points[-1]))
     costs = [cpu_seconds(lambda n=n: step(int(n))) for n in points]
     their = float(np.interp(np.arange(TEXT_LEN, config.block_size), points, costs).sum())
@@ -192,7 +192,7 @@ def bench_sample(options: argparse.Namespace, config: GPTConfig) -> dict[str, fl
 
 @torch.inference_mode()
 def bench_decode(options: argparse.Namespace, vqgan: VQGAN) -> dict[str, float]:
-    """Codes to pictures: float32 against bfloat16 laid out with channels last."""
+    """Time codes to images: float32, and bfloat16 with channels last."""
     fast = VQGAN(vqgan.config).eval()
     fast.load_state_dict(vqgan.state_dict())
     fast.decode_in(torch.bfloat16)
@@ -210,7 +210,7 @@ def bench_decode(options: argparse.Namespace, vqgan: VQGAN) -> dict[str, float]:
 
 @torch.inference_mode()
 def bench_encode(options: argparse.Namespace, vqgan: VQGAN) -> dict[str, float]:
-    """Pictures to codes, both in float32: as torch lays weights out, and channels last."""
+    """Time images to codes in float32: torch's default memory format, and channels last."""
     ours = VQGAN(vqgan.config).eval()
     ours.load_state_dict(vqgan.state_dict())
     channels_last(ours)

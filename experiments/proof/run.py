@@ -1,9 +1,9 @@
-"""The proof: train on captions whose names say nothing, and ask for names that no caption held.
+"""The proof: train on captions with meaningless names and generate names that no caption contains.
 
-For each seed a world, its graph's vectors, and three models trained alike by
-`artist.evaluation.ablation`: with the graph's vectors, without knowledge, and with the vectors
-dealt to the wrong names. The first one is asked twice, with the vectors it knows and with shuffled
-ones. What all of them draw is read from the pixels.
+Each seed has its own world and graph, and three models trained alike by
+`artist.evaluation.ablation`: with the graph's vectors, without knowledge, and with vectors
+assigned to the wrong names. The first model generates twice, with its own vectors and with
+shuffled ones. A classifier reads colour and shape from the pixels of all generated images.
 """
 
 import logging
@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 
 from artist.evaluation.ablation import ablate
 from artist.evaluation.likelihood import shuffled_vectors
 from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.formats.model_folder import load_model
 from artist.generation.config import SamplingConfig
-from artist.generation.predict import Artist, picture_seed
+from artist.generation.predict import Artist
 from artist.models.image_tokenizer import from_uint8, to_uint8
 from artist.tables.lattice_rows import Rows
 from artist.training.config import TrainConfig, VQGANTrainConfig
@@ -34,47 +33,51 @@ from data.kg_folder import ENTITY_NAMES, read_names, read_vectors
 from data.runs import write_json
 from data.schema import LATTICE
 from data.seeds import stream
-from data.tokenizer import tokenizer_folder
 from experiments.proof.world import (
     COLOURS,
     SHAPES,
     World,
+    classify_image,
     paint,
-    read_picture,
     read_world,
     write_world,
 )
+from experiments.stages import (
+    BATCH_SIZE,
+    Pixels,
+    arm_graph,
+    build_tables,
+    generate,
+    small_training,
+)
 from kg.config import KGConfig
 from kg.training.train import train_kg
-from lattice.building.build import build_lattice
 
 log = logging.getLogger(__name__)
 
 RESULTS = "proof.json"
-SHEET = "proof.png"
-KNOWING, BLIND = "lattice", "none"
-MISTAKEN = "lattice, vectors shuffled when drawing"
-MISLED = "lattice, vectors shuffled in training"
-ARMS = (KNOWING, BLIND, MISTAKEN, MISLED)
+GRID = "proof.png"
+LATTICE_ARM, NONE_ARM = "lattice", "none"
+SHUFFLED_SAMPLING = "lattice, vectors shuffled when drawing"
+SHUFFLED_TRAINING = "lattice, vectors shuffled in training"
+ARMS = (LATTICE_ARM, NONE_ARM, SHUFFLED_SAMPLING, SHUFFLED_TRAINING)
 _SAMPLING = SamplingConfig(temperature=0.2, top_k=None)
-_BATCH = 64
-_IN_SHEET = 12
-Pixels = NDArray[np.uint8]
+_GRID_COLUMNS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProofConfig:
-    """How large the world is and how much is trained; the defaults take minutes on two cores.
+    """Size of the world and amount of training; the defaults take minutes on two cores.
 
     Attributes:
-        entities: Names in the graph.
-        held_out: The share of them that no training caption holds.
-        variants: Pictures of each other name in the training set.
-        size: Side of the pictures.
-        kg: How entity vectors are trained. Nothing is held out by default: each fact is drawn
-            independently of the others, so held-out facts cannot be foretold, and stopping by
-            them would stop anywhere.
-        vqgan: How the image tokenizer is trained; it serves all seeds.
+        entities: Number of names in the graph.
+        held_out: Share of them that no training caption contains.
+        variants: Images per training name.
+        size: Width and height of the images.
+        kg: How entity vectors are trained. No triples are held out by default: each fact is
+            independent of the others, so held-out facts cannot be predicted and early stopping
+            on them would stop at an arbitrary epoch.
+        vqgan: How the image tokenizer is trained; all seeds share it.
         train: How each of the three models is trained.
     """
 
@@ -87,17 +90,8 @@ class ProofConfig:
         default_factory=lambda: VQGANTrainConfig(resolution=48, steps=150, flip=False)
     )
     train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(
-            size="tiny",
-            text_len=12,
-            batch_size=32,
-            epochs=4,
-            optimizer="muon",
-            learning_rate=2e-3,
-            dropout=0.0,
-            keep="last",
-            ema_decay=0.99,
-            validations=4,
+        default_factory=lambda: small_training(
+            text_len=12, epochs=4, learning_rate=2e-3, validations=4
         )
     )
 
@@ -110,7 +104,7 @@ class ProofConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Shares of pictures with the right colour, the right shape, and both right."""
+    """Shares of images with the right colour, the right shape, and both right."""
 
     colour: float
     shape: float
@@ -119,17 +113,17 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedResult:
-    """What came of one world.
+    """Results of one world.
 
     Attributes:
-        seed: Of everything in it.
-        unseen: Each arm's pictures of names held out of the captions.
+        seed: Seed of the world and of its trainings.
+        unseen: Accuracy by arm, for names held out of the captions.
         trained: The same for as many names of the training captions.
-        pictures: How many pictures each share in `unseen` and `trained` is of.
-        nats_per_code: Of the held-out pictures, for each arm that is a training.
-        judge: The judge on true pictures: 1 where it never errs.
-        ceiling: The judge on true pictures that went through the VQGAN.
-        neighbours: Among an entity's ten nearest in the graph, share of its colour and its shape.
+        pictures: Number of images behind each share in `unseen` and `trained`.
+        nats_per_code: Loss on the held-out images, for each trained arm.
+        judge: Accuracy of the pixel classifier on true images; 1 means no errors.
+        ceiling: Accuracy of the pixel classifier on true images reconstructed by the VQGAN.
+        neighbours: Shares of an entity's ten nearest entities with its colour and its shape.
     """
 
     seed: int
@@ -144,7 +138,7 @@ class SeedResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ProofReport:
-    """All seeds."""
+    """Results of all seeds."""
 
     out: Path
     entities: int
@@ -152,34 +146,34 @@ class ProofReport:
     seconds: float
 
     def mean(self, arm: str, what: str, names: str = "unseen") -> float:
-        """An arm's accuracy (`colour`, `shape` or `both`) over all seeds."""
+        """Return an arm's mean accuracy (`colour`, `shape` or `both`) over all seeds."""
         return float(np.mean([getattr(getattr(r, names)[arm], what) for r in self.results]))
 
     def markdown(self) -> str:
-        """The table for a README."""
+        """Return the results as a Markdown table with notes."""
         first, seeds = self.results[0], ", ".join(str(r.seed) for r in self.results)
         lines = [
-            "| names never seen in training | colour | shape | both | both, each seed |",
+            "| names never seen in training | colour | shape | both | both, by seed |",
             "| --- | --- | --- | --- | --- |",
         ]
         for arm in ARMS:
             colour, shape, both = (self.mean(arm, what) for what in ("colour", "shape", "both"))
-            each = " ".join(f"{r.unseen[arm].both:.3f}" for r in self.results)
-            lines.append(f"| {arm} | {colour:.3f} | {shape:.3f} | {both:.3f} | {each} |")
+            by_seed = " ".join(f"{r.unseen[arm].both:.3f}" for r in self.results)
+            lines.append(f"| {arm} | {colour:.3f} | {shape:.3f} | {both:.3f} | {by_seed} |")
         colours, shapes = len(COLOURS), len(SHAPES)
         lines += [
             "",
-            f"{self.entities} entities, {first.pictures} pictures an arm and seed (seeds {seeds}); "
-            f"chance {1 / colours:.3f}, {1 / shapes:.3f}, {1 / colours / shapes:.3f}. Judge on "
-            f"true pictures {_mean([r.judge.both for r in self.results]):.3f}, through the VQGAN "
-            f"{_mean([r.ceiling.both for r in self.results]):.3f}; trained names "
-            f"{self.mean(KNOWING, 'both', 'trained'):.3f} with `lattice`, "
-            f"{self.mean(BLIND, 'both', 'trained'):.3f} with `none`.",
+            f"{self.entities} entities, {first.pictures} images per arm and seed (seeds {seeds}); "
+            f"chance {1 / colours:.3f}, {1 / shapes:.3f}, {1 / colours / shapes:.3f}. Pixel "
+            f"classifier on true images {_mean([r.judge.both for r in self.results]):.3f}, on "
+            f"their reconstructions {_mean([r.ceiling.both for r in self.results]):.3f}; trained "
+            f"names {self.mean(LATTICE_ARM, 'both', 'trained'):.3f} with `lattice`, "
+            f"{self.mean(NONE_ARM, 'both', 'trained'):.3f} with `none`.",
         ]
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        return f"{self.markdown()}\n\nTook {self.seconds / 60:.1f} minutes. See {self.out / SHEET}."
+        return f"{self.markdown()}\n\nTook {self.seconds / 60:.1f} minutes. See {self.out / GRID}."
 
 
 def run_proof(
@@ -190,37 +184,51 @@ def run_proof(
     device: str = "auto",
     overwrite: bool = False,
 ) -> ProofReport:
-    """Run every stage on generated worlds and read what the models draw.
+    """Run every stage on generated worlds and classify the generated images.
 
     Args:
-        out: The folder for everything; what is finished there is used again.
-        seeds: A world and its trainings for each.
+        out: The folder for all outputs; finished stages are not run again.
+        seeds: Each gives a world and its trainings.
         config: How much work to do.
         device: `auto`, `cpu` or `cuda`.
-        overwrite: Do everything again.
+        overwrite: Run all stages again and replace their outputs.
 
     Raises:
-        ConfigError: No seed was given.
-        ToolkitError: `out` holds something else.
+        ConfigError: `seeds` is empty.
+        ToolkitError: `out` contains another run's output.
     """
     if not seeds:
         raise ConfigError("the proof needs one seed or more.")
     began, config = time.monotonic(), config or ProofConfig()
-    results, codec = [], out / "vqgan"
+    results, vqgan = [], out / "vqgan"
     for seed in seeds:
-        world, tables = _prepare(out / f"seed-{seed}", config, seed, device, overwrite)
+        folder = out / f"seed-{seed}"
+        world, tables = _prepare(folder, config, seed, device, overwrite)
         if seed == seeds[0]:
             made = train_vqgan(
-                tables["train"],
-                codec,
+                tables[0],
+                vqgan,
                 config=replace(config.vqgan, seed=seed),
-                valid=tables["valid"],
+                valid=tables[1],
                 device=device,
                 overwrite=overwrite,
             )
             log.info("%s", made)
-        results.append(_prove(world, tables, codec, config, seed, device, overwrite))
-    _write_sheet(out / f"seed-{seeds[0]}", out / SHEET, config.size, seeds[0])
+        trained = ablate(
+            tables[0],
+            valid=tables[1],
+            kg=folder / "kg",
+            vqgan=vqgan,
+            out=folder / "models",
+            config=config.train,
+            seeds=(seed,),
+            device=device,
+            overwrite=overwrite,
+        )
+        log.info("%s", trained)
+        losses = {arm: value.mean for arm, value in trained.losses.items()}
+        results.append(_evaluate(world, tables, vqgan, losses, config.size, seed))
+    _write_grid(out / f"seed-{seeds[0]}", out / GRID, config.size, seeds[0])
     report = ProofReport(
         out=out,
         entities=config.entities,
@@ -233,8 +241,8 @@ def run_proof(
 
 def _prepare(
     folder: Path, config: ProofConfig, seed: int, device: str, overwrite: bool
-) -> tuple[World, dict[str, Path]]:
-    """A world, its graph's vectors in `<folder>/kg`, and its lattice tables."""
+) -> tuple[World, tuple[Path, Path]]:
+    """Write a world, train its graph's vectors in `<folder>/kg`, and build its lattice tables."""
     world = write_world(
         folder / "world",
         seed=seed,
@@ -248,106 +256,77 @@ def _prepare(
     kg = folder / "kg"
     settings = replace(config.kg, seed=seed)
     log.info("%s", train_kg(world.triples, kg, config=settings, device=device, overwrite=overwrite))
-    tables = {name: folder / f"{name}.parquet" for name in ("train", "valid")}
-    build_lattice(world.train, tables["train"], names=kg, tokenizer=None, overwrite=overwrite)
-    build_lattice(
-        world.valid,
-        tables["valid"],
-        names=kg,
-        tokenizer=tokenizer_folder(tables["train"]),
-        overwrite=overwrite,
-    )
-    return world, tables
+    return world, build_tables(world, folder, kg, overwrite)
 
 
-def _prove(
+def _evaluate(
     world: World,
-    tables: dict[str, Path],
-    codec: Path,
-    config: ProofConfig,
+    tables: tuple[Path, Path],
+    vqgan: Path,
+    losses: dict[str, float],
+    size: int,
     seed: int,
-    device: str,
-    overwrite: bool,
 ) -> SeedResult:
-    """Train the three models of a world, let them draw, and read it."""
+    """Generate images with every arm of a trained world and classify them."""
     folder = world.folder.parent
-    kg = folder / "kg"
-    trained = ablate(
-        tables["train"],
-        valid=tables["valid"],
-        kg=kg,
-        vqgan=codec,
-        out=folder / "models",
-        config=config.train,
-        arms=("lattice", "none", "shuffled"),
-        seeds=(seed,),
-        device=device,
-        overwrite=overwrite,
-    )
-    log.info("%s", trained)
-    pictures = min(pq.read_metadata(path).num_rows for path in tables.values())
-    unseen, known = (
+    count = min(pq.read_metadata(path).num_rows for path in tables)
+    trained, unseen = (
         {
-            arm: _draw_and_judge(artist, rows, pictures, seed, world)
-            for arm, artist, rows in _artists(folder, seed, tables[name])
+            arm: _generation_accuracy(artist, rows, count, seed, world)
+            for arm, artist, rows in _artists(folder, seed, table)
         }
-        for name in ("valid", "train")
+        for table in tables
     )
-    judge, ceiling = _check_judge(world, codec, config.size, seed)
+    judge, ceiling = _classifier_accuracy(world, vqgan, size, seed)
     return SeedResult(
         seed=seed,
         unseen=unseen,
-        trained=known,
-        pictures=pictures,
-        nats_per_code={arm: value.mean for arm, value in trained.losses.items()},
+        trained=trained,
+        pictures=count,
+        nats_per_code=losses,
         judge=judge,
         ceiling=ceiling,
-        neighbours=neighbours(world, kg),
+        neighbours=neighbours(world, folder / "kg"),
     )
 
 
 def _artists(folder: Path, seed: int, table: Path) -> Iterable[tuple[str, Artist, Rows]]:
-    """Each arm's model with the vectors that it is asked with, and the captions to draw."""
+    """Yield each arm with its model and vectors, and the captions of a table as rows."""
     models, read = folder / "models" / f"seed-{seed}", pq.read_table(table, columns=LATTICE.names)
-    true, false = read_vectors(folder / "kg"), read_vectors(models / "shuffled-kg")
-    for arm, name, vectors in (
-        (KNOWING, "lattice", true),
-        (BLIND, "none", true),
-        (MISTAKEN, "lattice", None),
-        (MISLED, "shuffled", false),
+    for arm, name in (
+        (LATTICE_ARM, "lattice"),
+        (NONE_ARM, "none"),
+        (SHUFFLED_SAMPLING, "lattice"),
+        (SHUFFLED_TRAINING, "shuffled"),
     ):
-        model = load_model(models / name)
-        artist = Artist(model, true if vectors is None else vectors)
+        model, vectors = (
+            load_model(models / name),
+            read_vectors(arm_graph(name, models, folder / "kg")),
+        )
+        artist = Artist(model, vectors)
         rows = artist.rows(read)
-        if vectors is None:
-            artist = Artist(model, shuffled_vectors(rows, true, seed))
+        if arm == SHUFFLED_SAMPLING:
+            artist = Artist(model, shuffled_vectors(rows, vectors, seed))
         yield arm, artist, rows
 
 
-def _draw_and_judge(artist: Artist, rows: Rows, count: int, seed: int, world: World) -> Accuracy:
-    """Draw so many of the captions, each once, and look at the pictures."""
+def _generation_accuracy(
+    artist: Artist, rows: Rows, count: int, seed: int, world: World
+) -> Accuracy:
+    """Generate one image for each of `count` captions and classify it."""
     order = np.random.default_rng(stream(seed, "captions to draw")).permutation(len(rows))
     chosen = np.sort(order[:count])
-    return _accuracy(_draw(artist, rows, chosen, seed), [rows.idx[n] for n in chosen], world)
+    images = generate(artist, rows, chosen, seed, _SAMPLING)
+    return _accuracy(images, [rows.idx[n] for n in chosen], world)
 
 
-def _draw(artist: Artist, rows: Rows, chosen: NDArray[np.int64], seed: int) -> list[Pixels]:
-    """One picture of each chosen row."""
-    pictures: list[Pixels] = []
-    for begin in range(0, len(chosen), _BATCH):
-        part = chosen[begin : begin + _BATCH].tolist()
-        seeds = [picture_seed(seed, rows.idx[n], 0) for n in part]
-        pictures.extend(artist.draw(rows, part, seeds, _SAMPLING))
-    return pictures
-
-
-def _accuracy(pictures: Sequence[Pixels], idx: Sequence[str], world: World) -> Accuracy:
-    """How often the pictures show what the graph says of the rows' entities."""
+def _accuracy(images: Sequence[Pixels], idx: Sequence[str], world: World) -> Accuracy:
+    """Return how often the images match the attributes of the rows' entities."""
     right = np.array(
         [
             (colour == thing.colour, shape == thing.shape)
             for (colour, shape), thing in zip(
-                map(read_picture, pictures), map(world.thing, idx), strict=True
+                map(classify_image, images), map(world.thing, idx), strict=True
             )
         ]
     )
@@ -358,24 +337,27 @@ def _accuracy(pictures: Sequence[Pixels], idx: Sequence[str], world: World) -> A
     )
 
 
-def _check_judge(world: World, codec: Path, size: int, seed: int) -> tuple[Accuracy, Accuracy]:
-    """The judge on fresh true pictures of all entities, before and after the VQGAN."""
+def _classifier_accuracy(
+    world: World, vqgan: Path, size: int, seed: int
+) -> tuple[Accuracy, Accuracy]:
+    """Return the classifier's accuracy on new true images, before and after the VQGAN."""
     idx = [f"{n}-judge" for n in range(len(world.things))]
     true = [
         paint(thing.colour, thing.shape, size, np.random.default_rng(stream(seed, "judge", n)))
         for n, thing in enumerate(world.things)
     ]
-    model, coded = load_image_tokenizer(codec), list[Pixels]()
+    model, decoded = load_image_tokenizer(vqgan), list[Pixels]()
     with torch.inference_mode():
-        for begin in range(0, len(true), _BATCH):
-            batch = torch.from_numpy(np.stack(true[begin : begin + _BATCH])).permute(0, 3, 1, 2)
-            again = to_uint8(model.decode(model.encode(from_uint8(batch))))
-            coded.extend(again.permute(0, 2, 3, 1).numpy())
-    return _accuracy(true, idx, world), _accuracy(coded, idx, world)
+        for begin in range(0, len(true), BATCH_SIZE):
+            part = np.stack(true[begin : begin + BATCH_SIZE])
+            images = from_uint8(torch.from_numpy(part).permute(0, 3, 1, 2))
+            again = to_uint8(model.decode(model.encode(images)))
+            decoded.extend(again.permute(0, 2, 3, 1).numpy())
+    return _accuracy(true, idx, world), _accuracy(decoded, idx, world)
 
 
 def neighbours(world: World, kg: Path, count: int = 10) -> dict[str, float]:
-    """Of each entity's nearest ones by cosine, the share that has its colour, and its shape."""
+    """Return the shares of the nearest entities by cosine with the same colour and shape."""
     numbers = {name: n for n, name in enumerate(read_names(kg / ENTITY_NAMES))}
     vectors = np.asarray(read_vectors(kg)[[numbers[thing.name] for thing in world.things]])
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -389,19 +371,19 @@ def neighbours(world: World, kg: Path, count: int = 10) -> dict[str, float]:
     return found
 
 
-def _write_sheet(folder: Path, out: Path, size: int, seed: int) -> None:
-    """Some held-out names: true pictures in the first row, then each arm's in its own."""
+def _write_grid(folder: Path, out: Path, size: int, seed: int) -> None:
+    """Write a grid of some held-out names: true images in the first row, then a row per arm."""
     world = read_world(folder / "world")
     grid = list[list[Pixels]]()
     for _, artist, rows in _artists(folder, seed, folder / "valid.parquet"):
-        chosen = np.arange(0, len(rows), max(1, len(rows) // _IN_SHEET))[:_IN_SHEET]
+        chosen = np.arange(0, len(rows), max(1, len(rows) // _GRID_COLUMNS))[:_GRID_COLUMNS]
         if not grid:
             things = [world.thing(rows.idx[n]) for n in chosen]
             rng = np.random.default_rng(stream(seed, "sheet"))
             grid.append([paint(thing.colour, thing.shape, size, rng) for thing in things])
-        grid.append(_draw(artist, rows, chosen, seed))
-    sheet = np.concatenate([np.concatenate(row, axis=1) for row in grid])
-    out.write_bytes(encode_png(sheet))
+        grid.append(generate(artist, rows, chosen, seed, _SAMPLING))
+    pixels = np.concatenate([np.concatenate(row, axis=1) for row in grid])
+    out.write_bytes(encode_png(pixels))
 
 
 def _mean(values: Sequence[float]) -> float:

