@@ -27,14 +27,14 @@ import pyarrow.parquet as pq
 import torch
 
 from artist.models.config import GPTConfig
-from artist.tables.lattice_rows import Batches, rows_from_table
+from artist.tables.lattice_rows import Batches, RowsConfig, rows_from_table
 from artist.tables.mmap_rows import open_rows
 from artist.training.config import TrainConfig
 from artist.training.loader import Loader
 from artist.training.process_group import ProcessGroup
 from data.schema import CODES, LATTICE, table_writer
 
-READING = {"text_len": 32, "pad_id": 0, "max_entities": 32}
+READING = RowsConfig(text_len=32, pad_id=0, max_entities=32)
 NUM_ENTITIES, DIM, CODEBOOK, BATCH = 50_000, 100, 16_384, 64
 
 
@@ -91,7 +91,7 @@ def read(way: str, table: Path, steps: int) -> dict[str, float]:
     if way == "parquet":
         opened, per_row = 0.0, parquet_rows(table, vectors, config)
     else:
-        rows = open_rows(table, in_memory=1 << 62 if way == "held" else 0, **READING)
+        rows = open_rows(table, READING, in_memory=1 << 62 if way == "held" else 0)
         batches = Batches(rows, vectors, config)
         feed = Loader(batches, TrainConfig(batch_size=BATCH), ProcessGroup(torch.device("cpu")), 0)
         opened, began = time.process_time() - began, time.process_time()
@@ -115,7 +115,7 @@ def parquet_rows(table: Path, vectors: np.ndarray, config: GPTConfig, count: int
     for group in rng.integers(0, file.num_row_groups, count):
         rows = file.read_row_group(int(group))
         one = rows.slice(int(rng.integers(len(rows))), 1)
-        Batches(rows_from_table(one, **READING), vectors, config).get(np.array([0]))
+        Batches(rows_from_table(one, READING), vectors, config).get(np.array([0]))
     return (time.process_time() - began) / count
 
 

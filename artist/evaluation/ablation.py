@@ -32,7 +32,7 @@ from artist.formats.image_tokenizer_folder import FrozenTokenizer
 from artist.formats.model_folder import load_model
 from artist.models.config import EASYNLP_ENTITIES
 from artist.tables.encode import with_codes
-from artist.tables.lattice_rows import open_lattice, read_rows
+from artist.tables.lattice_rows import RowsConfig, open_lattice, read_rows
 from artist.training.config import TrainConfig
 from artist.training.finetune import finetune
 from data import schema
@@ -286,15 +286,8 @@ def _measure(
     """A model's losses under each way of telling, groups of captions, and who shares a picture."""
     on = choose_device(device)
     loaded = load_model(model, on)
-    sizes = loaded.gpt.config
     rows, seen = (
-        read_rows(
-            path,
-            text_len=sizes.text_len,
-            pad_id=tokenizer_of(path).pad_id,
-            max_entities=sizes.max_entities,
-            policy=sizes.entity_policy,
-        )
+        read_rows(path, RowsConfig.of_model(loaded.gpt.config, tokenizer_of(path).pad_id))
         for path in (test, train)
     )
     found = measure_likelihood(

@@ -16,7 +16,14 @@ from artist.formats.image_tokenizer_folder import FrozenTokenizer
 from artist.formats.model_folder import Model, load_model, read_seen
 from artist.generation.predict import entity_vectors
 from artist.tables.encode import with_codes
-from artist.tables.lattice_rows import Rows, check_table, open_lattice, read_rows, rows_from_table
+from artist.tables.lattice_rows import (
+    Rows,
+    RowsConfig,
+    check_table,
+    open_lattice,
+    read_rows,
+    rows_from_table,
+)
 from data.errors import ArtefactError, SchemaError
 from data.kg_folder import ENTITY_NAMES, open_names
 from data.runs import fingerprint, read_manifest
@@ -67,6 +74,11 @@ class Inputs:
         """Names of its graph's entities, by id."""
         return open_names(self.sources.kg / ENTITY_NAMES) if self.sources.kg else []
 
+    @property
+    def rows_config(self) -> RowsConfig:
+        """How the model reads a table's captions."""
+        return RowsConfig.of_model(self.model.gpt.config, self.model.tokenizer.pad_id)
+
     def _tokenizer(self) -> FrozenTokenizer:
         """Return the image tokenizer of the model."""
         assert self.sources.model is not None
@@ -78,14 +90,9 @@ class Inputs:
         """The table's captions with the model's codes; without entities where it has no graph."""
         assert self.sources.table is not None
         assert self.sources.model is not None
-        model, gpt = self.model, self.model.gpt.config
-        rows = read_rows(
-            with_codes(self.sources.table, self._tokenizer(), self.device.type),
-            text_len=gpt.text_len,
-            pad_id=model.tokenizer.pad_id,
-            max_entities=gpt.max_entities,
-            policy=gpt.entity_policy,
-        )
+        model = self.model
+        encoded = with_codes(self.sources.table, self._tokenizer(), self.device.type)
+        rows = read_rows(encoded, self.rows_config)
         kg, source = self.sources.kg, str(self.sources.table)
         check_table(rows, model.tokenizer.fingerprint, model.kg_fingerprint, kg, source)
         return rows if kg is not None else without_entities(rows)
@@ -157,15 +164,8 @@ class Inputs:
         if path is None:
             assert self.sources.model is not None
             return read_seen(self.sources.model)
-        gpt = self.model.gpt.config
-        rows = rows_from_table(
-            open_lattice(path).read(LATTICE.names),
-            text_len=gpt.text_len,
-            pad_id=self.model.tokenizer.pad_id,
-            max_entities=gpt.max_entities,
-            policy=gpt.entity_policy,
-            source=str(path),
-        )
+        table = open_lattice(path).read(LATTICE.names)
+        rows = rows_from_table(table, self.rows_config, source=str(path))
         tokenizer, graph = self.model.tokenizer.fingerprint, self.model.kg_fingerprint
         check_table(rows, tokenizer, graph, self.sources.kg, str(path))
         self._check_training(path)

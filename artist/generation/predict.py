@@ -30,7 +30,7 @@ from artist.generation.rerank import rank, write_scores
 from artist.generation.sampling import sample
 from artist.generation.text_image_scorer import ClipScorer
 from artist.models.image_tokenizer import from_uint8, to_uint8
-from artist.tables.lattice_rows import Batches, Rows, check_table, rows_from_table
+from artist.tables.lattice_rows import Batches, Rows, RowsConfig, check_table, rows_from_table
 from data.device import choose_device
 from data.errors import ConfigError, InputError, SchemaError
 from data.images import decode_base64, decode_image, encode_png, encode_webp, square
@@ -306,14 +306,8 @@ class Artist:
 
     def rows(self, table: pa.Table) -> Rows:
         """Rows of a lattice table, cut to this model's text length."""
-        config = self.model.gpt.config
-        return rows_from_table(
-            table,
-            text_len=config.text_len,
-            pad_id=self.model.tokenizer.pad_id,
-            max_entities=config.max_entities,
-            policy=config.entity_policy,
-        )
+        config = RowsConfig.of_model(self.model.gpt.config, self.model.tokenizer.pad_id)
+        return rows_from_table(table, config)
 
     def draw(
         self,

@@ -115,24 +115,45 @@ class Rows:
         )
 
 
-def rows_from_table(
-    table: pa.Table,
-    *,
-    text_len: int,
-    pad_id: int,
-    max_entities: int,
-    policy: str = "first",
-    source: str = "the table",
-) -> Rows:
-    """Rows of an Arrow table with the columns of `data.schema.LATTICE` (and, perhaps, `codes`).
+@dataclass(frozen=True, kw_only=True)
+class RowsConfig:
+    """How the captions of a table are cut and padded, and which of their entities are kept.
 
-    Captions are cut to `text_len` tokens. Entities that begin after the cut are dropped, those that
-    cross it end there (as EasyNLP). Of the others each caption keeps `max_entities`, by `policy`
-    (`data.select`).
+    The field names are also keys of the manifest that `artist.tables.mmap_rows` writes.
+
+    Attributes:
+        text_len: Tokens per caption (T). Entities that begin after the cut are dropped, those that
+            cross it end there (as in EasyNLP).
+        pad_id: BERT id that pads shorter captions.
+        max_entities: Entities kept per caption.
+        policy: Which entities are kept where a caption has more; see `data.select`.
+    """
+
+    text_len: int
+    pad_id: int
+    max_entities: int
+    policy: str = "first"
+
+    @classmethod
+    def of_model(cls, gpt: GPTConfig, pad_id: int) -> "RowsConfig":
+        """Return what a model of this config reads; `pad_id` is its tokenizer's."""
+        return cls(
+            text_len=gpt.text_len,
+            pad_id=pad_id,
+            max_entities=gpt.max_entities,
+            policy=gpt.entity_policy,
+        )
+
+
+def rows_from_table(table: pa.Table, config: RowsConfig, *, source: str = "the table") -> Rows:
+    """Return the rows of an Arrow table with the columns of `data.schema.LATTICE`.
+
+    The columns `codes` and `more_codes` are optional; `source` names the table in messages.
 
     Raises:
         SchemaError: Columns contradict each other.
     """
+    text_len = config.text_len
     table = table.combine_chunks()
     lengths = table["seq_len"].to_numpy().astype(np.int64)
     ids, ids_at = _lists(table, "input_ids")
@@ -146,14 +167,15 @@ def rows_from_table(
             "Write it again with `cli.py lattice build`."
         )
     N = len(lengths)
-    bert_ids = np.full((N, text_len), pad_id, dtype=np.int64)
+    bert_ids = np.full((N, text_len), config.pad_id, dtype=np.int64)
     row, place = _places(np.minimum(np.diff(ids_at), text_len))
     bert_ids[row, place] = ids[ids_at[row] + place]
 
     row, place = _places(counts)
     at = pos_at[row] + lengths[row] + place
     kept = np.flatnonzero(pos_s[at] < text_len)
-    kept = kept[select(row[kept], pos_s[at[kept]], pos_e[at[kept]] + 1, max_entities, policy)]
+    spans = (row[kept], pos_s[at[kept]], pos_e[at[kept]] + 1)
+    kept = kept[select(*spans, config.max_entities, config.policy)]
     row, place, at = row[kept], place[kept], at[kept]
     starts, ends = pos_s[at], np.minimum(pos_e[at] + 1, text_len)
     first_entity = np.zeros(N + 1, dtype=np.int64)
@@ -208,23 +230,14 @@ def columns_of(shards: Shards) -> list[str]:
     return [name for name in wanted if name in shards.schema_arrow.names]
 
 
-def read_rows(
-    path: Path, *, text_len: int, pad_id: int, max_entities: int, policy: str = "first"
-) -> Rows:
-    """Rows of a lattice table on disk; see `rows_from_table`.
+def read_rows(path: Path, config: RowsConfig) -> Rows:
+    """Read the rows of a lattice table from disk; see `rows_from_table`.
 
     Raises:
         SchemaError: It is not a lattice table, or it has no rows.
     """
     shards = open_lattice(path)
-    return rows_from_table(
-        shards.read(columns_of(shards)),
-        text_len=text_len,
-        pad_id=pad_id,
-        max_entities=max_entities,
-        policy=policy,
-        source=str(path),
-    )
+    return rows_from_table(shards.read(columns_of(shards)), config, source=str(path))
 
 
 def lattice_settings(metadata: dict[str, str]) -> dict[str, object]:

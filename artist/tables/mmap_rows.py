@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, overload
 
@@ -24,7 +25,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from artist.tables.lattice_rows import Rows, columns_of, open_lattice, read_rows, rows_from_table
+from artist.tables.lattice_rows import (
+    Rows,
+    RowsConfig,
+    columns_of,
+    open_lattice,
+    read_rows,
+    rows_from_table,
+)
 from data.errors import ArtefactError
 from data.runs import Run, fingerprint, manifest_path, read_manifest
 from data.schema import CODES, MORE_CODES, Shards, table_metadata
@@ -38,30 +46,30 @@ _ENTITY = np.dtype([("id", "<i4"), ("start", "<i4"), ("end", "<i4")])
 _TEXTS = pa.schema([("idx", pa.string()), ("text", pa.string())])
 
 
-def open_rows(path: Path, *, in_memory: int = IN_MEMORY, **reading: Any) -> Rows:
+def open_rows(path: Path, config: RowsConfig, *, in_memory: int = IN_MEMORY) -> Rows:
     """The rows of a lattice table: in memory, or mapped where there are more than `in_memory`.
 
     Args:
         path: A table, or a folder of its shards.
+        config: How captions are cut and padded.
         in_memory: The most rows that are read whole.
-        **reading: As `artist.tables.lattice_rows.read_rows` takes it.
 
     Raises:
         SchemaError: It is not a lattice table, or it has no rows.
     """
     if open_lattice(path).num_rows <= in_memory:
-        return read_rows(path, **reading)
-    return map_rows(path, **reading)
+        return read_rows(path, config)
+    return map_rows(path, config)
 
 
-def map_rows(path: Path, **reading: Any) -> Rows:
+def map_rows(path: Path, config: RowsConfig) -> Rows:
     """The rows of a lattice table, mapped from the files beside it, which are made if need be.
 
     Raises:
         SchemaError: It is not a lattice table.
     """
     shards, inputs = open_lattice(path), {"table": fingerprint(path)}
-    settings = {**reading, "columns": columns_of(shards)}
+    settings = {**asdict(config), "columns": columns_of(shards)}
     name = hashlib.sha256(json.dumps([settings, inputs], sort_keys=True).encode()).hexdigest()
     folder = path.with_name(f"{path.name}.rows-{name[:12]}")
     if not _is_whole(folder, shards):
@@ -70,7 +78,7 @@ def map_rows(path: Path, **reading: Any) -> Rows:
         ) as run:
             if not run.finished:
                 log.info("%s has %d rows: mapping them in %s.", path, shards.num_rows, folder)
-                run.finish(_write(shards, run.work, str(path), reading))
+                run.finish(_write(shards, run.work, str(path), config))
     return _mapped(folder, shards.schema_arrow)
 
 
@@ -88,7 +96,7 @@ def _is_whole(folder: Path, shards: Shards) -> bool:
     return bool(counts["rows"] == shards.num_rows and counts["bytes"] == sizes)
 
 
-def _write(shards: Shards, folder: Path, source: str, reading: dict[str, Any]) -> dict[str, Any]:
+def _write(shards: Shards, folder: Path, source: str, config: RowsConfig) -> dict[str, Any]:
     """Convert a table a chunk at a time; what was counted."""
     entities, largest = 0, -1
     record: np.dtype[Any] | None = None
@@ -100,7 +108,7 @@ def _write(shards: Shards, folder: Path, source: str, reading: dict[str, Any]) -
         tqdm(total=shards.num_rows, unit="row", unit_scale=True, disable=None) as bar,
     ):
         for batch in shards.iter_batches(_CHUNK, columns_of(shards)):
-            rows = rows_from_table(pa.Table.from_batches([batch]), source=source, **reading)
+            rows = rows_from_table(pa.Table.from_batches([batch]), config, source=source)
             if record is None:
                 record = _record_type(rows)
             chunk = np.zeros(len(rows), dtype=record)

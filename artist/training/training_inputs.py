@@ -11,7 +11,14 @@ from artist.formats.state_dict import load_strict
 from artist.models.config import GPTConfig
 from artist.models.gpt import GPT
 from artist.models.image_tokenizer import ImageTokenizer
-from artist.tables.lattice_rows import Batches, Rows, lattice_settings, rows_from_table, unit_scale
+from artist.tables.lattice_rows import (
+    Batches,
+    Rows,
+    RowsConfig,
+    lattice_settings,
+    rows_from_table,
+    unit_scale,
+)
 from artist.tables.mmap_rows import open_rows
 from artist.training.config import SIZES, TrainConfig
 from artist.training.preview import Preview
@@ -49,14 +56,8 @@ class TrainingInputs:
         """What draws pictures along the way: of these prompts, or else of validation rows."""
         batches = self.valid
         if prompts is not None:
-            rows = rows_from_table(
-                prompts,
-                text_len=config.text_len,
-                pad_id=self.tokenizer.pad_id,
-                max_entities=config.max_entities,
-                policy=config.entity_policy,
-                source="the preview's prompts",
-            )
+            reading = RowsConfig.of_model(self.gpt.config, self.tokenizer.pad_id)
+            rows = rows_from_table(prompts, reading, source="the preview's prompts")
             batches = Batches(rows, self.valid.vectors, self.gpt.config)
         return Preview(batches, self.image_tokenizer.to(device), folder, config.seed)
 
@@ -111,13 +112,13 @@ def _read(
     table: Path, called: Path, tokenizer: Tokenizer, graph: str | None, config: TrainConfig
 ) -> Rows:
     """The rows of a table, if it was built with this tokenizer and (unless None) this graph."""
-    rows = open_rows(
-        table,
+    reading = RowsConfig(
         text_len=config.text_len,
         pad_id=tokenizer.pad_id,
         max_entities=config.max_entities,
         policy=config.entity_policy,
     )
+    rows = open_rows(table, reading)
     if rows.metadata.get("tokenizer_fingerprint") != tokenizer.fingerprint:
         raise SchemaError(f"{called} was built with another tokenizer than the training table.")
     if graph is not None and rows.metadata.get("kg_fingerprint") != graph:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from artist.models.config import GPTConfig
-from artist.tables.lattice_rows import Batches, rows_from_table
+from artist.tables.lattice_rows import Batches, RowsConfig, rows_from_table
 from data.schema import LATTICE
 
 pytestmark = pytest.mark.parity
@@ -35,7 +35,7 @@ def test_spans_cut_to_the_text_equal_words_mat(golden):
         ],
         schema=LATTICE,
     )
-    rows = rows_from_table(table, text_len=32, pad_id=0, max_entities=10)
+    rows = rows_from_table(table, RowsConfig(text_len=32, pad_id=0, max_entities=10))
     # Vectors that spell their own id, so that what a batch gathers can be read back.
     largest = int(rows.entity_ids.max())
     vectors = np.arange(largest + 1, dtype=np.float32)[:, None]

@@ -8,7 +8,7 @@ import pytest
 
 from artist.evaluation.ablation import ARMS, ablate, crossed_interval, shuffle_graph
 from artist.evaluation.intervals import interval
-from artist.tables.lattice_rows import read_rows
+from artist.tables.lattice_rows import RowsConfig, read_rows
 from data.errors import ConfigError
 from data.kg_folder import ENTITY_NAMES, read_names, read_vectors
 from tests.artist.world import QUICK, make_world
@@ -79,9 +79,9 @@ def test_a_false_graph_has_the_same_names_and_the_same_vectors_but_for_none_its_
 
 def test_the_false_arm_reads_the_same_captions(world, tmp_path):
     run(world, tmp_path, seeds=(0,))
-    options = {"text_len": 6, "pad_id": 0, "max_entities": 8}
-    true = read_rows(world.train, **options)
-    false = read_rows(tmp_path / "seed-0" / f"shuffled-{world.train.name}", **options)
+    options = RowsConfig(text_len=6, pad_id=0, max_entities=8)
+    true = read_rows(world.train, options)
+    false = read_rows(tmp_path / "seed-0" / f"shuffled-{world.train.name}", options)
     assert true.metadata["kg_fingerprint"] != false.metadata["kg_fingerprint"]
     for name in ("bert_ids", "codes", "entity_ids", "starts", "ends"):
         assert (getattr(true, name) == getattr(false, name)).all()

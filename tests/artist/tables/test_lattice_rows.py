@@ -1,5 +1,7 @@
 """Lattice tables become batches: padding, cutting, spans, shuffling."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,12 +9,13 @@ import pytest
 import torch
 
 from artist.models.config import GPTConfig
-from artist.tables.lattice_rows import Batches, read_rows, rows_from_table
+from artist.tables.lattice_rows import Batches, RowsConfig, read_rows, rows_from_table
 from artist.training.config import TrainConfig
 from data.errors import ConfigError, SchemaError
 from data.schema import CODES, LATTICE
 
 CONFIG = GPTConfig(n_layer=1, n_head=1, n_embd=8, text_len=4, image_len=2, entity_dim=3)
+READING = RowsConfig(text_len=4, pad_id=0, max_entities=4)
 VECTORS = np.arange(30, dtype=np.float32).reshape(10, 3)
 
 
@@ -36,7 +39,7 @@ def table(*rows: dict) -> pa.Table:
 
 
 def batches(*rows: dict, max_entities: int = 32) -> Batches:
-    found = rows_from_table(table(*rows), text_len=4, pad_id=0, max_entities=max_entities)
+    found = rows_from_table(table(*rows), replace(READING, max_entities=max_entities))
     return Batches(found, VECTORS, CONFIG)
 
 
@@ -85,7 +88,9 @@ def test_a_batch_of_chosen_rows_equals_those_rows_of_all():
 
 
 def test_easynlp_always_has_all_its_slots():
-    found = rows_from_table(table(row("a", 4, [])), text_len=4, pad_id=0, max_entities=10)
+    found = rows_from_table(
+        table(row("a", 4, [])), RowsConfig(text_len=4, pad_id=0, max_entities=10)
+    )
     config = GPTConfig(
         n_layer=1, n_head=1, n_embd=8, text_len=4, entity_dim=3, fusion="easynlp", max_entities=10
     )
@@ -95,7 +100,7 @@ def test_easynlp_always_has_all_its_slots():
 
 
 def test_a_model_without_fusion_asks_for_no_entities_and_takes_any_graph():
-    found = rows_from_table(table(row("a", 4, [(1, 0, 1)])), text_len=4, pad_id=0, max_entities=4)
+    found = rows_from_table(table(row("a", 4, [(1, 0, 1)])), READING)
     config = GPTConfig(n_layer=1, n_head=1, n_embd=8, text_len=4, entity_dim=77, fusion="none")
     assert Batches(found, VECTORS, config).get(
         np.array([0])
@@ -116,7 +121,7 @@ def test_an_entity_beyond_the_graph_is_refused():
 
 
 def test_vectors_of_another_width_are_refused():
-    found = rows_from_table(table(row("a", 2, [])), text_len=4, pad_id=0, max_entities=4)
+    found = rows_from_table(table(row("a", 2, [])), READING)
     with pytest.raises(SchemaError, match="have 5 dimensions"):
         Batches(found, np.zeros((4, 5), dtype=np.float32), CONFIG)
 
@@ -125,7 +130,7 @@ def test_a_file_that_is_no_lattice_table_is_refused_with_advice(tmp_path):
     path = tmp_path / "other.parquet"
     pq.write_table(pa.table({"id": [1]}), path)
     with pytest.raises(SchemaError, match="Write one with"):
-        read_rows(path, text_len=4, pad_id=0, max_entities=4)
+        read_rows(path, READING)
 
 
 def test_spans_that_contradict_the_entities_are_refused(tmp_path):
@@ -134,14 +139,14 @@ def test_spans_that_contradict_the_entities_are_refused(tmp_path):
     path = tmp_path / "broken.parquet"
     pq.write_table(table(broken), path)
     with pytest.raises(SchemaError, match=r"seq_len \+ len\(lex_ids\)"):
-        read_rows(path, text_len=4, pad_id=0, max_entities=4)
+        read_rows(path, READING)
 
 
 def test_an_empty_table_is_refused(tmp_path):
     path = tmp_path / "empty.parquet"
     pq.write_table(table(), path)
     with pytest.raises(SchemaError, match="has no rows"):
-        read_rows(path, text_len=4, pad_id=0, max_entities=4)
+        read_rows(path, READING)
 
 
 def test_the_cap_keeps_what_the_policy_prefers_among_what_the_model_reads():
@@ -150,7 +155,7 @@ def test_the_cap_keeps_what_the_policy_prefers_among_what_the_model_reads():
     wanted = {"first": [1, 2], "longest": [2, 3], "leftmost-longest": [2, 4]}
     for policy, ids in wanted.items():
         found = rows_from_table(
-            table(row("a", 10, entities)), text_len=4, pad_id=0, max_entities=2, policy=policy
+            table(row("a", 10, entities)), replace(READING, max_entities=2, policy=policy)
         )
         assert found.entity_ids.tolist() == ids, policy
 

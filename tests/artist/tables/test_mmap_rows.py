@@ -2,6 +2,7 @@
 
 import shutil
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from artist.tables import lattice_rows as dataset
 from artist.tables import mmap_rows as row_cache
-from artist.tables.lattice_rows import Batches, Rows, read_rows
+from artist.tables.lattice_rows import Batches, Rows, RowsConfig, read_rows
 from artist.tables.mmap_rows import map_rows, open_rows
 from artist.training.finetune import finetune
 from data.errors import SchemaError
@@ -22,7 +23,7 @@ from tests.artist.training.test_finetune import metrics, same
 from tests.artist.world import QUICK, World, make_world
 
 WITH_CODES = LATTICE.append(CODES)
-READING = {"text_len": 4, "pad_id": 0, "max_entities": 2}
+READING = RowsConfig(text_len=4, pad_id=0, max_entities=2)
 
 
 def some_rows(count: int) -> list[dict]:
@@ -55,8 +56,8 @@ def assert_equal(ours: Rows, theirs: Rows) -> None:
 def test_mapped_rows_equal_those_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(row_cache, "_CHUNK", 16)
     path = write(tmp_path / "t.parquet", some_rows(50))
-    mapped = map_rows(path, **READING)
-    held = read_rows(path, **READING)
+    mapped = map_rows(path, READING)
+    held = read_rows(path, READING)
     assert_equal(mapped, held)
     assert isinstance(mapped.codes, np.memmap)
     monkeypatch.setattr(dataset, "_MANY", 7)
@@ -71,30 +72,30 @@ def test_mapped_rows_equal_those_in_memory(tmp_path, monkeypatch):
 
 def test_the_files_are_made_once_and_again_when_they_or_the_settings_change(tmp_path):
     path = write(tmp_path / "t.parquet", some_rows(20))
-    map_rows(path, **READING)
+    map_rows(path, READING)
     (folder,) = tmp_path.glob("t.parquet.rows-*")
     made = (folder / "records.bin").stat().st_mtime_ns
-    map_rows(path, **READING)
+    map_rows(path, READING)
     assert (folder / "records.bin").stat().st_mtime_ns == made
-    map_rows(path, **{**READING, "text_len": 3})
+    map_rows(path, replace(READING, text_len=3))
     assert len(list(tmp_path.glob("t.parquet.rows-*"))) == 2
     (folder / "records.bin").write_bytes(b"half")
-    assert_equal(map_rows(path, **READING), read_rows(path, **READING))
+    assert_equal(map_rows(path, READING), read_rows(path, READING))
     write(path, some_rows(21))
-    assert len(map_rows(path, **READING)) == 21
+    assert len(map_rows(path, READING)) == 21
 
 
 def test_a_folder_of_shards_is_a_table(tmp_path):
     rows, folder = some_rows(30), tmp_path / "shards"
     folder.mkdir()
-    whole = read_rows(write(tmp_path / "t.parquet", rows), **READING)
+    whole = read_rows(write(tmp_path / "t.parquet", rows), READING)
     write(folder / "part-0.parquet", rows[:11])
     write(folder / "part-1.parquet", rows[11:])
-    assert_equal(read_rows(folder, **READING), whole)
-    assert_equal(map_rows(folder, **READING), whole)
-    assert_equal(open_rows(folder, in_memory=29, **READING), whole)
-    assert isinstance(open_rows(folder, in_memory=29, **READING).codes, np.memmap)
-    assert not isinstance(open_rows(folder, in_memory=30, **READING).codes, np.memmap)
+    assert_equal(read_rows(folder, READING), whole)
+    assert_equal(map_rows(folder, READING), whole)
+    assert_equal(open_rows(folder, READING, in_memory=29), whole)
+    assert isinstance(open_rows(folder, READING, in_memory=29).codes, np.memmap)
+    assert not isinstance(open_rows(folder, READING, in_memory=30).codes, np.memmap)
 
 
 def test_shards_that_were_made_differently_are_refused(tmp_path):
@@ -102,14 +103,14 @@ def test_shards_that_were_made_differently_are_refused(tmp_path):
     other = with_metadata(LATTICE.append(CODES), {"kg_fingerprint": "another"})
     pq.write_table(pa.Table.from_pylist(some_rows(2), schema=other), tmp_path / "b.parquet")
     with pytest.raises(SchemaError, match=r"b\.parquet and .*a\.parquet were made with different"):
-        read_rows(tmp_path, **READING)
+        read_rows(tmp_path, READING)
 
 
 def test_each_version_of_an_image_has_its_epoch(tmp_path):
     rows = [{**r, "more_codes": [n, 100, n, 200]} for n, r in enumerate(some_rows(64))]
     schema = LATTICE.append(CODES).append(MORE_CODES)
     path = write(tmp_path / "t.parquet", rows, schema)
-    for found in (read_rows(path, **READING), map_rows(path, **READING)):
+    for found in (read_rows(path, READING), map_rows(path, READING)):
         batches, everyone = Batches(found, VECTORS, CONFIG), np.arange(64)
         plain = batches.get(everyone).codes
         assert plain.tolist() == [[n % 7, n % 5] for n in everyone]
@@ -139,7 +140,7 @@ def test_more_rows_take_no_more_memory(tmp_path, monkeypatch):
     for count in (500, 4000):
         path = write(tmp_path / f"{count}.parquet", some_rows(count))
         tracemalloc.start()
-        rows = map_rows(path, **READING)
+        rows = map_rows(path, READING)
         batches = Batches(rows, VECTORS, CONFIG)
         rng = np.random.default_rng(stream(0, "test"))
         for _ in range(20):

@@ -21,7 +21,7 @@ from artist.formats.model_folder import load_model
 from artist.models.conditioning import Entities
 from artist.models.config import GPTConfig
 from artist.models.gpt import GPT
-from artist.tables.lattice_rows import Batches, read_rows, unit_scale
+from artist.tables.lattice_rows import Batches, RowsConfig, read_rows, unit_scale
 from artist.training.finetune import finetune
 from artist.training.gpt_task import CodeLoss
 from artist.training.metrics import METRICS
@@ -56,7 +56,7 @@ def run(world: World, out: Path, **changes: object):
 
 def batches_of(world: World) -> Batches:
     """The training table, for a nano model."""
-    rows = read_rows(world.train, text_len=6, pad_id=0, max_entities=4)
+    rows = read_rows(world.train, RowsConfig(text_len=6, pad_id=0, max_entities=4))
     sizes = {"image_vocab_size": 8, "text_len": 6, "image_len": 16, "n_layer": 1, "n_head": 1}
     return Batches(rows, read_vectors(world.kg), GPTConfig(n_embd=8, **sizes))
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artist.models.config import GPTConfig
-from artist.tables.lattice_rows import Batches, read_rows
+from artist.tables.lattice_rows import Batches, RowsConfig, read_rows
 from data.kg_folder import write_names
 from data.schema import LATTICE, open_table
 from data.tokenizer import SPECIAL_TOKENS
@@ -143,7 +143,7 @@ def test_the_goldens_of_the_reference_are_reproduced_with_their_meaning(golden, 
     export_table(table, out)
     assert out.read_text(encoding="utf-8") == content
 
-    rows = read_rows(table, text_len=32, pad_id=0, max_entities=10)
+    rows = read_rows(table, RowsConfig(text_len=32, pad_id=0, max_entities=10))
     vectors = np.arange(largest + 1, dtype=np.float32)[:, None]  # each vector is its id
     config = GPTConfig(
         n_layer=1, n_head=1, n_embd=8, entity_dim=1, fusion="easynlp", max_entities=10
