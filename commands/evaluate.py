@@ -120,7 +120,7 @@ def artist_evaluate(
     pictures, drawn now or given as --pictures; those can be measured without a model too. What was
     not measured is listed.
     """
-    from artist.evaluation.evaluate import evaluate
+    from artist.evaluation.evaluator import evaluate
 
     report = evaluate(
         table,

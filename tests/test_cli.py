@@ -316,7 +316,7 @@ def test_an_evaluation_with_pictures_is_a_folder_that_is_made_once(runs, command
     code, said, _ = command(*words)
     assert code == 0, said
     assert "PSNR" in said
-    assert f"Look at {tmp_path / 'evaluation' / 'report.html'}" in said
+    assert f"Report: {tmp_path / 'evaluation' / 'report.html'}" in said
     assert {p.name for p in (tmp_path / "evaluation").iterdir()} == {
         "evaluation.json", "table.md", "captions.tsv", "report.html", "manifest.json"
     }  # fmt: skip

@@ -1,15 +1,15 @@
-"""What knowledge is worth to a training: with the graph, without it, and with a false one.
+"""Ablation of knowledge in training: with the graph, without it, and with shuffled vectors.
 
     S seeds   N captions   A arms
 
-`evaluate` takes knowledge from a model that was trained with it, so it cannot tell what the model
-would have learnt without. Here each arm is a training of its own, on the same captions in the same
-order, and the arms are compared caption by caption:
+`evaluate` removes knowledge from a model that was trained with it, which does not show what the
+model would have learned without. Here each arm is a separate training on the same captions in the
+same order, and the arms are compared caption by caption:
 
 lattice    the graph's vectors, by fusion `lattice`
 none       no knowledge (pai-painter)
-shuffled   fusion `lattice` with each entity's vector dealt to another entity: it knows where the
-           words are, and which is which, but nothing of what they mean
+shuffled   fusion `lattice` with exchanged vectors: the model gets the positions and the identity of
+           the entities, but not their meaning
 easynlp    the graph's vectors, by the released code's fusion
 """
 
@@ -19,15 +19,16 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from artist.device import choose_dtype
-from artist.evaluation.intervals import Interval, interval
-from artist.evaluation.likelihood import GIVEN, has_unseen, measure_likelihood
+from artist.evaluation.confidence_intervals import Interval, interval, widened
+from artist.evaluation.controls import caption_groups, exchange_vectors
+from artist.evaluation.likelihood import GIVEN, measure_likelihood
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
 from artist.formats.model_folder import load_model
 from artist.models.config import EASYNLP_ENTITIES
@@ -48,19 +49,19 @@ log = logging.getLogger(__name__)
 ARMS = ("lattice", "none", "shuffled", "easynlp")
 RESULTS = "ablation.json"
 TABLE = "ablation.md"
-_FUSIONS = {"shuffled": "lattice"}  # of the arms that are not named by theirs
+_FUSIONS = {"shuffled": "lattice"}  # arms whose name is not their fusion
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How much more a caption's picture costs without something, in nats per code.
+    """How much a caption's image costs more, in nats per code. Field names are JSON keys.
 
     Attributes:
-        what: `none`: another arm, trained without; `lattice: shuffled`: the first arm's own models,
-            told something else when they are asked.
-        group: Which captions: `all`, `with entity`, `unseen entity` and so on.
-        captions: How many.
+        what: `none`: another arm; `lattice: shuffled`: the first arm's own models under a control
+            of `measure_likelihood`.
+        group: Group of captions: `all`, `with entity`, `unseen entity` and so on.
+        captions: Number of captions.
         cost: Mean over seeds and captions, with an interval over both.
         by_seed: The mean of each seed.
     """
@@ -74,14 +75,14 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class AblationReport:
-    """The arms' likelihood on held-out captions, and the first arm compared with the others.
+    """Likelihood of each arm on held-out captions, and the first arm compared with the others.
 
     Attributes:
         out: The folder with all models, `ablation.json` and `ablation.md`.
-        arms: The first one is what the others are compared with.
-        seeds: Of the trainings.
+        arms: The others are compared with the first.
+        seeds: Seeds of the trainings.
         losses: Nats per code of each arm, over seeds and captions.
-        comparisons: Positive where the first arm, told what it was trained with, is better.
+        comparisons: Positive where the first arm with its own knowledge is better.
     """
 
     out: Path
@@ -91,23 +92,23 @@ class AblationReport:
     comparisons: tuple[Comparison, ...]
 
     def __str__(self) -> str:
-        return f"{self.markdown()}\nAll of it is in {self.out / RESULTS}."
+        return f"{self.markdown()}\nAll figures: {self.out / RESULTS}."
 
     def markdown(self) -> str:
-        """Two tables for a paper."""
+        """Return two tables for a paper."""
         over = "captions and seeds" if len(self.seeds) > 1 else "captions only"
         seeds = ", ".join(map(str, self.seeds))
         lines = [
-            f"Held-out pictures, seeds {seeds}; ± is a 95 % interval over {over}.",
+            f"Held-out images, seeds {seeds}; ± is a 95 % interval over {over}.",
             "",
             "| trained with | nats per code |",
             "| --- | --- |",
             *(f"| {arm} | {v.mean:.4f} ± {v.half_width:.4f} |" for arm, v in self.losses.items()),
             "",
-            f"What it costs `{self.arms[0]}` to be without its knowledge (paired, nats per code; "
-            "above 0: knowledge helps; * the interval leaves out 0):",
+            f"Cost of replacing the knowledge of `{self.arms[0]}` (paired, nats per code; above 0: "
+            "knowledge helps; * the interval excludes 0):",
             "",
-            "| instead | captions | number | cost | each seed |",
+            "| replaced by | captions | number | cost | by seed |",
             "| --- | --- | --- | --- | --- |",
         ]
         for c in self.comparisons:
@@ -131,27 +132,27 @@ def ablate(
     device: str = "auto",
     overwrite: bool = False,
 ) -> AblationReport:
-    """Train every arm with every seed, alike in all else, and compare them caption by caption.
+    """Train every arm with every seed under equal settings, and compare them caption by caption.
 
-    Each training is a model folder `<out>/seed-<n>/<arm>`; finished ones are not trained again and
-    an unfinished one goes on from its checkpoint.
+    Each training is a model folder `<out>/seed-<n>/<arm>`. Finished trainings are kept; an
+    unfinished one is resumed from its checkpoint.
 
     Args:
         table: Lattice table with images or codes.
-        valid: The same, by which each training chooses its weights.
-        kg: The KG folder whose entities the tables name.
+        valid: Validation table, by which each training selects its weights.
+        kg: The KG folder of the tables' entities.
         vqgan: VQGAN folder or checkpoint.
-        out: The folder for everything.
-        config: How to train; its fusion and its seed are replaced.
+        out: The output folder.
+        config: How to train; its fusion and seed are replaced.
         arms: Names from `ARMS`; the others are compared with the first.
-        seeds: Of the trainings.
-        test: Captions to compare on; by default `valid`.
+        seeds: Seeds of the trainings.
+        test: Table to compare on; by default `valid`.
         device: `auto`, `cpu` or `cuda`.
         overwrite: Replace other runs' models.
 
     Raises:
-        ToolkitError: An input does not fit the others, or an output is in the way.
-        Interrupted: SIGINT or SIGTERM; repeated, the command goes on.
+        ToolkitError: Inputs do not match, or another run's output exists.
+        Interrupted: SIGINT or SIGTERM; the same call resumes.
     """
     check_arms(arms, seeds)
     tokenizer = FrozenTokenizer.load(vqgan)
@@ -159,33 +160,28 @@ def ablate(
         with_codes(path, tokenizer, device) for path in (table, valid, test or valid)
     )
     tables = {"train": table, "valid": valid, "test": test}
-    shared = {"vqgan": vqgan, "device": device, "overwrite": overwrite}
-    measured: dict[str, list[dict[str, Floats]]] = {arm: [] for arm in arms}
-    groups: dict[str, NDArray[np.bool_]] = {}
-    pictures: NDArray[np.int64] = np.zeros(0, np.int64)
+    measured: dict[str, list[_Measured]] = {arm: [] for arm in arms}
     for seed in seeds:
         folder = out / f"seed-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         for arm in arms:
-            graph, named = kg, tables
+            graph, arm_tables = kg, tables
             if arm == "shuffled":
-                graph, named = _misnamed(kg, tables, folder, seed, overwrite)
+                graph, arm_tables = _shuffled_inputs(kg, tables, folder, seed, overwrite)
             log.info("Seed %d, arm %s: %s", seed, arm, folder / arm)
             trained = finetune(
-                named["train"],
-                valid=named["valid"],
+                arm_tables["train"],
+                valid=arm_tables["valid"],
                 kg=graph,
+                vqgan=vqgan,
                 out=folder / arm,
                 config=_config_of(arm, config, seed),
-                **shared,  # type: ignore[arg-type]
+                device=device,
+                overwrite=overwrite,
             )
             log.info("%s", trained)
-            rows, members, pictures = _measure(
-                folder / arm, named["train"], named["test"], graph, config, seed, device
-            )
-            measured[arm].append(rows)
-            groups = groups or members
-    report = _compare(out, measured, groups, pictures, tuple(seeds))
+            measured[arm].append(_measure(folder / arm, arm_tables, graph, config, seed, device))
+    report = _compare(out, measured, tuple(seeds))
     inputs = {"kg": kg_fingerprint(kg), **{name: fingerprint(p) for name, p in tables.items()}}
     write_json(out / RESULTS, _as_json(report, config, inputs))
     with atomic(out / TABLE) as file:
@@ -194,10 +190,10 @@ def ablate(
 
 
 def check_arms(arms: Sequence[str], seeds: Sequence[int]) -> None:
-    """Refuse what cannot be compared.
+    """Check that arms and seeds can be compared.
 
     Raises:
-        ConfigError: An arm is unknown, named twice, or alone; or there is no seed.
+        ConfigError: An arm is unknown, repeated, or the only one; or seeds are missing or repeated.
     """
     for arm in arms:
         if arm not in ARMS:
@@ -217,11 +213,11 @@ def _config_of(arm: str, config: TrainConfig, seed: int) -> TrainConfig:
     return replace(config, fusion=fusion, max_entities=slots, seed=seed)
 
 
-# --- the false graph ------------------------------------------------------------------------------
-def _misnamed(
+# --- the shuffled graph ---------------------------------------------------------------------------
+def _shuffled_inputs(
     kg: Path, tables: dict[str, Path], folder: Path, seed: int, overwrite: bool
 ) -> tuple[Path, dict[str, Path]]:
-    """The graph with its vectors dealt to the wrong names, and the tables that say they use it."""
+    """Write the graph with shuffled vectors, and copies of the tables that refer to it."""
     graph = folder / "shuffled-kg"
     paths = set(tables.values())
     named = np.unique(np.concatenate([_entity_ids(path) for path in paths]))
@@ -235,10 +231,10 @@ def _misnamed(
 def shuffle_graph(
     kg: Path, out: Path, named: NDArray[np.int64], *, seed: int, overwrite: bool = False
 ) -> None:
-    """A KG folder like `kg` in which the entities `named` have exchanged their vectors.
+    """Write a copy of the KG folder `kg` in which the entities `named` have exchanged vectors.
 
-    None keeps its own (where there are two or more). The others keep theirs, so the vectors that a
-    model meets are the same ones.
+    None of them keeps its own vector (given two or more); all other entities do. A model thus gets
+    the same set of vectors.
     """
     inputs = {"kg": kg_fingerprint(kg)}
     with Run.open(
@@ -246,23 +242,22 @@ def shuffle_graph(
     ) as run:
         if run.finished:
             return
-        vectors = np.array(read_vectors(kg), dtype=np.float32)
-        order = np.random.default_rng(stream(seed, "shuffled graph")).permutation(named)
-        vectors[order] = vectors[np.roll(order, 1)]
+        rng = np.random.default_rng(stream(seed, "shuffled graph"))
+        vectors = exchange_vectors(read_vectors(kg), named, rng)
         shutil.copyfile(kg / ENTITY_NAMES, run.work / ENTITY_NAMES)
         save_file({VECTORS_KEY: vectors}, run.work / VECTORS)
         run.finish({"entities": len(vectors), "exchanged": len(named)})
 
 
 def _entity_ids(table: Path) -> NDArray[np.int64]:
-    """Ids of all entities that a lattice table names."""
+    """Return the ids of all entities in a lattice table, including those that a model would cut."""
     lists = open_lattice(table).read(columns=["lex_ids"])["lex_ids"]
     ids: NDArray[np.int64] = np.unique(lists.combine_chunks().flatten().to_numpy())
     return ids.astype(np.int64)
 
 
 def _rename_graph(table: Path, out: Path, graph: str, overwrite: bool) -> None:
-    """The same table, said to be built with another graph (of the same names)."""
+    """Write a copy of the table with the fingerprint of another graph (of the same names)."""
     source = open_lattice(table)
     inputs = {"table": fingerprint(table)}
     settings = {"kg_fingerprint": graph}
@@ -280,96 +275,89 @@ def _rename_graph(table: Path, out: Path, graph: str, overwrite: bool) -> None:
 
 
 # --- measuring ------------------------------------------------------------------------------------
+class _Measured(NamedTuple):
+    """Losses (N,) of a model as given and under each control, masks of groups, image numbers."""
+
+    losses: dict[str, Floats]
+    groups: dict[str, NDArray[np.bool_]]
+    images: NDArray[np.int64]
+
+
 def _measure(
-    model: Path, train: Path, test: Path, kg: Path, config: TrainConfig, seed: int, device: str
-) -> tuple[dict[str, Floats], dict[str, NDArray[np.bool_]], NDArray[np.int64]]:
-    """A model's losses under each way of telling, groups of captions, and who shares a picture."""
+    model: Path, tables: dict[str, Path], kg: Path, config: TrainConfig, seed: int, device: str
+) -> _Measured:
+    """Measure a trained model on the test table."""
     on = choose_device(device)
     loaded = load_model(model, on)
-    rows, seen = (
+    rows, train = (
         read_rows(path, RowsConfig.of_model(loaded.gpt.config, tokenizer_of(path).pad_id))
-        for path in (test, train)
+        for path in (tables["test"], tables["train"])
     )
+    seen = train.named_entities()
     found = measure_likelihood(
         loaded.gpt,
         rows,
         read_vectors(kg),
         dtype=choose_dtype(config.precision, on),
-        seed=stream(seed, "controls"),  # no shuffling is shared by two seeds
-        seen=np.unique(seen.entity_ids),
+        seed=stream(seed, "controls"),  # two seeds share no shuffle
+        seen=seen,
     )
-    known = np.diff(rows.first_entity) > 0
-    unseen = has_unseen(rows, np.unique(seen.entity_ids))
-    groups = {
-        "all": np.ones(len(rows), bool),
-        "with entity": known,
-        "unseen entity": unseen,
-        "seen entities only": known & ~unseen,
-        "without entity": ~known,
-    }
-    return found.rows, groups, found.pictures
+    return _Measured(found.rows, caption_groups(rows, seen), found.images)
 
 
 def crossed_interval(values: Floats, groups: NDArray[np.int64] | None = None) -> Interval:
-    """The mean of values (S, N) with a 95 % interval for other seeds and other captions.
+    """Return the mean of values (S, N) with a 95 % interval over seeds and captions.
 
     The variances of the mean over seeds (Student's t with S - 1 degrees of freedom) and over
-    captions are added, which counts their interaction twice: the interval is a little too wide
+    captions are added. This counts their interaction twice, so the interval is slightly too wide
     rather than too narrow. With one seed it is over captions only.
 
     Args:
-        values: One row a seed.
-        groups: The picture of each caption (N,).
+        values: One row per seed.
+        groups: Image number of each caption (N,).
     """
-    captions = interval(values.mean(0), groups)
-    S = len(values)
-    if S < 2:
-        return captions
-    from scipy.stats import t
-
-    seeds = float(t.ppf(0.975, S - 1)) * values.mean(1).std(ddof=1) / np.sqrt(S)
-    return Interval(captions.mean, float(np.hypot(captions.half_width, seeds)))
+    return widened(interval(values.mean(0), groups), values.mean(1))
 
 
 def _compare(
-    out: Path,
-    measured: dict[str, list[dict[str, Floats]]],
-    groups: dict[str, NDArray[np.bool_]],
-    pictures: NDArray[np.int64],
-    seeds: tuple[int, ...],
+    out: Path, measured: dict[str, list[_Measured]], seeds: tuple[int, ...]
 ) -> AblationReport:
+    """Compare the first arm with the others, and with its own models under the controls."""
     first, *others = measured
-    told = {arm: np.stack([rows[GIVEN] for rows in found]) for arm, found in measured.items()}
-    costs = {arm: told[arm] - told[first] for arm in others}  # (S, N)
+    _, groups, images = measured[first][0]  # equal for all arms and seeds
+    given = {arm: np.stack([m.losses[GIVEN] for m in found]) for arm, found in measured.items()}
+    costs = {arm: given[arm] - given[first] for arm in others}  # (S, N)
     costs |= {
-        f"{first}: {control}": np.stack([rows[control] - rows[GIVEN] for rows in measured[first]])
+        f"{first}: {control}": np.stack(
+            [m.losses[control] - m.losses[GIVEN] for m in measured[first]]
+        )
         for control in ("none", "shuffled")
-        if control in measured[first][0]
+        if control in measured[first][0].losses
     }
     comparisons = [
         Comparison(
             what=what,
             group=group,
-            captions=int(who.sum()),
-            cost=crossed_interval(values[:, who], pictures[who]),
-            by_seed=tuple(float(v) for v in values[:, who].mean(1)),
+            captions=int(members.sum()),
+            cost=crossed_interval(values[:, members], images[members]),
+            by_seed=tuple(float(v) for v in values[:, members].mean(1)),
         )
         for what, values in costs.items()
-        for group, who in groups.items()
-        if who.any() and not (":" in what and group == "without entity")
+        for group, members in groups.items()
+        if members.any() and not (":" in what and group == "without entity")
     ]
     return AblationReport(
         out=out,
         arms=tuple(measured),
         seeds=seeds,
-        losses={arm: crossed_interval(values, pictures) for arm, values in told.items()},
+        losses={arm: crossed_interval(values, images) for arm, values in given.items()},
         comparisons=tuple(comparisons),
     )
 
 
 def _as_json(report: AblationReport, config: TrainConfig, inputs: dict[str, str]) -> dict[str, Any]:
     def plain(value: Interval) -> dict[str, float | None]:
-        width = value.half_width  # NaN, where all captions share a picture, is not JSON
+        width = value.half_width  # NaN, if all captions share an image, is not JSON
         return {"mean": value.mean, "half_width": width if np.isfinite(width) else None}
 
     content = {

@@ -1,13 +1,13 @@
-"""How well pictures match their captions, by a Chinese CLIP (Yang et al. 2022) given as a folder.
+"""CLIP score and R-precision by a Chinese CLIP (Yang et al. 2022).
 
-    N pictures, each with a caption   E width of the common space
+    N images, each with a caption   E embedding width
 
-The score is the cosine of a picture and its caption, times 100. R-precision (Xu et al. 2018,
-AttnGAN) asks whether a picture's own caption is nearer to it than 99 captions of other pictures;
-here its expectation over all choices of those 99 is computed, so nothing is drawn at random.
+The score is the cosine similarity of an image and its caption, times 100. R-precision (Xu et al.
+2018, AttnGAN) is the share of images closer to their own caption than to 99 captions of other
+images; here its expectation over all choices of those 99 is computed, without random sampling.
 
-Both belong to one CLIP: figures of two CLIPs never compare. This file knows nothing of models that
-draw; whoever wants to re-rank candidates asks `ClipScorer.images` and `ClipScorer.texts`.
+Figures of different CLIPs are not comparable. The embeddings come from
+`artist.generation.text_image_scorer`.
 """
 
 from collections.abc import Sequence
@@ -17,22 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from artist.evaluation.intervals import Interval, interval
+from artist.evaluation.confidence_intervals import Interval, interval
 
-CANDIDATES = 100  # captions that a picture is compared with, its own among them
+CANDIDATES = 100  # captions per image in R-precision, its own included
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextMatch:
-    """How well pictures match their captions.
+    """Text-image match of a set of images. Field names are JSON keys.
 
     Attributes:
-        n: Pictures.
-        score: 100 times the cosine of each picture and its caption.
-        score_of_others: The same with a caption of another picture: the floor.
-        r_precision: Share of the pictures that are nearest to their own caption among candidates.
-        candidates: Captions each is compared with, its own among them.
-        chance: R-precision of a blind choice.
+        n: Number of images.
+        score: 100 times the cosine similarity of each image and its caption.
+        score_of_others: The same with captions of other images: a lower bound.
+        r_precision: Share of the images closest to their own caption among the candidates.
+        candidates: Captions per image, its own included.
+        chance: R-precision of a random choice.
         clip: Fingerprint of the CLIP.
     """
 
@@ -53,14 +53,14 @@ def match(
     clip: str,
     candidates: int = CANDIDATES,
 ) -> tuple[TextMatch, NDArray[np.float64]]:
-    """Score and R-precision, and the score of each picture (N,).
+    """Return score and R-precision, and the score of each image (N,).
 
     Args:
         images: Unit vectors (N, E).
         texts: Unit vectors (N, E) of their captions.
-        captions: The captions; equal ones are no rivals of each other.
+        captions: The captions; equal ones are never candidates for each other.
         clip: Fingerprint of the CLIP.
-        candidates: How many captions each picture is compared with; fewer where there are fewer.
+        candidates: Captions per image; reduced where fewer captions exist.
     """
     same = np.unique(np.asarray(captions), return_inverse=True)[1]
     own = 100 * (images * texts).sum(1).double().numpy()  # (N,)
@@ -70,7 +70,7 @@ def match(
         part = slice(begin, begin + 1024)
         scores = 100 * (images[part] @ texts.T).double().numpy()
         other = same[part, None] != same[None, :]
-        # Computed by another product than `own`, equal vectors may differ in the last bits.
+        # `own` comes from another product, so equal vectors may differ in the last bits.
         won = (other & (scores < own[part, None] - 1e-4)).sum(1)
         chosen[part] = _all_beaten(won, other.sum(1), rivals)
         floor[part] = (scores * other).sum(1) / np.maximum(other.sum(1), 1)
@@ -89,9 +89,9 @@ def match(
 def _all_beaten(
     won: NDArray[np.int64], others: NDArray[np.int64], rivals: int
 ) -> NDArray[np.float64]:
-    """The chance that `rivals` captions drawn from `others` are all among the `won` (N,).
+    """Return the probability (N,) that `rivals` captions drawn from `others` are all among `won`.
 
-    That is won! / (won - rivals)! over the same of others: a product of `rivals` quotients.
+    It is won! / (won - rivals)! over others! / (others - rivals)!: a product of quotients.
     """
     chance = np.ones(len(won))
     for n in range(rivals):

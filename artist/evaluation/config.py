@@ -15,7 +15,7 @@ class EvaluateConfig:
         shuffles: How many times vectors are dealt to the wrong entities.
         draw: Draw so many captions for image metrics and text match; None means all.
         fid_like: Whose resizing FID, KID and IS follow; see
-            `artist.evaluation.image_metrics.prepare`.
+            `artist.evaluation.fid_kid_is.prepare`.
         kid_subsets: Random subsets that KID is the mean over.
         kid_subset_size: Pictures in each.
         is_splits: Parts that the Inception score is the mean over.

@@ -1,7 +1,7 @@
-"""Captions worth looking at: the model's best and worst, and where knowledge mattered most.
+"""Example captions for the report: extremes by likelihood, by the cost of a control, by CLIP score.
 
-Each is shown with its true picture, that picture through the VQGAN, and what the model draws with
-its entities, without them, and with wrong vectors, all from one seed.
+Each is shown with its true image, the reconstruction, and images generated with its entities,
+without them, and with wrong vectors, all from one seed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,16 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from artist.evaluation.image_sets import Picture as Seen
+from artist.evaluation.controls import has_unseen, shuffled_vectors
+from artist.evaluation.image_sets import CaptionedImage
 from artist.evaluation.inputs import Inputs
-from artist.evaluation.likelihood import (
-    GIVEN,
-    NONE,
-    SHUFFLED,
-    Likelihood,
-    has_unseen,
-    shuffled_vectors,
-)
+from artist.evaluation.likelihood import GIVEN, NONE, SHUFFLED, Likelihood
 from artist.evaluation.reconstruction import Reconstruction, decoded
 from artist.generation.config import SamplingConfig
 from artist.generation.gallery import Card, Picture, PictureRow
@@ -28,7 +22,7 @@ from data.images import encode_png
 
 
 class Part(NamedTuple):
-    """A part of the report: its heading, what was chosen, and the cards."""
+    """A part of the report: heading, how the captions were chosen, and their cards."""
 
     title: str
     note: str
@@ -36,24 +30,26 @@ class Part(NamedTuple):
 
 
 class _Choice(NamedTuple):
+    """A part before its images are generated: heading, note, and rows of the table."""
+
     title: str
     note: str
     rows: list[int]
 
 
 def choose(found: Likelihood, first_rows: NDArray[np.int64], count: int) -> list[_Choice]:
-    """The rows of each part, `count` in each, every picture once, none in two parts."""
+    """Return the rows of each part, at most `count` each; no image occurs twice."""
     given = found.rows[GIVEN][first_rows]
     wanted = [
-        ("Most likely", "Lowest loss: what the model finds easiest.", given),
-        ("Least likely", "Highest loss: what surprises it most.", -given),
+        ("Most likely", "Lowest loss.", given),
+        ("Least likely", "Highest loss.", -given),
     ]
     if NONE in found.rows:
-        saved = found.rows[NONE][first_rows] - given
-        chosen = "Chosen for being extreme: among many captions some differ by chance."
+        gain = found.rows[NONE][first_rows] - given
+        note = "Extreme values: among many captions some differ by chance."
         wanted += [
-            ("Where the entities helped most", chosen, -saved),
-            ("Where the entities harmed most", chosen, saved),
+            ("Where the entities helped most", note, -gain),
+            ("Where the entities harmed most", note, gain),
         ]
     taken: set[int] = set()
     parts = []
@@ -66,7 +62,7 @@ def choose(found: Likelihood, first_rows: NDArray[np.int64], count: int) -> list
     return parts
 
 
-def examples(
+def likelihood_parts(
     inputs: Inputs,
     found: Likelihood,
     reconstruction: Reconstruction | None,
@@ -75,44 +71,44 @@ def examples(
     sampling: SamplingConfig,
     seed: int,
 ) -> list[Part]:
-    """The parts of the report, with pictures."""
+    """Return the parts of the report that are chosen by likelihood, with images."""
     choices = choose(found, inputs.first_rows, count)
     rows = sorted({row for choice in choices for row in choice.rows})
     if not rows:
         return []
-    pictures = dict(_pictures(inputs, rows, sampling, seed))
-    near = _by_row(inputs, reconstruction)
+    images = dict(_image_rows(inputs, rows, sampling, seed))
+    psnr_of = _psnr_by_row(inputs, reconstruction)
     return [
         Part(
             choice.title,
             choice.note,
-            [_card(inputs, found, row, pictures[row], near) for row in choice.rows],
+            [_card(inputs, found, row, images[row], psnr_of) for row in choice.rows],
         )
         for choice in choices
     ]
 
 
-def _by_row(inputs: Inputs, reconstruction: Reconstruction | None) -> dict[int, float]:
-    """PSNR of the first row of each picture."""
+def _psnr_by_row(inputs: Inputs, reconstruction: Reconstruction | None) -> dict[int, float]:
+    """Return the PSNR of each image by its first row."""
     if reconstruction is None:
         return {}
     return dict(zip(inputs.first_rows.tolist(), reconstruction.psnr_of.tolist(), strict=True))
 
 
-def _pictures(
+def _image_rows(
     inputs: Inputs, rows: list[int], sampling: SamplingConfig, seed: int
 ) -> Iterator[tuple[int, list[PictureRow]]]:
-    """Each row's pictures, by row."""
-    true = _true_pictures(inputs, rows) if inputs.has_images else {}
+    """Yield each row and its images."""
+    originals = _originals(inputs, rows) if inputs.has_images else {}
     codes = inputs.rows.codes[np.array(rows)]
-    again = dict(zip(rows, decoded(inputs.model.image_tokenizer, codes), strict=True))
-    drawn = {
+    reconstructions = dict(zip(rows, decoded(inputs.model.image_tokenizer, codes), strict=True))
+    generated = {
         label: dict(zip(rows, made, strict=True))
-        for label, made in _draw(inputs, rows, sampling, seed)
+        for label, made in _generate(inputs, rows, sampling, seed)
     }
     for row in rows:
-        shown = {"true picture": true.get(row), "through the VQGAN": again[row]}
-        shown |= {label: made[row] for label, made in drawn.items()}
+        shown = {"true image": originals.get(row), "reconstruction": reconstructions[row]}
+        shown |= {label: made[row] for label, made in generated.items()}
         yield (
             row,
             [
@@ -123,23 +119,23 @@ def _pictures(
         )
 
 
-def _true_pictures(inputs: Inputs, rows: list[int]) -> Mapping[int, NDArray[np.uint8]]:
+def _originals(inputs: Inputs, rows: list[int]) -> Mapping[int, NDArray[np.uint8]]:
     pairs = zip(inputs.first_rows.tolist(), inputs.originals(), strict=True)
     wanted = set(rows)
-    return {row: picture.pixels for row, picture in pairs if row in wanted}
+    return {row: image.pixels for row, image in pairs if row in wanted}
 
 
-def _draw(
+def _generate(
     inputs: Inputs, rows: list[int], sampling: SamplingConfig, seed: int
 ) -> Iterable[tuple[str, NDArray[np.uint8]]]:
-    """Pictures (B, H, W, 3) of the rows for each way of telling, all from the same seeds."""
+    """Yield images (B, H, W, 3) of the rows as given and under each control, from equal seeds."""
     seeds = [picture_seed(seed, inputs.rows.idx[row], 0) for row in rows]
     artist = Artist(inputs.model, inputs.vectors)
     if inputs.model.gpt.config.fusion == "none":
-        yield "drawn", artist.draw(inputs.rows, rows, seeds, sampling)
+        yield "generated", artist.draw(inputs.rows, rows, seeds, sampling)
         return
-    yield "drawn with entities", artist.draw(inputs.rows, rows, seeds, sampling)
-    yield "without", artist.draw(inputs.rows, rows, seeds, sampling, use_entities=False)
+    yield "with entities", artist.draw(inputs.rows, rows, seeds, sampling)
+    yield "without entities", artist.draw(inputs.rows, rows, seeds, sampling, use_entities=False)
     wrong = Artist(inputs.model, shuffled_vectors(inputs.rows, inputs.vectors, seed))
     yield "with wrong vectors", wrong.draw(inputs.rows, rows, seeds, sampling)
 
@@ -148,7 +144,7 @@ def _card(
     inputs: Inputs,
     found: Likelihood,
     row: int,
-    pictures: list[PictureRow],
+    image_rows: list[PictureRow],
     psnr_of: Mapping[int, float],
 ) -> Card:
     notes = [f"{found.rows[GIVEN][row]:.3f} nats per code"]
@@ -156,7 +152,7 @@ def _card(
         if name in found.rows:
             notes.append(f"{found.rows[name][row] - found.rows[GIVEN][row]:+.4f} {label}")
     if row in psnr_of:
-        notes.append(f"VQGAN {psnr_of[row]:.1f} dB")
+        notes.append(f"PSNR {psnr_of[row]:.1f} dB")
     badges = []
     if inputs.seen_entities is not None and has_unseen(inputs.rows, inputs.seen_entities)[row]:
         badges.append("entity never seen in training")
@@ -165,33 +161,36 @@ def _card(
         inputs.rows,
         row,
         inputs.names,
-        rows=pictures,
+        rows=image_rows,
         badges=badges,
         note="; ".join(notes),
     )
 
 
-def matches(
-    pictures: Iterable[Seen], captions: Mapping[str, str], scores: Mapping[str, float], count: int
+def clip_parts(
+    images: Iterable[CaptionedImage],
+    captions: Mapping[str, str],
+    scores: Mapping[str, float],
+    count: int,
 ) -> list[Part]:
-    """The pictures that match their captions best and worst, by a CLIP's score.
+    """Return the images with the highest and the lowest CLIP score.
 
     Args:
-        pictures: The set that was scored, read again.
-        captions: For pictures that do not tell theirs, by idx.
+        images: The set that was scored, read again.
+        captions: By idx, for images without a caption.
         scores: By idx.
-        count: How many of each.
+        count: Images per part.
     """
     ranked = sorted(scores, key=lambda idx: -scores[idx])
     best = ranked[:count]
     worst = [idx for idx in ranked[::-1][:count] if idx not in best]
     wanted, cards = {*best, *worst}, dict[str, Card]()
-    for picture in pictures:
-        if picture.idx in wanted and picture.idx not in cards:
-            content = Picture(content=encode_png(picture.pixels))
-            cards[picture.idx] = Card(
-                prompt=picture.text or captions[picture.idx],
-                note=f"score {scores[picture.idx]:.2f}",
+    for image in images:
+        if image.idx in wanted and image.idx not in cards:
+            content = Picture(content=encode_png(image.pixels))
+            cards[image.idx] = Card(
+                prompt=image.text or captions[image.idx],
+                note=f"score {scores[image.idx]:.2f}",
                 rows=[PictureRow(label="", pictures=[content])],
             )
     parts = (

@@ -1,6 +1,6 @@
-"""Sets of pictures to measure: a folder, a TSV of base64, a lattice table, all read by one way.
+"""Sets of images to measure: a folder, a TSV with base64 images, or a lattice table.
 
-Bad pictures are set aside and counted, never measured as something else.
+Unreadable images are rejected and counted.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from artist.formats.predictions import PREDICTIONS
 from data.errors import InputError, RowError, SchemaError, SkipReason
 from data.images import decode_base64, decode_image, split_images, square
 from data.opencv_resize import opencv_square
@@ -23,11 +24,10 @@ from data.schema import IMAGE, is_parquet
 from data.tsv import Rejects, read_rows
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_PREDICTIONS = "predictions.tsv"  # of `artist predict`; it knows the captions, its images do not
 
 
-class Picture(NamedTuple):
-    """One picture: whose it is, its caption if the set tells it, and pixels (H, W, 3)."""
+class CaptionedImage(NamedTuple):
+    """An image: its row's idx, its caption (None if the set has none), and pixels (H, W, 3)."""
 
     idx: str
     text: str | None
@@ -35,6 +35,8 @@ class Picture(NamedTuple):
 
 
 class _Encoded(NamedTuple):
+    """The file content of an image, and its line or row in the set, from 1."""
+
     place: int
     idx: str
     text: str | None
@@ -42,17 +44,17 @@ class _Encoded(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class PictureSet:
-    """Pictures on disk, read again at each pass.
+class ImageSet:
+    """Images on disk, read again at each pass.
 
     Attributes:
         path: A folder of image files, what `artist predict` wrote, a TSV whose last column is an
             image in base64 (or a JSON list of them), or a Parquet table with an `image` column, in
             one file or a folder of them.
-        side: Take the centre square at this many pixels, as a model sees it; None takes the whole
-            picture as it is.
+        side: Crop the centre square and resize it to this many pixels, as for a model; None keeps
+            the whole image.
         resize: How the square is resized; see `artist.tables.encode.encode_table`.
-        rejects: What could not be read, in the last pass.
+        rejects: Images that could not be read in the last pass.
     """
 
     path: Path
@@ -63,43 +65,41 @@ class PictureSet:
     def __post_init__(self) -> None:
         if not self.path.exists():
             raise InputError(f"{self.path} does not exist.")
-        if self.path.is_dir() and (self.path / _PREDICTIONS).is_file():
-            self.path = self.path / _PREDICTIONS
+        if self.path.is_dir() and (self.path / PREDICTIONS).is_file():
+            self.path = self.path / PREDICTIONS
 
     @property
     def fingerprint(self) -> str:
-        """A name for what the files hold and for how they are looked at."""
+        """A hash of the files' content and of the crop."""
         return hashlib.sha256(f"{fingerprint(self.path)} {self.side}".encode()).hexdigest()
 
     @property
     def crop(self) -> str:
-        """How a picture is cut before it is measured, in words."""
-        return f"centre square at {self.side} pixels" if self.side else "whole picture"
+        """A description of how images are cropped before they are measured."""
+        return f"centre square at {self.side} pixels" if self.side else "whole image"
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[CaptionedImage]:
         self.rejects = Rejects()
-        some = False
+        found = False
         for encoded in self._contents():
             try:
                 image = decode_image(encoded.content)
             except RowError as error:
                 self.rejects.add(encoded.place, error.reason, encoded.idx)
                 continue
-            some = True
-            yield Picture(encoded.idx, encoded.text, self._pixels(image))
-        if not some:
+            found = True
+            yield CaptionedImage(encoded.idx, encoded.text, self._pixels(image))
+        if not found:
             reason = self.rejects.first or "no files " + ", ".join(f"*{s}" for s in SUFFIXES)
-            raise InputError(f"{self.path} holds no picture that can be read ({reason}).")
+            raise InputError(f"{self.path} has no readable image ({reason}).")
 
     def _pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         pixels = np.asarray(image, dtype=np.uint8)
         if self.side is None:
             return pixels
-        return (
-            opencv_square(pixels, self.side)
-            if self.resize == "easynlp"
-            else square(image, self.side)
-        )
+        if self.resize == "easynlp":
+            return opencv_square(pixels, self.side)
+        return square(image, self.side)
 
     def _contents(self) -> Iterator[_Encoded]:
         if self.path.is_dir():

@@ -1,13 +1,13 @@
-"""The network behind FID, KID and IS: TensorFlow's Inception of 2015-12-05, as ported for PyTorch.
+"""The network of FID, KID and IS: TensorFlow's Inception of 2015-12-05, as ported to PyTorch.
 
-    B pictures   C channels   H, W sides of a feature map
+    B images   C channels   H, W sides of a feature map
 
-The metrics are defined by this network and its weights, so no other ever takes its place: not
-torchvision's Inception, whose weights and poolings differ. Names and shapes are those of the file
-that pytorch-fid and torch-fidelity publish (`...inception-2015-12-05-6726825d.pth`). The network is
-Szegedy et al.'s Inception-v3 (arXiv 1512.00567) with TensorFlow's peculiarities: average pooling
-leaves the padding out of the mean, the last block pools by maximum where the others average, and
-the classifier has 1008 outputs.
+The metrics are defined by this network and its weights. torchvision's Inception cannot replace it:
+its weights and its pooling differ. Names and shapes are those of the file that pytorch-fid and
+torch-fidelity publish (`...inception-2015-12-05-6726825d.pth`). The network is Szegedy et al.'s
+Inception-v3 (arXiv 1512.00567) with the details of TensorFlow's version: average pooling excludes
+the padding, the last block uses maximum pooling where the others average, and the classifier has
+1008 outputs.
 """
 
 from pathlib import Path
@@ -21,14 +21,14 @@ from artist.formats.state_dict import misfit, read_state
 from data.errors import InputError
 from data.runs import sha256
 
-SIDE = 299  # of the pictures that the network was made for
-WIDTH = 2048  # of its last pooling layer
-PUBLISHED = "6726825d"  # how the sha256 of the published file begins; its name says so
-_COUNTER = "num_batches_tracked"  # of training only; some files have it, some do not
+SIDE = 299  # pixels of the network's input
+WIDTH = 2048  # channels of its last pooling layer
+PUBLISHED = "6726825d"  # start of the published file's sha256, as in its name
+_COUNTER = "num_batches_tracked"  # used in training only; optional in files
 
 
 class Convolution(nn.Module):
-    """Convolution without bias, batch normalisation, ReLU; the names are the file's."""
+    """Convolution without bias, batch normalisation, ReLU; attribute names are the file's."""
 
     def __init__(
         self,
@@ -51,17 +51,17 @@ class Convolution(nn.Module):
 
 
 def average(x: Tensor) -> Tensor:
-    """Means over 3x3, at the border over what lies inside: (B, C, H, W) -> the same."""
+    """Average pooling over 3x3 that excludes the padding: (B, C, H, W) -> the same."""
     return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def maximum(x: Tensor) -> Tensor:
-    """Maxima over 3x3: (B, C, H, W) -> the same."""
+    """Maximum pooling over 3x3: (B, C, H, W) -> the same."""
     return F.max_pool2d(x, 3, stride=1, padding=1)
 
 
 class Mixed35(nn.Module):
-    """The block at 35x35: branches of 1x1, 5x5, 3x3 twice, and a pool."""
+    """Block at 35x35: branches of 1x1, 5x5, 3x3 twice, and pooling."""
 
     def __init__(self, inputs: int, pooled: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Mixed35(nn.Module):
 
 
 class Reduce35(nn.Module):
-    """From 35x35 to 17x17."""
+    """Reduction from 35x35 to 17x17."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Reduce35(nn.Module):
 
 
 class Mixed17(nn.Module):
-    """The block at 17x17: 7x7 convolutions taken apart into rows and columns."""
+    """Block at 17x17: 7x7 convolutions factorised into rows and columns."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Mixed17(nn.Module):
 
 
 class Reduce17(nn.Module):
-    """From 17x17 to 8x8."""
+    """Reduction from 17x17 to 8x8."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -141,12 +141,12 @@ class Reduce17(nn.Module):
 
 
 class Mixed8(nn.Module):
-    """The block at 8x8: 3x3 convolutions fanned out into a row and a column.
+    """Block at 8x8: 3x3 convolutions split into a row and a column in parallel.
 
     Args:
         inputs: Channels.
-        by_maximum: How the pool branch pools. The first of the two blocks averages, the second
-            takes the maximum: an oddity of the original graph, and part of the metric.
+        by_maximum: Pooling of the pool branch. The first of the two blocks uses the average, the
+            second the maximum: an oddity of the original graph, and part of the metric.
     """
 
     def __init__(self, inputs: int, *, by_maximum: bool) -> None:
@@ -180,7 +180,7 @@ class Mixed8(nn.Module):
 
 
 class Features(NamedTuple):
-    """Of pictures: what FID and KID compare (B, 2048), and the classes that IS reads (B, 1008)."""
+    """Pooled features for FID and KID (B, 2048), and class logits for IS (B, 1008)."""
 
     pooled: Tensor
     logits: Tensor
@@ -210,9 +210,9 @@ class Inception(nn.Module):
         self.fc = nn.Linear(WIDTH, 1008)
 
     def forward(self, x: Tensor) -> Features:
-        """Features of pictures (B, 3, 299, 299) in [-1, 1].
+        """Return the features of images (B, 3, 299, 299) in [-1, 1].
 
-        The logits leave out the classifier's bias, as the code that defined IS does.
+        The logits exclude the classifier's bias, as in the code that defined IS.
         """
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))  # (B, 64, 147, 147)
         x = F.max_pool2d(x, 3, stride=2)  # (B, 64, 73, 73)
@@ -227,23 +227,23 @@ class Inception(nn.Module):
 
 
 class Loaded(NamedTuple):
-    """The network in eval mode, and which file its weights are from."""
+    """The network in eval mode, and the sha256 of its weights file."""
 
     network: Inception
     sha256: str
 
     @property
     def published(self) -> bool:
-        """Whether it is the published file, by its hash."""
+        """Whether the weights are the published file, by hash."""
         return self.sha256.startswith(PUBLISHED)
 
 
 def load_inception(path: Path) -> Loaded:
-    """The network with the weights of a file (`.pth` or `.safetensors`), on the CPU.
+    """Load the network from a weights file (`.pth` or `.safetensors`), on the CPU.
 
     Raises:
-        InputError: The file cannot be read, or its tensors are not those of this network; what is
-            missing, superfluous or of another shape is named.
+        InputError: The file cannot be read, or its tensors do not fit this network; the message
+            names missing and unexpected tensors and other shapes.
     """
     if not path.is_file():
         raise InputError(
@@ -257,7 +257,7 @@ def load_inception(path: Path) -> Loaded:
     if wrong := misfit(own, state):
         raise InputError(
             f"{path} is not the Inception network of FID: {wrong}. Figures from another network "
-            f"compare with nobody's; use pt_inception-2015-12-05-{PUBLISHED}.pth."
+            f"are not comparable; use pt_inception-2015-12-05-{PUBLISHED}.pth."
         )
     network.load_state_dict(state, strict=False)
     network.eval().requires_grad_(False)

@@ -1,6 +1,7 @@
-"""The sources of an evaluation, opened as they are needed and checked against each other."""
+"""The sources of an evaluation, opened when needed and checked against each other."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -8,10 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from artist.evaluation.image_sets import Picture, PictureSet
-from artist.evaluation.intervals import group_of_rows
-from artist.evaluation.likelihood import without_entities
-from artist.evaluation.results import Sources
+from artist.evaluation.confidence_intervals import group_of_rows
+from artist.evaluation.controls import without_entities
+from artist.evaluation.image_sets import CaptionedImage, ImageSet
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
 from artist.formats.model_folder import Model, load_model, read_seen
 from artist.generation.predict import entity_vectors
@@ -24,21 +24,70 @@ from artist.tables.lattice_rows import (
     read_rows,
     rows_from_table,
 )
-from data.errors import ArtefactError, SchemaError
-from data.kg_folder import ENTITY_NAMES, open_names
+from data.errors import ArtefactError, ConfigError, SchemaError
+from data.kg_folder import ENTITY_NAMES, kg_fingerprint, open_names
 from data.runs import fingerprint, read_manifest
 from data.schema import CODES, IMAGE, LATTICE
 
 
-class Inputs:
-    """What the sources hold.
-
-    Args:
-        sources: Where it lies.
-        device: Where the model goes.
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Paths of what is measured. Each is optional; field names are JSON keys and options.
 
     Attributes:
-        warnings: What was noticed on the way, each once.
+        table: A lattice table with images, or with the codes of the model's image tokenizer.
+        model: The model folder.
+        kg: The KG folder it was trained with.
+        train_table: The table it was trained on, for the entities it has seen; models of this
+            toolkit store these themselves.
+        other_kg: Another KG folder, for a control.
+        pictures: Images to measure instead of generating some; see `ImageSet`.
+        reference: Images to compare with instead of the table's own; or statistics.
+        inception: File of the weights for FID, KID and IS.
+        clip: Folder of a Chinese CLIP.
+    """
+
+    table: Path | None = None
+    model: Path | None = None
+    kg: Path | None = None
+    train_table: Path | None = None
+    other_kg: Path | None = None
+    pictures: Path | None = None
+    reference: Path | None = None
+    inception: Path | None = None
+    clip: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is not None and self.table is None:
+            raise ConfigError("a model is measured on captions: give a lattice table as TABLE.")
+        if self.model is None and self.pictures is None:
+            raise ConfigError(
+                "there is nothing to measure: give --model and a TABLE, or --pictures."
+            )
+        if self.model is None and self.inception is None and self.clip is None:
+            raise ConfigError("--pictures needs --inception FILE or --clip FOLDER.")
+        for name in ("kg", "train_table", "other_kg"):
+            if self.model is None and getattr(self, name) is not None:
+                raise ConfigError(f"--{name.replace('_', '-')} has no effect without a --model.")
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return a fingerprint of the content of each source that was given."""
+        return {
+            name: (kg_fingerprint if name.endswith("kg") else fingerprint)(path)
+            for name, path in vars(self).items()
+            if path is not None
+        }
+
+
+class Inputs:
+    """The content of the sources.
+
+    Args:
+        sources: The paths.
+        device: The model's device.
+
+    Attributes:
+        warnings: Problems found so far, each once.
     """
 
     def __init__(self, sources: Sources, device: torch.device) -> None:
@@ -46,16 +95,16 @@ class Inputs:
         self.warnings: list[str] = []
 
     def warn(self, text: str) -> None:
-        """Note something that a reader of the figures must know."""
+        """Record a caveat for readers of the figures."""
         if text not in self.warnings:
             self.warnings.append(text)
 
-    def warn_of_rejects(self, pictures: PictureSet) -> None:
-        """Note how many pictures of a set could not be read in its last pass."""
-        if pictures.rejects.count:
+    def warn_of_rejects(self, images: ImageSet) -> None:
+        """Record how many images of a set could not be read in its last pass."""
+        if images.rejects.count:
             self.warn(
-                f"{pictures.rejects.count} pictures of {pictures.path.name} cannot be read and "
-                f"were left out ({pictures.rejects.first})."
+                f"{images.rejects.count} images of {images.path.name} cannot be read and "
+                f"were left out ({images.rejects.first})."
             )
 
     @cached_property
@@ -66,12 +115,12 @@ class Inputs:
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
-        """Vectors of its graph."""
+        """Entity vectors of the model's graph, `(num_entities, D)`."""
         return entity_vectors(self.model, self.sources.kg)
 
     @cached_property
     def names(self) -> Sequence[str]:
-        """Names of its graph's entities, by id."""
+        """Entity names of the model's graph, by id."""
         return open_names(self.sources.kg / ENTITY_NAMES) if self.sources.kg else []
 
     @property
@@ -87,7 +136,7 @@ class Inputs:
 
     @cached_property
     def rows(self) -> Rows:
-        """The table's captions with the model's codes; without entities where it has no graph."""
+        """The table's captions with the model's codes; without entities where no graph is given."""
         assert self.sources.table is not None
         assert self.sources.model is not None
         model = self.model
@@ -99,24 +148,24 @@ class Inputs:
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
-        """Which picture each row (N,) shows."""
+        """Image number of each row (N,)."""
         return group_of_rows(self.rows.codes)
 
     @cached_property
     def first_rows(self) -> NDArray[np.int64]:
-        """The first row of each picture, ascending."""
+        """The first row of each image, ascending."""
         return np.sort(np.unique(self.groups, return_index=True)[1])
 
     @cached_property
     def has_images(self) -> bool:
-        """Whether the table holds its pictures, and not only their codes."""
+        """Whether the table contains images, and not only their codes."""
         if self.sources.table is None:
             return False
         return IMAGE.name in open_lattice(self.sources.table).schema_arrow.names
 
     @property
     def _resize(self) -> str:
-        """How the table's pictures were resized for the codes that it holds beside them."""
+        """How the table's images were resized for the codes stored with them."""
         assert self.sources.table is not None
         if CODES.name not in open_lattice(self.sources.table).schema_arrow.names:
             return "antialias"
@@ -126,31 +175,31 @@ class Inputs:
             return "antialias"
         return str(made.get("resize", "antialias"))
 
-    def originals(self) -> Iterator[Picture]:
-        """The table's pictures, each once, as the model sees them.
+    def originals(self) -> Iterator[CaptionedImage]:
+        """Yield the table's images, each once, at the model's resolution.
 
         Raises:
-            SchemaError: The codes in the table are not of these rows.
+            SchemaError: The codes in the table belong to other rows.
         """
         assert self.sources.table is not None
         side = self.model.image_tokenizer.resolution
         chosen = set(self.first_rows.tolist())
-        pictures = PictureSet(path=self.sources.table, side=side, resize=self._resize)
+        images = ImageSet(path=self.sources.table, side=side, resize=self._resize)
         n = -1
-        # Rows whose picture cannot be read have no codes either, so the two run side by side.
-        for n, picture in enumerate(pictures):
-            if n >= len(self.rows) or picture.idx != self.rows.idx[n]:
+        # Rows whose image cannot be read have no codes either, so rows and images correspond.
+        for n, image in enumerate(images):
+            if n >= len(self.rows) or image.idx != self.rows.idx[n]:
                 raise SchemaError(
-                    f"{self.sources.table}: row {picture.idx} has a picture but not its codes. "
+                    f"{self.sources.table}: row {image.idx} has an image but not its codes. "
                     "Encode the images again with `cli.py artist encode`."
                 )
             if n in chosen:
-                yield picture
-        self.warn_of_rejects(pictures)
+                yield image
+        self.warn_of_rejects(images)
 
     @cached_property
     def captions(self) -> dict[str, str]:
-        """The table's captions by idx; the first of those that share one."""
+        """The table's captions by idx; the first one where several share an idx."""
         if self.sources.table is None:
             return {}
         table = open_lattice(self.sources.table).read(["idx", "text"])
@@ -159,7 +208,7 @@ class Inputs:
 
     @cached_property
     def seen_entities(self) -> NDArray[np.int64] | None:
-        """Ids of the entities in the training captions, as the model got them; None: not known."""
+        """Ids of the entities in the training captions as read by the model; None if unknown."""
         path = self.sources.train_table
         if path is None:
             assert self.sources.model is not None
@@ -169,11 +218,10 @@ class Inputs:
         tokenizer, graph = self.model.tokenizer.fingerprint, self.model.kg_fingerprint
         check_table(rows, tokenizer, graph, self.sources.kg, str(path))
         self._check_training(path)
-        found: NDArray[np.int64] = np.unique(rows.entity_ids)
-        return found
+        return rows.named_entities()
 
     def _check_training(self, path: Path) -> None:
-        """Warn where the training table is another than the model names."""
+        """Warn if the training table is not the one in the model's manifest."""
         assert self.sources.model is not None
         try:
             trained_on = read_manifest(self.sources.model).inputs.get("table")
@@ -182,4 +230,4 @@ class Inputs:
         stem = path.name.removesuffix(".parquet")
         encoded = path.parent.glob(f"{stem}.codes-*.parquet")
         if trained_on and trained_on not in {fingerprint(p) for p in (path, *encoded)}:
-            self.warn(f"{path} is not the table that the model's manifest names.")
+            self.warn(f"{path} is not the table in the model's manifest.")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from artist.evaluation.intervals import Interval
+from artist.evaluation.confidence_intervals import Interval
 from artist.evaluation.likelihood import GIVEN, NONE, OTHER_KG, SHUFFLED, Likelihood
 from artist.evaluation.reconstruction import Reconstruction
 from artist.evaluation.tables import GROUPS, SHORT
@@ -15,7 +15,7 @@ _GREY = "#7a7a7a"
 
 
 def costs_plot(found: Likelihood) -> str:
-    """What each control costs, by group, with intervals and a line at zero; empty without any."""
+    """Plot the cost of each control by group, with intervals; empty without controls."""
     controls = [name for name in (NONE, SHUFFLED, OTHER_KG) if name in found.rows]
     groups = [name for name in GROUPS if name in found.groups and name != "without entity"]
     if not controls:
@@ -37,7 +37,7 @@ def costs_plot(found: Likelihood) -> str:
         )
         axes.invert_yaxis()
         axes.locator_params(axis="x", nbins=5)
-        axes.set_xlabel("cost, nats per code (right of 0: knowledge helped)")
+        axes.set_xlabel("cost, nats per code (above 0: knowledge helped)")
         figure.legend(loc="outside upper left", ncols=3, fontsize=9)
         axes.set_ylim(len(groups) - 0.5, -0.5)
         return to_svg(figure)
@@ -46,7 +46,7 @@ def costs_plot(found: Likelihood) -> str:
 def _whisker(
     axes: object, value: Interval, place: float, colour: str, label: str | None = None
 ) -> None:
-    """A point and its interval on one line of a plot."""
+    """Draw a point and its interval on one line of a plot."""
     width = 0.0 if math.isnan(value.half_width) else value.half_width
     axes.errorbar(  # type: ignore[attr-defined]
         value.mean,
@@ -62,7 +62,7 @@ def _whisker(
 
 
 def spread_plot(found: Likelihood) -> str:
-    """How many captions have which loss."""
+    """Plot a histogram of the loss per caption."""
     values = found.rows[GIVEN]
     with style():
         figure = new_figure()
@@ -70,7 +70,7 @@ def spread_plot(found: Likelihood) -> str:
         axes.hist(values, bins=min(40, max(5, len(values) // 5)), color=COLOURS[0])
         axes.axvline(found.chance, color=COLOURS[1], linewidth=1, linestyle="--")
         axes.annotate(
-            "all codes alike",
+            "uniform",
             (found.chance, 0.94),
             xycoords=("data", "axes fraction"),
             xytext=(-4, 0),
@@ -79,13 +79,13 @@ def spread_plot(found: Likelihood) -> str:
             color=COLOURS[1],
             fontsize=9,
         )
-        axes.set_xlabel("nats per code of a caption")
+        axes.set_xlabel("nats per code, by caption")
         axes.set_ylabel("captions")
         return to_svg(figure)
 
 
 def places_plot(found: Likelihood) -> str:
-    """Nats per code at each place of the picture: empty where codes are no square."""
+    """Plot nats per code at each position of the image; empty if the codes are not a square."""
     side = math.isqrt(len(found.positions))
     if side * side != len(found.positions):
         return ""
@@ -93,19 +93,19 @@ def places_plot(found: Likelihood) -> str:
         figure = new_figure()
         axes = figure.subplots()
         grid = found.positions.reshape(side, side)
-        drawn = axes.pcolormesh(grid, cmap="viridis", edgecolors="face", linewidth=0.2)
+        mesh = axes.pcolormesh(grid, cmap="viridis", edgecolors="face", linewidth=0.2)
         axes.invert_yaxis()
         axes.set_aspect("equal")
         axes.set_xticks([])
         axes.set_yticks([])
         for spine in axes.spines.values():
             spine.set_visible(False)
-        figure.colorbar(drawn, ax=axes, label="nats per code", shrink=0.85)
+        figure.colorbar(mesh, ax=axes, label="nats per code", shrink=0.85)
         return to_svg(figure)
 
 
 def codebook_plot(found: Reconstruction) -> str:
-    """How often each code is used, most used first, beside an even use."""
+    """Plot the frequency of each code, most frequent first, and uniform use for comparison."""
     shares = np.sort(found.counts)[::-1] / found.counts.sum()
     used: Sequence[float] = shares[shares > 0].tolist()
     with style():
@@ -115,6 +115,6 @@ def codebook_plot(found: Reconstruction) -> str:
         axes.axhline(1 / found.codebook_size, color=_GREY, linewidth=1, linestyle="--")
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xlabel("codes, most used first")
-        axes.set_ylabel("share (dashed: even use)")
+        axes.set_xlabel("codes, most frequent first")
+        axes.set_ylabel("share (dashed: uniform use)")
         return to_svg(figure)

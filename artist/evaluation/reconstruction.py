@@ -1,6 +1,6 @@
-"""What is left of pictures that go through the VQGAN's codes: the ceiling for all that is drawn.
+"""Reconstruction by the image tokenizer: an upper bound for the quality of generated images.
 
-P pictures   L codes a picture   V codebook_size
+P images   L codes per image   V codebook_size
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,30 +10,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from artist.evaluation.intervals import Interval, interval
+from artist.evaluation.confidence_intervals import Interval, interval
 from artist.models.image_tokenizer import ImageTokenizer, to_uint8
 from artist.models.psnr_ssim import psnr, ssim
 
-SSIM_SIDE = 11  # pixels; SSIM's window does not fit into smaller pictures
+SSIM_SIDE = 11  # pixels; the SSIM window does not fit into smaller images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """How near pictures come back from their codes, and how the codebook is used.
+    """Reconstruction quality and use of the codebook. Field names are JSON keys.
 
     Attributes:
-        pictures: How many, each counted once.
+        pictures: Number of images, each counted once.
         side: Their side in pixels.
-        psnr: In dB, mean over pictures.
-        ssim: Wang et al. 2004, mean over colours and pictures; None where they are too small.
-        codebook_size: Codes that there are.
-        codes_used: Codes that these pictures use.
-        perplexity: Exp of the entropy of their frequencies: so many equally used codes would say as
-            much.
-        codes: How many codes were counted; fewer than `codebook_size` cannot use all.
-        psnr_of: PSNR of each picture (P,).
-        ssim_of: SSIM of each picture (P,), or empty.
-        counts: How often each code is used (V,).
+        psnr: In dB, mean over images.
+        ssim: Wang et al. 2004, mean over channels and images; None where images are too small.
+        codebook_size: Size of the codebook.
+        codes_used: Number of different codes in these images.
+        perplexity: Exp of the entropy of the code frequencies.
+        codes: Number of codes counted; fewer than `codebook_size` cannot use all.
+        psnr_of: PSNR of each image (P,).
+        ssim_of: SSIM of each image (P,), or empty.
+        counts: Frequency of each code (V,).
     """
 
     pictures: int
@@ -53,7 +52,7 @@ class Reconstruction:
 def decoded(
     image_tokenizer: ImageTokenizer, codes: NDArray[np.uint16], batch_size: int = 32
 ) -> Iterator[NDArray[np.uint8]]:
-    """The picture (H, W, 3) of each row of codes (P, L)."""
+    """Yield the image (H, W, 3) of each row of codes (P, L)."""
     device = next(image_tokenizer.parameters()).device
     for begin in range(0, len(codes), batch_size):
         part = torch.from_numpy(codes[begin : begin + batch_size].astype(np.int64)).to(device)
@@ -66,29 +65,27 @@ def measure_reconstruction(
     originals: Iterable[NDArray[np.uint8]],
     batch_size: int = 32,
 ) -> Reconstruction:
-    """Pictures of codes (P, L) against the pictures (H, W, 3) that the codes were made from."""
-    near: list[float] = []
-    alike: list[float] = []
+    """Compare the images decoded from codes (P, L) with their originals (H, W, 3)."""
+    psnrs: list[float] = []
+    ssims: list[float] = []
     side = image_tokenizer.resolution
-    for picture, original in zip(
-        decoded(image_tokenizer, codes, batch_size), originals, strict=True
-    ):
-        both = [torch.from_numpy(np.array(p)).permute(2, 0, 1)[None] for p in (picture, original)]
-        near.append(float(psnr(both[0], both[1])))
+    for pair in zip(decoded(image_tokenizer, codes, batch_size), originals, strict=True):
+        image, original = (torch.from_numpy(np.array(p)).permute(2, 0, 1)[None] for p in pair)
+        psnrs.append(float(psnr(image, original)))
         if side >= SSIM_SIDE:
-            alike.append(float(ssim(both[0], both[1])))
+            ssims.append(float(ssim(image, original)))
     counts = np.bincount(codes.ravel(), minlength=image_tokenizer.codebook_size)
     shares = counts[counts > 0] / counts.sum()
     return Reconstruction(
-        pictures=len(near),
+        pictures=len(psnrs),
         side=side,
-        psnr=interval(np.array(near)),
-        ssim=interval(np.array(alike)) if alike else None,
+        psnr=interval(np.array(psnrs)),
+        ssim=interval(np.array(ssims)) if ssims else None,
         codebook_size=len(counts),
         codes_used=int((counts > 0).sum()),
         perplexity=float(np.exp(-(shares * np.log(shares)).sum())),
         codes=int(counts.sum()),
-        psnr_of=np.array(near),
-        ssim_of=np.array(alike),
+        psnr_of=np.array(psnrs),
+        ssim_of=np.array(ssims),
         counts=counts,
     )

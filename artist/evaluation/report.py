@@ -37,7 +37,7 @@ def write_report(path: Path, evaluation: Evaluation, parts: Sequence[Part]) -> N
     body = [
         notes_html([Note(title="In words", text="\n".join(said))]) if said else "",
         _warnings(evaluation),
-        *(table_html(table) for table in tables(evaluation)),
+        *(table_html(table) for table in tables(evaluation.findings)),
         _plots(evaluation),
         *(_part(part) for part in parts),
         _not_measured(evaluation),

@@ -1,21 +1,23 @@
-"""The figures of an evaluation as tables, for Markdown and HTML alike, and as lines of text."""
+"""The figures of an evaluation as tables for Markdown and HTML, and as lines of text."""
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
-from artist.evaluation.image_metrics import SMALL, ImageMetrics, Spread
-from artist.evaluation.intervals import Interval
+from artist.evaluation.clip_score import TextMatch
+from artist.evaluation.confidence_intervals import Interval
+from artist.evaluation.fid_kid_is import SMALL, ImageMetrics, Spread
+from artist.evaluation.findings import Findings, NotMeasured
 from artist.evaluation.likelihood import CAPTION, GIVEN, NONE, OTHER_KG, SHUFFLED, Likelihood
 from artist.evaluation.reconstruction import Reconstruction
-from artist.evaluation.results import Evaluation
 from artist.generation.gallery import ComparisonTable
 
-WAYS = {  # of telling a model about a picture
-    GIVEN: "its own caption and entities",
+INPUTS = {  # the model's input, as given and under each control
+    GIVEN: "own caption and entities",
     NONE: "no entities",
     SHUFFLED: "vectors of wrong entities",
     OTHER_KG: "vectors of another graph",
-    CAPTION: "another picture's caption",
+    CAPTION: "another image's caption",
 }
 SHORT = {
     NONE: "no entities",
@@ -34,7 +36,7 @@ _DAGGER = "†"
 
 
 def plus_minus(value: Interval, digits: int = 3, *, sign: bool = False) -> str:
-    """`5.202 ± 0.055`; without a half-width where there is none."""
+    """Format an interval as `5.202 ± 0.055`; only the mean if the half-width is NaN."""
     rounded = round(value.mean, digits) + 0.0  # never -0.0000
     mean = f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
     return mean if math.isnan(value.half_width) else f"{mean} ± {value.half_width:.{digits}f}"
@@ -44,23 +46,22 @@ def _spread(value: Spread, digits: int, factor: float = 1.0) -> str:
     return f"{factor * value.mean:.{digits}f} ({factor * value.std:.{digits}f})"
 
 
-def tables(evaluation: Evaluation) -> list[ComparisonTable]:
-    """All tables that there is something for, in the order of the report."""
-    found = evaluation.findings
+def tables(found: Findings) -> list[ComparisonTable]:
+    """Return a table for everything that was measured, in the order of the report."""
     result = []
     if found.likelihood is not None:
         result += [likelihood_table(found.likelihood), knowledge_table(found.likelihood)]
     if found.images is not None:
         result.append(image_table(found.images, found.images_ceiling))
     if found.match is not None:
-        result.append(match_table(evaluation))
+        result.append(match_table(found.match, found.match_ceiling))
     if found.reconstruction is not None:
         result.append(reconstruction_table(found.reconstruction))
     return [table for table in result if table is not None]
 
 
 def likelihood_table(found: Likelihood) -> ComparisonTable:
-    """Nats per code and per picture, for each way of telling, over all captions."""
+    """Return nats per code and per image over all captions, as given and under each control."""
     group = found.groups["all"]
     rows = []
     for name, loss in group.losses.items():
@@ -68,32 +69,32 @@ def likelihood_table(found: Likelihood) -> ComparisonTable:
         each = Interval(*(found.image_len * value for value in loss))
         rows.append(
             [
-                WAYS[name],
+                INPUTS[name],
                 plus_minus(loss),
                 plus_minus(each, 1),
                 plus_minus(cost, 4, sign=True) if cost is not None else "",
             ]
         )
-    rows.append(["nothing (all codes alike)", f"{found.chance:.3f}", "", ""])
+    rows.append(["none (uniform over codes)", f"{found.chance:.3f}", "", ""])
     shuffled = ""
     if found.shuffles > 1 and found.shuffle_spread is not None:
         shuffled = (
-            f" Vectors were dealt out {found.shuffles} times; their means differ by "
-            f"{found.shuffle_spread:.4f} (standard deviation), which is in the interval."
+            f" Vectors were shuffled {found.shuffles} times; the standard deviation between the "
+            f"means, {found.shuffle_spread:.4f}, is included in the interval."
         )
     return ComparisonTable(
-        title="How likely the model finds the true pictures",
-        header=["told to the model", "nats per code", "nats per picture", "cost, nats per code"],
+        title="Likelihood of the true images",
+        header=["model input", "nats per code", "nats per image", "cost, nats per code"],
         rows=rows,
         best=0,
-        note=f"{group.captions} captions of {group.pictures} pictures, {found.image_len} codes a "
-        "picture; lower is better. ± is the half-width of a 95 % interval over pictures. A cost is "
-        f"the difference to the first row, paired by caption.{shuffled}",
+        note=f"{group.captions} captions of {group.pictures} images, {found.image_len} codes per "
+        "image; lower is better. ± is the half-width of a 95 % interval over images. A cost is the "
+        f"difference to the first row, paired by caption.{shuffled}",
     )
 
 
 def knowledge_table(found: Likelihood) -> ComparisonTable | None:
-    """What each control costs, by group of captions; None where the model has no knowledge."""
+    """Return the cost of each control by group; None if the model uses no entities."""
     controls = [name for name in (NONE, SHUFFLED, OTHER_KG) if name in found.rows]
     if not controls:
         return None
@@ -109,19 +110,19 @@ def knowledge_table(found: Likelihood) -> ComparisonTable | None:
     known = ""
     if found.other_kg_known is not None:
         known = (
-            f" The other graph knows {100 * found.other_kg_known:.0f} % of the entities by name."
+            f" The other graph has the names of {100 * found.other_kg_known:.0f} % of the entities."
         )
     return ComparisonTable(
-        title="What knowledge is worth",
-        header=["captions", "n", "as told", *(f"cost: {SHORT[c]}" for c in controls)],
+        title="Contribution of the knowledge graph",
+        header=["captions", "n", "as given", *(f"cost: {SHORT[c]}" for c in controls)],
         rows=rows,
-        note="Nats per code; a positive cost means that the knowledge helped. Wrong vectors leave "
-        f"the entities in their places and change what they say.{known}",
+        note="Nats per code; a positive cost means that the knowledge helped. With wrong vectors "
+        f"the entities keep their positions and exchange their vectors.{known}",
     )
 
 
 def image_table(found: ImageMetrics, ceiling: ImageMetrics | None) -> ComparisonTable:
-    """FID, KID and IS, with all that they depend on."""
+    """Return FID, KID and IS with the settings they depend on."""
 
     def row(name: str, one: ImageMetrics) -> list[str]:
         mark = _DAGGER if one.small else ""
@@ -129,33 +130,31 @@ def image_table(found: ImageMetrics, ceiling: ImageMetrics | None) -> Comparison
         score = f"{_spread(one.inception_score, 2)}{mark}"
         return [name, str(one.n), f"{one.fid:.2f}{mark}", kid, score]
 
-    rows = [row("pictures", found)]
+    rows = [row("images", found)]
     if ceiling is not None:
-        rows.append(row("true pictures through the VQGAN (ceiling)", ceiling))
+        rows.append(row("true images after reconstruction (ceiling)", ceiling))
     ours, theirs = found.settings, found.settings_reference
     small = (
-        f" {_DAGGER} Fewer than {SMALL} pictures: FID falls and IS rises as their number "
-        "grows; compare only with figures from the same number."
+        f" {_DAGGER} Fewer than {SMALL} images: FID falls and IS rises with the number of images; "
+        "compare only at equal n."
         if found.small
         else ""
     )
     published = "the published file" if found.published_weights else "NOT the published file"
     return ComparisonTable(
-        title="Pictures against the reference",
+        title="Images against the reference",
         header=["", "n", "FID", "KID × 1000", "IS"],
         rows=rows,
-        note=f"Reference: {found.n_reference or 'an unknown number of'} pictures "
-        f"({theirs.crop or 'cut in an unknown way'}); pictures: {ours.crop}; resized as "
-        f"{ours.like} does. Inception weights {ours.weights[:16]}…, {published}. KID: mean "
+        note=f"Reference: {found.n_reference or 'an unknown number of'} images "
+        f"({theirs.crop or 'unknown crop'}); images: {ours.crop}; resized as by "
+        f"{ours.like}. Inception weights {ours.weights[:16]}…, {published}. KID: mean "
         f"(standard deviation) over {found.kid_subsets} subsets of {found.kid_subset_size}; IS: "
-        f"over {found.is_splits} splits; neither is an interval.{small}",
+        f"over {found.is_splits} splits; neither is a confidence interval.{small}",
     )
 
 
-def match_table(evaluation: Evaluation) -> ComparisonTable:
-    """Chinese CLIP score and R-precision."""
-    found, ceiling = evaluation.findings.match, evaluation.findings.match_ceiling
-    assert found is not None
+def match_table(found: TextMatch, ceiling: TextMatch | None) -> ComparisonTable:
+    """Return Chinese CLIP score and R-precision."""
     rows = [
         [
             name,
@@ -164,22 +163,22 @@ def match_table(evaluation: Evaluation) -> ComparisonTable:
             plus_minus(one.score_of_others, 2),
             plus_minus(one.r_precision),
         ]
-        for name, one in (("pictures", found), ("true pictures (ceiling)", ceiling))
+        for name, one in (("images", found), ("true images (ceiling)", ceiling))
         if one is not None
     ]
-    rows.append(["a blind choice", "", "", "", f"{found.chance:.3f}"])
+    rows.append(["random choice", "", "", "", f"{found.chance:.3f}"])
     return ComparisonTable(
-        title="Pictures and their captions",
+        title="Text-image match",
         header=["", "n", "score", "with other captions", "R-precision"],
         rows=rows,
-        note="Score: 100 × cosine of picture and caption. R-precision: share of the pictures that "
-        f"are nearer to their own caption than to {found.candidates - 1} captions of others, in "
-        f"expectation over all choices of those. ± as above. Chinese CLIP {found.clip[:16]}…",
+        note="Score: 100 × cosine of image and caption. R-precision: share of the images closer to "
+        f"their own caption than to {found.candidates - 1} captions of other images, in "
+        f"expectation over all choices of these. ± as above. Chinese CLIP {found.clip[:16]}…",
     )
 
 
 def reconstruction_table(found: Reconstruction) -> ComparisonTable:
-    """What the VQGAN's codes keep of true pictures."""
+    """Return the reconstruction quality and the use of the codebook."""
     rows = [["PSNR, dB", plus_minus(found.psnr, 2)]]
     if found.ssim is not None:
         rows.append(["SSIM", plus_minus(found.ssim)])
@@ -188,17 +187,16 @@ def reconstruction_table(found: Reconstruction) -> ComparisonTable:
         ["perplexity of the codes", f"{found.perplexity:.0f}"],
     ]
     return ComparisonTable(
-        title="True pictures through the VQGAN",
-        header=["the ceiling for all that is drawn", ""],
+        title="Reconstruction of the true images",
+        header=["upper bound for generated images", ""],
         rows=rows,
-        note=f"{found.pictures} pictures of {found.side} × {found.side} pixels. PSNR and SSIM "
-        "(Wang et al. 2004; a Gaussian window of 11, sigma 1.5, colours apart) are means over "
-        "pictures.",
+        note=f"{found.pictures} images of {found.side} × {found.side} pixels. PSNR and SSIM "
+        "(Wang et al. 2004; Gaussian window of 11, sigma 1.5, per channel) are means over images.",
     )
 
 
 def markdown(table: ComparisonTable) -> str:
-    """A table in Markdown, its best row in bold."""
+    """Format a table in Markdown, its best row in bold."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -212,44 +210,46 @@ def markdown(table: ComparisonTable) -> str:
 
 
 def verdicts(found: Likelihood) -> list[str]:
-    """What the costs say in words, and no more than they say."""
-    said = []
+    """Describe the costs in sentences."""
+    sentences = []
     group = found.groups.get("with entity", found.groups["all"])
     for name, what in (
-        (NONE, "Taking the entities away"),
-        (SHUFFLED, "Giving entities each other's vectors"),
-        (OTHER_KG, "Giving them another graph's vectors"),
+        (NONE, "Removing the entities"),
+        (SHUFFLED, "Shuffling the entities' vectors"),
+        (OTHER_KG, "Using another graph's vectors"),
     ):
         if name in group.costs:
-            said.append(_verdict(what, group.costs[name], group.losses[GIVEN]))
+            sentences.append(_verdict(what, group.costs[name], group.losses[GIVEN]))
     unseen = found.groups.get("unseen entity")
     if unseen is not None and NONE in unseen.costs:
-        what = f"On {unseen.captions} captions with entities that training never named, that"
-        said.insert(1, _verdict(what, unseen.costs[NONE], unseen.losses[GIVEN]))
+        what = f"On {unseen.captions} captions with entities unseen in training, this"
+        sentences.insert(1, _verdict(what, unseen.costs[NONE], unseen.losses[GIVEN]))
     if CAPTION in found.rows:
         whole = found.groups["all"]
-        said.append(
-            _verdict("Telling another picture's caption", whole.costs[CAPTION], whole.losses[GIVEN])
+        sentences.append(
+            _verdict("Giving another image's caption", whole.costs[CAPTION], whole.losses[GIVEN])
         )
-    if said:
-        said.append(
-            "All this is about one trained model, with intervals over pictures: whether training "
-            "with knowledge is better than without takes several trainings of both."
+    if sentences:
+        sentences.append(
+            "These figures describe one trained model, with intervals over images. Whether "
+            "training with knowledge is better than without needs several trainings of both."
         )
-    return said
+    return sentences
 
 
 def _verdict(what: str, cost: Interval, loss: Interval) -> str:
     figure = f"{plus_minus(cost, 4, sign=True)} nats per code"
     if not cost.clear:
-        return f"{what} makes no difference that can be told: {figure}."
+        return f"{what} makes no significant difference: {figure}."
     share = f"{100 * abs(cost.mean) / loss.mean:.2g} % of the loss"
     return f"{what} {'costs' if cost.mean > 0 else 'gains'} {figure}, {share}."
 
 
-def summary(evaluation: Evaluation) -> list[str]:
-    """What is printed: the figures in short, what was left out, what to beware of."""
-    found, lines = evaluation.findings, []
+def summary(
+    found: Findings, warnings: Sequence[str], missing: Sequence[NotMeasured], out: Path | None
+) -> list[str]:
+    """Return the lines that the command prints: figures, warnings, and what was not measured."""
+    lines: list[str] = []
     if found.likelihood is not None:
         lines += _likelihood_lines(found.likelihood)
     if found.images is not None:
@@ -257,12 +257,12 @@ def summary(evaluation: Evaluation) -> list[str]:
         kid = f", KID × 1000 {_spread(one.kid, 2, 1000)}" if one.kid is not None else ""
         mark = f" (n < {SMALL}: compare only at equal n)" if one.small else ""
         lines.append(
-            f"FID {one.fid:.2f}{kid}, IS {_spread(one.inception_score, 2)}; {one.n} pictures "
+            f"FID {one.fid:.2f}{kid}, IS {_spread(one.inception_score, 2)}; {one.n} images "
             f"against {one.n_reference}{mark}"
         )
         if found.images_ceiling is not None:
-            lines.append(f"  true pictures through the VQGAN: FID {found.images_ceiling.fid:.2f}")
-    for name, match in (("pictures", found.match), ("true pictures", found.match_ceiling)):
+            lines.append(f"  true images after reconstruction: FID {found.images_ceiling.fid:.2f}")
+    for name, match in (("images", found.match), ("true images", found.match_ceiling)):
         if match is not None:
             lines.append(
                 f"Chinese CLIP, {name}: score {plus_minus(match.score, 2)} (other captions "
@@ -273,21 +273,21 @@ def summary(evaluation: Evaluation) -> list[str]:
         one_r = found.reconstruction
         ssim = f", SSIM {plus_minus(one_r.ssim)}" if one_r.ssim is not None else ""
         lines.append(
-            f"VQGAN: PSNR {plus_minus(one_r.psnr, 2)} dB{ssim}; {one_r.codes_used} of "
+            f"Reconstruction: PSNR {plus_minus(one_r.psnr, 2)} dB{ssim}; {one_r.codes_used} of "
             f"{one_r.codebook_size} codes used, perplexity {one_r.perplexity:.0f}"
         )
-    lines += [f"Beware: {warning}" for warning in evaluation.warnings]
-    lines += [f"Not measured: {m.what}; give {m.how}" for m in evaluation.not_measured]
-    if evaluation.out is not None:
-        lines.append(f"Look at {evaluation.out / 'report.html'}")
+    lines += [f"Warning: {warning}" for warning in warnings]
+    lines += [f"Not measured: {m.what}; give {m.how}" for m in missing]
+    if out is not None:
+        lines.append(f"Report: {out / 'report.html'}")
     return lines
 
 
 def _likelihood_lines(found: Likelihood) -> list[str]:
-    group, known = found.groups["all"], found.groups.get("with entity")
+    group, with_entity = found.groups["all"], found.groups.get("with entity")
     lines = [
-        f"{group.captions} captions, {known.captions if known else 0} with an entity, of "
-        f"{group.pictures} pictures. Nats per code (chance {found.chance:.3f}):"
+        f"{group.captions} captions, {with_entity.captions if with_entity else 0} with an entity, "
+        f"of {group.pictures} images. Nats per code (chance {found.chance:.3f}):"
     ]
     for name, loss in group.losses.items():
         cost = group.costs.get(name)

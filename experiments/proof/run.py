@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from artist.evaluation.ablation import ablate
-from artist.evaluation.likelihood import shuffled_vectors
+from artist.evaluation.controls import shuffled_vectors
 from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.formats.model_folder import load_model
 from artist.generation.config import SamplingConfig

@@ -1,4 +1,4 @@
-"""Trainings compared: the arms differ in what they are told, and intervals are over seeds too."""
+"""Ablation: the arms differ in their knowledge only, and intervals cover seeds and captions."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from artist.evaluation.ablation import ARMS, ablate, crossed_interval, shuffle_graph
-from artist.evaluation.intervals import interval
+from artist.evaluation.confidence_intervals import interval
 from artist.tables.lattice_rows import RowsConfig, read_rows
 from data.errors import ConfigError
 from data.kg_folder import ENTITY_NAMES, read_names, read_vectors
@@ -48,7 +48,7 @@ def test_every_arm_is_trained_once_and_compared_with_the_first(world, tmp_path):
     assert made == {p: p.stat().st_mtime_ns for p in made}
 
 
-def test_what_was_found_is_written_as_json_and_as_a_table(world, tmp_path):
+def test_results_are_written_as_json_and_as_a_table(world, tmp_path):
     report = run(world, tmp_path, seeds=(3,), arms=("none", "lattice"))
     content = json.loads((tmp_path / "ablation.json").read_text(encoding="utf-8"))
     assert content["arms"] == ["none", "lattice"]
@@ -64,7 +64,7 @@ def test_the_released_fusion_can_be_an_arm(world, tmp_path):
     assert set(report.losses) == {"lattice", "easynlp"}
 
 
-def test_a_false_graph_has_the_same_names_and_the_same_vectors_but_for_none_its_own(
+def test_a_shuffled_graph_has_the_same_names_and_vectors_but_no_entity_keeps_its_own(
     world, tmp_path
 ):
     shuffle_graph(world.kg, tmp_path / "kg", np.arange(6), seed=0)
@@ -77,7 +77,7 @@ def test_a_false_graph_has_the_same_names_and_the_same_vectors_but_for_none_its_
     assert (read_vectors(tmp_path / "other") != false).any()
 
 
-def test_the_false_arm_reads_the_same_captions(world, tmp_path):
+def test_the_shuffled_arm_reads_the_same_captions(world, tmp_path):
     run(world, tmp_path, seeds=(0,))
     options = RowsConfig(text_len=6, pad_id=0, max_entities=8)
     true = read_rows(world.train, options)
@@ -115,7 +115,7 @@ def test_one_seed_gives_the_interval_over_captions():
         ({"seeds": ()}, "one seed or more"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(world, tmp_path, change, said):
+def test_arms_that_cannot_be_compared_are_refused(world, tmp_path, change, said):
     with pytest.raises(ConfigError, match=said):
         run(world, tmp_path, **change)
     assert not any(tmp_path.iterdir())

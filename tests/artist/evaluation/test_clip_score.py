@@ -71,7 +71,7 @@ def test_vectors_are_those_of_transformers_own_model(clip):
     torch.testing.assert_close(seen, both.image_embeds, rtol=1e-4, atol=1e-5)
 
 
-def test_pictures_are_squeezed_and_normalised_as_clip_expects(clip):
+def test_images_are_squeezed_and_normalised_as_clip_expects(clip):
     white = np.full((30, 50, 3), 255, dtype=np.uint8)
     x = ClipScorer(clip)._prepare(white)
     assert x.shape == (3, 16, 16)
@@ -85,9 +85,9 @@ def test_neither_batches_nor_padding_change_a_vector(clip):
     torch.testing.assert_close(
         scorer.texts(texts, batch_size=1), scorer.texts(texts), rtol=1e-4, atol=1e-5
     )
-    pictures = noise(5)
+    images = noise(5)
     torch.testing.assert_close(
-        scorer.images(pictures, batch_size=2), scorer.images(pictures), rtol=1e-4, atol=1e-5
+        scorer.images(images, batch_size=2), scorer.images(images), rtol=1e-4, atol=1e-5
     )
     long = "红" * 100
     torch.testing.assert_close(scorer.texts([long]), scorer.texts([long[:50]]))
@@ -111,7 +111,7 @@ def test_r_precision_is_its_mean_over_all_choices_of_rivals():
     np.testing.assert_allclose(own, 100 * np.diag(scores), rtol=1e-5)
 
 
-def test_perfect_pictures_have_r_precision_one_and_blind_ones_chance():
+def test_perfect_images_have_r_precision_one_and_random_ones_chance():
     unit = torch.nn.functional.normalize(torch.randn(300, 64), dim=-1)
     captions = [str(n) for n in range(300)]
     perfect, _ = match(unit, unit, captions, clip="")
@@ -119,17 +119,17 @@ def test_perfect_pictures_have_r_precision_one_and_blind_ones_chance():
     assert perfect.candidates == 100
     assert perfect.score.mean == pytest.approx(100, rel=1e-4)
     assert abs(perfect.score_of_others.mean) < 2
-    blind, _ = match(torch.roll(unit, 1, 0), unit, captions, clip="")
-    assert blind.r_precision.mean < 0.05
+    random, _ = match(torch.roll(unit, 1, 0), unit, captions, clip="")
+    assert random.r_precision.mean < 0.05
 
 
-def test_a_tie_is_no_win():
+def test_a_tie_is_not_a_win():
     same = torch.ones(5, 2) / 2**0.5
     found, _ = match(same, same, list("abcde"), clip="")
     assert found.r_precision.mean == 0
 
 
-def test_equal_captions_are_no_rivals_and_one_caption_has_none():
+def test_equal_captions_are_never_candidates_for_each_other():
     unit = torch.eye(3)
     found, _ = match(unit, unit, ["a", "a", "a"], clip="")
     assert found.candidates == 1

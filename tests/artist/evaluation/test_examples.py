@@ -1,11 +1,11 @@
-"""Which captions and pictures a report shows."""
+"""The captions and images that a report shows."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artist.evaluation.examples import choose, matches
-from artist.evaluation.image_sets import Picture
+from artist.evaluation.examples import choose, clip_parts
+from artist.evaluation.image_sets import CaptionedImage
 from artist.evaluation.likelihood import GIVEN, NONE, Likelihood
 
 
@@ -20,7 +20,7 @@ def likelihood(given_: list[float], none: list[float] | None) -> Likelihood:
         other_kg_known=None,
         rows=rows,
         positions=np.zeros(4),
-        pictures=np.arange(len(given_)),
+        images=np.arange(len(given_)),
     )
 
 
@@ -38,7 +38,7 @@ def test_the_likeliest_the_least_likely_and_the_most_changed_are_shown():
 
 
 @given(st.lists(st.floats(0, 9), min_size=1, max_size=12), st.integers(0, 5))
-def test_no_caption_is_shown_twice_and_only_first_captions_of_a_picture_are(losses, count):
+def test_no_caption_is_shown_twice_and_only_first_captions_of_a_image_are(losses, count):
     found = likelihood(losses, losses[::-1])
     first = np.arange(0, len(losses), 2)
     shown = [row for part in choose(found, first, count) for row in part.rows]
@@ -46,12 +46,12 @@ def test_no_caption_is_shown_twice_and_only_first_captions_of_a_picture_are(loss
     assert set(shown) <= set(first.tolist())
 
 
-def test_the_best_and_the_worst_matching_pictures_are_shown_once_each():
+def test_the_best_and_the_worst_matching_images_are_shown_once_each():
     pixels = np.zeros((4, 4, 3), np.uint8)
-    pictures = [Picture(idx, None if idx == "a" else f"图{idx}", pixels) for idx in "abcda"]
+    images = [CaptionedImage(idx, None if idx == "a" else f"图{idx}", pixels) for idx in "abcda"]
     scores = {"a": 30.0, "b": 10.0, "c": 20.0, "d": 5.0}
-    best, worst = matches(pictures, {"a": "象"}, scores, 2)
+    best, worst = clip_parts(images, {"a": "象"}, scores, 2)
     assert [card.prompt for card in best.cards] == ["象", "图c"]
     assert [card.note for card in worst.cards] == ["score 5.00", "score 10.00"]
-    (only,) = matches(pictures, {"a": "象"}, {"a": 30.0}, 2)
+    (only,) = clip_parts(images, {"a": "象"}, {"a": 30.0}, 2)
     assert len(only.cards) == 1

@@ -109,7 +109,7 @@ def test_the_blocks_hand_on_maps_of_the_known_sizes(network):
 
 
 def slowly(x: np.ndarray, how) -> np.ndarray:
-    """Pooling over 3x3 of what lies inside the picture."""
+    """Pooling over 3x3 of what lies inside the image."""
     out = np.empty_like(x)
     for (b, c, h, w), _ in np.ndenumerate(x):
         out[b, c, h, w] = how(x[b, c, max(h - 1, 0) : h + 2, max(w - 1, 0) : w + 2])
@@ -139,9 +139,7 @@ def test_the_logits_leave_out_the_bias(network):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_file_of_weights_gives_the_network_and_says_that_it_is_not_the_published_one(
-    network, tmp_path, suffix
-):
+def test_weights_are_loaded_and_marked_as_not_the_published_file(network, tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     state = {k: v.contiguous() for k, v in published(network).items()}
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
@@ -171,7 +169,7 @@ def test_another_network_is_refused_with_what_is_missing(network, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", None])
-def test_a_file_that_is_none_is_refused_by_name(tmp_path, content):
+def test_an_unreadable_file_is_refused_by_name(tmp_path, content):
     path = tmp_path / "weights.pth"
     if content is not None:
         path.write_bytes(content)

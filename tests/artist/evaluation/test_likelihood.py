@@ -8,16 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artist.evaluation.intervals import group_of_rows, interval, widened
-from artist.evaluation.likelihood import (
-    OtherGraph,
-    another_picture,
+from artist.evaluation.confidence_intervals import group_of_rows, interval, widened
+from artist.evaluation.controls import (
+    another_image,
     has_unseen,
     in_other_graph,
-    measure_likelihood,
     shuffled_vectors,
     without_entities,
 )
+from artist.evaluation.likelihood import OtherGraph, measure_likelihood
 from artist.models.config import GPTConfig
 from artist.models.gpt import GPT
 from artist.tables.lattice_rows import Rows
@@ -53,7 +52,7 @@ def gpt(fusion: str = "lattice") -> GPT:
     return model.eval()
 
 
-def test_the_interval_holds_the_truth_nineteen_times_in_twenty_though_captions_share_pictures():
+def test_the_interval_holds_the_truth_nineteen_times_in_twenty_though_captions_share_images():
     rng = np.random.default_rng(0)
     held = held_without = 0
     for _ in range(400):
@@ -66,7 +65,7 @@ def test_the_interval_holds_the_truth_nineteen_times_in_twenty_though_captions_s
     assert held_without / 400 < 0.85
 
 
-def test_the_interval_is_the_bootstraps_over_pictures():
+def test_the_interval_is_the_bootstraps_over_images():
     rng = np.random.default_rng(1)
     groups = rng.permutation(np.repeat(np.arange(300), rng.integers(1, 5, size=300)))
     values = rng.exponential(size=300)[groups] + rng.normal(size=len(groups))
@@ -88,7 +87,7 @@ def test_without_groups_the_interval_is_that_of_independent_values():
     assert np.isnan(interval(values[:1]).half_width)
 
 
-def test_equal_rows_of_codes_are_one_picture():
+def test_equal_rows_of_codes_are_one_image():
     codes = np.array([[1, 2], [1, 3], [1, 2], [1, 3], [0, 0]], dtype=np.uint16)
     groups = group_of_rows(codes)
     assert groups[0] == groups[2]
@@ -97,12 +96,12 @@ def test_equal_rows_of_codes_are_one_picture():
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=30), st.integers(0, 3))
-def test_another_picture_is_another_one_and_each_caption_is_used_once(labels, seed):
-    pictures = np.unique(labels, return_inverse=True)[1]
-    source = another_picture(pictures, seed)
+def test_another_image_is_another_one_and_each_caption_is_used_once(labels, seed):
+    images = np.unique(labels, return_inverse=True)[1]
+    source = another_image(images, seed)
     assert sorted(source.tolist()) == list(range(len(labels)))
-    if 2 * np.bincount(pictures).max() <= len(labels):
-        assert (pictures[source] != pictures).all()
+    if 2 * np.bincount(images).max() <= len(labels):
+        assert (images[source] != images).all()
 
 
 def test_no_entity_keeps_its_vector_when_shuffled_and_the_others_stay():
@@ -150,7 +149,7 @@ def test_controls_change_what_they_name_and_nothing_else():
     assert found.positions.mean() == pytest.approx(given_.mean())
 
 
-def test_the_loss_under_another_caption_is_that_of_the_pictures_own_codes():
+def test_the_loss_under_another_caption_is_that_of_the_images_own_codes():
     rows = make_rows([[], []], [5, 6])
     found = measure_likelihood(gpt("none"), rows, VECTORS)
     swapped = replace(rows, bert_ids=rows.bert_ids[::-1].copy())

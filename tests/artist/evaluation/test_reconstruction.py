@@ -1,4 +1,4 @@
-"""PSNR and SSIM against scipy, and what a codebook's use says."""
+"""PSNR and SSIM against scipy, and the use of the codebook."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def vqgan() -> VQGAN:
     return VQGAN(VQ).eval()
 
 
-def test_pictures_of_codes_are_those_of_the_model_whatever_the_batch(vqgan):
+def test_images_of_codes_are_those_of_the_model_whatever_the_batch(vqgan):
     codes = RNG.integers(0, 8, (5, VQ.image_len)).astype(np.uint16)
     with torch.inference_mode():
         want = to_uint8(vqgan.decode(torch.from_numpy(codes.astype(np.int64))))
@@ -68,18 +68,18 @@ def test_pictures_of_codes_are_those_of_the_model_whatever_the_batch(vqgan):
         assert abs(found.astype(int) - want.permute(0, 2, 3, 1).numpy()).max() <= 1
 
 
-def test_a_reconstruction_is_measured_picture_by_picture(vqgan):
+def test_a_reconstruction_is_measured_image_by_image(vqgan):
     pixels = RNG.integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
     images = from_uint8(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     with torch.inference_mode():
         codes = vqgan.encode(images)
-        pictures = to_uint8(vqgan.decode(codes))
+        images = to_uint8(vqgan.decode(codes))
     found = measure_reconstruction(vqgan, codes.numpy().astype(np.uint16), list(pixels))
     originals = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    np.testing.assert_allclose(found.psnr_of, psnr(pictures, originals), rtol=1e-3)
+    np.testing.assert_allclose(found.psnr_of, psnr(images, originals), rtol=1e-3)
     assert found.psnr.mean == pytest.approx(found.psnr_of.mean())
     assert found.ssim is not None
-    assert found.ssim.mean == pytest.approx(float(ssim(pictures, originals).mean()), abs=1e-3)
+    assert found.ssim.mean == pytest.approx(float(ssim(images, originals).mean()), abs=1e-3)
     assert found.codes_used == len(codes.unique())
     assert found.codes == codes.numel()
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from artist.evaluation.evaluate import evaluate
+from artist.evaluation.evaluator import evaluate
 from artist.formats.model_folder import load_model
 from artist.models.conditioning import Entities
 from artist.models.config import GPTConfig

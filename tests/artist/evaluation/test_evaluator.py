@@ -1,4 +1,4 @@
-"""One command measures all that its sources allow, and says what they do not."""
+"""`evaluate` measures everything that its sources allow, and lists what they do not."""
 
 import json
 import re
@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from artist.evaluation import evaluate as evaluate_module
+from artist.evaluation import evaluator as evaluate_module
 from artist.evaluation.config import EvaluateConfig
-from artist.evaluation.evaluate import evaluate
+from artist.evaluation.evaluator import evaluate
 from artist.evaluation.likelihood import CAPTION, GIVEN, NONE, OTHER_KG, SHUFFLED
 from artist.evaluation.reconstruction import measure_reconstruction
 from artist.evaluation.results import Evaluation
@@ -54,7 +54,7 @@ def model(world: World) -> Path:
 
 
 def with_images(world: World, path: Path, broken: int = -1, side: int = 8) -> Path:
-    """The validation captions with pictures instead of codes: each picture has two captions."""
+    """The validation captions with images instead of codes: each image has two captions."""
     table = pq.read_table(world.valid)
     rng = np.random.default_rng(0)
     pngs = [encode_png(rng.integers(0, 256, (side, side, 3)).astype(np.uint8)) for _ in range(4)]
@@ -69,7 +69,7 @@ def with_images(world: World, path: Path, broken: int = -1, side: int = 8) -> Pa
 
 @pytest.fixture(scope="module")
 def table(world: World) -> Path:
-    return with_images(world, world.kg.parent / "pictures.parquet")
+    return with_images(world, world.kg.parent / "images.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,9 @@ def test_a_model_and_a_table_are_enough_and_the_rest_is_listed_with_its_option(w
     missing = {m.how.split()[0] for m in found.not_measured}
     assert missing == {"--other-kg", "--inception", "--clip"}
     said = str(found)
-    assert "8 captions, 8 with an entity, of 4 pictures" in said
+    assert "8 captions, 8 with an entity, of 4 images" in said
     assert all(f"give {option}" in said for option in missing)
-    assert any("4 pictures are few" in warning for warning in found.warnings)
+    assert any("only 4 images" in warning for warning in found.warnings)
 
 
 def test_codes_alone_give_the_likelihood_and_no_reconstruction(world, model):
@@ -114,14 +114,14 @@ def test_codes_alone_give_the_likelihood_and_no_reconstruction(world, model):
     assert any("--keep-images" in m.how for m in found.not_measured)
 
 
-def test_a_model_tells_itself_which_entities_it_saw_and_an_older_one_is_told(
+def test_seen_entities_come_from_the_model_folder_or_from_the_training_table(
     world, model, tmp_path
 ):
-    told = run(world.valid, model=model, kg=world.kg, train_table=world.train)
-    knows = run(world.valid, model=model, kg=world.kg)
+    from_table = run(world.valid, model=model, kg=world.kg, train_table=world.train)
+    from_model = run(world.valid, model=model, kg=world.kg)
     sizes = [
         {name: group.captions for name, group in found.findings.likelihood.groups.items()}
-        for found in (knows, told)
+        for found in (from_model, from_table)
         if found.findings.likelihood is not None
     ]
     assert sizes[0] == sizes[1]
@@ -150,7 +150,7 @@ def test_captions_with_unseen_entities_are_set_apart(world, model, tmp_path):
     groups = found.findings.likelihood.groups
     assert groups["seen entities only"].captions == sum(known) > 0
     assert groups["unseen entity"].captions == len(known) - sum(known) > 0
-    assert any("not the table that the model's manifest names" in w for w in found.warnings)
+    assert any("not the table in the model's manifest" in w for w in found.warnings)
     again = run(world.valid, model=model, kg=world.kg, train_table=world.train)
     assert not any("manifest" in w for w in again.warnings)
 
@@ -167,9 +167,7 @@ def other_graph(world: World, folder: Path, dim: int = 100) -> Path:
     return folder
 
 
-def test_everything_at_once_makes_a_folder_that_says_everything(
-    world, model, table, weights, clip, tmp_path
-):
+def test_all_sources_together_give_a_complete_folder(world, model, table, weights, clip, tmp_path):
     out = tmp_path / "evaluation"
     sources = {
         "model": model,
@@ -243,7 +241,7 @@ def test_everything_at_once_makes_a_folder_that_says_everything(
     assert "is finished and unchanged" in str(again)
     assert "FID" in str(again)
     assert (out / "report.html").stat().st_mtime_ns == before
-    with pytest.raises(ArtefactError, match="keeps no statistics"):
+    with pytest.raises(ArtefactError, match="contains no statistics"):
         evaluate(
             table,
             config=CONFIG,
@@ -261,10 +259,10 @@ def test_everything_at_once_makes_a_folder_that_says_everything(
     assert reused.findings.images.kid == pytest.approx(results.images.kid, rel=1e-3)
 
     whole = run(table, pictures=out / "predictions.tsv", inception=weights, out=tmp_path / "again")
-    assert whole.findings.images is not None  # every row's picture, as it is, for no model asks
+    assert whole.findings.images is not None  # without a model each row's image is used whole
     assert (whole.findings.images.n, whole.findings.images.n_reference) == (8, 8)
-    assert whole.findings.images.settings_reference.crop == "whole picture"
-    assert "Pictures against the reference" in (tmp_path / "again" / "report.html").read_text()
+    assert whole.findings.images.settings_reference.crop == "whole image"
+    assert "Images against the reference" in (tmp_path / "again" / "report.html").read_text()
 
 
 def markdown_tables(text: str) -> list[list[str]]:
@@ -272,7 +270,7 @@ def markdown_tables(text: str) -> list[list[str]]:
     return [[line for line in part.splitlines() if line.startswith("|")] for part in parts]
 
 
-def test_a_run_that_failed_late_keeps_what_it_drew(
+def test_a_run_that_failed_late_keeps_its_generated_images(
     world, model, table, clip, tmp_path, monkeypatch
 ):
     out = tmp_path / "evaluation"
@@ -319,15 +317,18 @@ def test_a_model_without_knowledge_needs_no_graph(world, tmp_path):
     assert found.findings.likelihood is not None
     assert set(found.findings.likelihood.rows) == {GIVEN, CAPTION}
     assert not any("--other-kg" in m.how for m in found.not_measured)
-    assert "What knowledge is worth" not in (tmp_path / "evaluation" / "report.html").read_text()
+    assert (
+        "Contribution of the knowledge graph"
+        not in (tmp_path / "evaluation" / "report.html").read_text()
+    )
 
 
-def test_a_broken_picture_of_the_table_is_left_out_everywhere_and_counted(world, model, tmp_path):
+def test_a_broken_image_of_the_table_is_left_out_everywhere_and_counted(world, model, tmp_path):
     found = run(with_images(world, tmp_path / "b.parquet", broken=3), model=model, kg=world.kg)
     assert found.findings.likelihood is not None
     assert found.findings.likelihood.groups["all"].captions == 7
     assert found.findings.reconstruction is not None
-    assert any(w.startswith("1 pictures of b.parquet cannot be read") for w in found.warnings)
+    assert any(w.startswith("1 images of b.parquet cannot be read") for w in found.warnings)
 
 
 @pytest.mark.parametrize("resize", ["antialias", "easynlp"])
@@ -347,15 +348,15 @@ def test_originals_are_resized_as_they_were_for_their_codes(world, model, tmp_pa
     assert found.findings.reconstruction.psnr_of[0] == pytest.approx(want, abs=1e-3)
 
 
-def test_pictures_need_no_model(table, clip, tmp_path):
-    folder = tmp_path / "pictures"
+def test_images_need_no_model(table, clip, tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(1)
     for n in range(3):
         pixels = rng.integers(0, 256, (9, 7, 3)).astype(np.uint8)
         (folder / f"{n}.png").write_bytes(encode_png(pixels))
     found = run(table, pictures=folder, clip=clip, out=tmp_path / "evaluation")
-    assert found.findings.match is not None  # captions by idx, which the files are called
+    assert found.findings.match is not None  # captions by idx, the names of the files
     assert found.findings.match.n == 3
     assert found.findings.likelihood is None
     page = (tmp_path / "evaluation" / "report.html").read_text()
@@ -365,12 +366,12 @@ def test_pictures_need_no_model(table, clip, tmp_path):
     assert any("TSV of idx, text and image" in m.how for m in alone.not_measured)
 
 
-def test_what_cannot_be_measured_is_refused_in_one_line(world, model, table, weights, tmp_path):
+def test_impossible_measurements_are_refused(world, model, table, weights, tmp_path):
     for sources, said in (
         ({}, "there is nothing to measure"),
         ({"model": model}, "give a lattice table as TABLE"),
         ({"pictures": tmp_path}, "--inception FILE or --clip FOLDER"),
-        ({"pictures": tmp_path, "inception": weights, "kg": world.kg}, "--kg says nothing"),
+        ({"pictures": tmp_path, "inception": weights, "kg": world.kg}, "--kg has no effect"),
     ):
         with pytest.raises(ConfigError, match=said):
             run(**sources)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
 from artist.evaluation.config import FID_LIKE
-from artist.evaluation.image_metrics import (
+from artist.evaluation.fid_kid_is import (
     Settings,
     Statistics,
     compare,
@@ -21,16 +21,16 @@ from artist.evaluation.image_metrics import (
     inception_score,
     kernel_distance,
     load_statistics,
-    measure_pictures,
+    measure_images,
     prepare,
     save_statistics,
     statistics,
 )
-from artist.evaluation.image_sets import Picture
+from artist.evaluation.image_sets import CaptionedImage
 from artist.evaluation.inception import Features, Loaded
 from data.errors import ConfigError, InputError
 
-MADE = Settings(weights="0" * 64, like="pytorch-fid", crop="whole picture")
+MADE = Settings(weights="0" * 64, like="pytorch-fid", crop="whole image")
 
 
 def gaussian(mean: np.ndarray, covariance: np.ndarray) -> Statistics:
@@ -53,7 +53,7 @@ def test_fid_of_known_gaussians():
     b = gaussian(np.full(D, 3.0), 4 * np.eye(D))
     assert frechet_distance(a, b) == pytest.approx(9 * D + D * (1 - 2) ** 2)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
-    line = gaussian(np.zeros(D), np.diag([1.0, 0, 0, 0, 0]))  # fewer pictures than dimensions
+    line = gaussian(np.zeros(D), np.diag([1.0, 0, 0, 0, 0]))  # fewer images than dimensions
     assert frechet_distance(a, line) == pytest.approx(D - 1)
 
 
@@ -68,7 +68,7 @@ def test_fid_equals_scipys_matrix_root(seed, n):
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 3), (8, 5), (12, 7)])
-def test_fid_of_few_pictures_is_the_same_from_features_and_from_covariances(n, m):
+def test_fid_of_few_images_is_the_same_from_features_and_from_covariances(n, m):
     a, b = sampled(0, n=n, D=20), sampled(1, n=m, D=20, shift=0.2)
     none = np.zeros((0, 20), np.float32)
     want = frechet_distance(replace(a, features=none), replace(b, features=none))
@@ -101,7 +101,7 @@ def test_kid_is_unbiased_and_depends_on_its_seed_alone():
     assert a != c
 
 
-def test_the_inception_score_of_sure_classes_is_their_number_and_of_no_opinion_one():
+def test_the_inception_score_is_the_number_of_certain_classes_and_one_without_information():
     sure = np.tile(1000 * np.eye(8, dtype=np.float32), (50, 1))
     assert inception_score(sure, splits=1).mean == pytest.approx(8)
     assert inception_score(np.zeros((40, 8), np.float32)).mean == pytest.approx(1)
@@ -116,7 +116,7 @@ def test_the_inception_score_equals_a_plain_computation_over_its_splits():
     assert inception_score(logits, splits=1).mean == pytest.approx(want)
     ten = inception_score(logits, splits=10)
     assert ten.std > 0
-    assert ten.mean < want  # three pictures a split: the score depends on the splits
+    assert ten.mean < want  # three images a split: the score depends on the splits
 
 
 def corners(x: np.ndarray, row: int, column: int) -> float:
@@ -140,7 +140,7 @@ def centres(x: np.ndarray, row: int, column: int) -> float:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (400, 310), (1, 7)])
-def test_resizing_is_the_named_tools(size):
+def test_resizing_equals_that_of_the_named_tool(size):
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
     ours, theirs = (prepare(pixels, like) for like in ("pytorch-fid", "torch-fidelity"))
     assert ours.shape == theirs.shape == (3, 299, 299)
@@ -152,7 +152,7 @@ def test_resizing_is_the_named_tools(size):
         assert float(theirs[1, row, column]) == pytest.approx(want, abs=1e-4)
 
 
-def test_a_picture_of_the_networks_size_is_only_normalised():
+def test_a_image_of_the_networks_size_is_only_normalised():
     pixels = np.random.default_rng(0).integers(0, 256, (299, 299, 3)).astype(np.uint8)
     x = torch.from_numpy(pixels).permute(2, 0, 1).float()
     torch.testing.assert_close(prepare(pixels, "pytorch-fid"), x / 127.5 - 1)
@@ -167,13 +167,13 @@ def test_antialiasing_makes_fine_stripes_grey_where_the_others_alias():
     assert prepare(stripes, "pytorch-fid").std() > 0.5
 
 
-def test_an_unknown_way_is_named():
+def test_an_unknown_resizing_is_refused():
     with pytest.raises(ConfigError, match="torch-fidelity"):
         prepare(np.zeros((2, 2, 3), np.uint8), "best")
 
 
 class Means(torch.nn.Module):
-    """Stands in for the network: mean and deviation of each colour, so that sets can be told."""
+    """Replaces the network: mean and standard deviation of each channel, which differ by set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,18 +184,18 @@ class Means(torch.nn.Module):
         return Features(found, F.pad(found, (0, 2)))
 
 
-def pictures(seed: int, n: int = 9) -> list[Picture]:
+def images(seed: int, n: int = 9) -> list[CaptionedImage]:
     rng = np.random.default_rng(seed)
     sides = rng.integers(8, 40, (n, 2))
     return [
-        Picture(str(k), None, rng.integers(0, 256, (h, w, 3)).astype(np.uint8))
+        CaptionedImage(str(k), None, rng.integers(0, 256, (h, w, 3)).astype(np.uint8))
         for k, (h, w) in enumerate(sides)
     ]
 
 
 def measured(seed: int, **changes: object) -> Statistics:
     loaded = Loaded(Means().eval(), "0" * 64)
-    return measure_pictures(pictures(seed), loaded, **{"crop": MADE.crop, **changes})
+    return measure_images(images(seed), loaded, **{"crop": MADE.crop, **changes})
 
 
 @pytest.mark.parametrize("like", FID_LIKE)
@@ -205,7 +205,7 @@ def test_the_size_of_batches_changes_nothing(like):
     np.testing.assert_allclose(a.features, b.features, rtol=1e-5)
 
 
-def test_statistics_come_back_from_their_file_with_all_they_depend_on(tmp_path):
+def test_statistics_are_loaded_from_their_file_with_their_settings(tmp_path):
     found, other = measured(0), measured(1)
     save_statistics(tmp_path / "stats.npz", found)
     again = load_statistics(tmp_path / "stats.npz")
@@ -228,9 +228,9 @@ def test_pytorch_fids_own_file_gives_fid_and_no_kid(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"weights": "1" * 64}, "other Inception weights"), ({"like": "clean-fid"}, "otherwise")],
+    [({"weights": "1" * 64}, "other Inception weights"), ({"like": "clean-fid"}, "other resizing")],
 )
-def test_statistics_made_otherwise_are_refused(tmp_path, change, said):
+def test_statistics_with_other_weights_or_resizing_are_refused(tmp_path, change, said):
     path = tmp_path / "stats.npz"
     save_statistics(path, measured(0))
     with np.load(path) as file:
@@ -241,19 +241,19 @@ def test_statistics_made_otherwise_are_refused(tmp_path, change, said):
         compare(measured(1), load_statistics(path), published=False)
 
 
-def test_a_file_of_something_else_is_refused_by_name(tmp_path):
+def test_a_file_without_statistics_is_refused_by_name(tmp_path):
     path = tmp_path / "stats.npz"
     np.savez(path, other=np.zeros(3))
-    with pytest.raises(InputError, match=r"stats\.npz does not hold statistics"):
+    with pytest.raises(InputError, match=r"stats\.npz does not contain image statistics"):
         load_statistics(path)
     path.write_bytes(b"no archive")
-    with pytest.raises(InputError, match=r"stats\.npz does not hold statistics"):
+    with pytest.raises(InputError, match=r"stats\.npz does not contain image statistics"):
         load_statistics(path)
     np.savez(path, mu=np.zeros(3), sigma=np.zeros((2, 2)))
     with pytest.raises(InputError, match="sigma must be finite and 3x3"):
         load_statistics(path)
 
 
-def test_one_picture_is_too_few():
+def test_one_image_is_too_few():
     with pytest.raises(InputError, match="at least two"):
         statistics(np.zeros((1, 3), np.float32), np.zeros((1, 2), np.float32), MADE)

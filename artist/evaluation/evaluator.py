@@ -1,8 +1,8 @@
-"""Everything that can be said of a model, or of pictures, in one pass and one folder.
+"""Run every measurement that the given sources allow, and write one folder.
 
-This file decides what can be measured from what is given, in which order, and says what was left
-out and how to get it. The measuring is done elsewhere: `likelihood`, `reconstruction`,
-`image_metrics`, `clip_score`; the writing in `evaluation_files` and `report`.
+This module chooses the measurements and their order, and lists what was left out. The measurements
+are in `likelihood`, `reconstruction`, `fid_kid_is` and `clip_score`, the output in
+`evaluation_folder` and `report`.
 """
 
 import tempfile
@@ -17,23 +17,29 @@ from numpy.typing import NDArray
 from artist.device import choose_dtype
 from artist.evaluation.clip_score import TextMatch, match
 from artist.evaluation.config import EvaluateConfig
-from artist.evaluation.examples import Part, examples, matches
-from artist.evaluation.files import REPORT, read_summary, write_captions, write_evaluation
-from artist.evaluation.image_metrics import (
+from artist.evaluation.evaluation_folder import (
+    REPORT,
+    read_summary,
+    write_captions,
+    write_evaluation,
+)
+from artist.evaluation.examples import Part, clip_parts, likelihood_parts
+from artist.evaluation.fid_kid_is import (
     ImageMetrics,
     Statistics,
     compare,
     load_statistics,
-    measure_pictures,
+    measure_images,
     save_statistics,
 )
-from artist.evaluation.image_sets import Picture, PictureSet
+from artist.evaluation.findings import Findings, NotMeasured
+from artist.evaluation.image_sets import CaptionedImage, ImageSet
 from artist.evaluation.inception import Loaded, load_inception
-from artist.evaluation.inputs import Inputs
+from artist.evaluation.inputs import Inputs, Sources
 from artist.evaluation.likelihood import Likelihood, OtherGraph, measure_likelihood
 from artist.evaluation.reconstruction import Reconstruction, decoded, measure_reconstruction
 from artist.evaluation.report import write_report
-from artist.evaluation.results import Evaluation, Findings, NotMeasured, Sources, Unchanged
+from artist.evaluation.results import Evaluation, Unchanged
 from artist.formats.predictions import PREDICTIONS
 from artist.generation.config import SamplingConfig
 from artist.generation.predict import IMAGES, Artist, draw_missing, write_tsv
@@ -44,7 +50,7 @@ from data.kg_folder import ENTITY_NAMES, open_names, read_vectors
 from data.runs import Run
 
 _STATISTICS = ".npz"
-_FEW_PICTURES = 30  # below this the normal approximation of an interval is too narrow
+_FEW_IMAGES = 30  # below this the normal approximation of an interval is too narrow
 
 
 def evaluate(
@@ -65,27 +71,27 @@ def evaluate(
     device: str = "auto",
     overwrite: bool = False,
 ) -> Evaluation | Unchanged:
-    """Measure all that the given sources allow; write it to `out`, if that is given.
+    """Measure everything that the given sources allow, and write it to `out` if given.
 
     Args:
-        table: See `Sources`, as for all up to `clip`.
+        table: See `Sources`, as for all arguments up to `clip`.
         model: The model folder.
         kg: Its KG folder.
         train_table: The table it was trained on.
         other_kg: Another KG folder.
-        pictures: Pictures to measure.
-        reference: What they are compared with.
+        pictures: Images to measure.
+        reference: Images or statistics to compare with.
         inception: Weights for FID, KID and IS.
         clip: A Chinese CLIP.
         out: The folder to write.
-        save_reference: Write the reference's statistics there (`.npz`), to be used again.
+        save_reference: File (`.npz`) for the reference's statistics, for later runs.
         config: How to measure.
-        sampling: How to draw.
+        sampling: How to generate images.
         device: `auto`, `cpu` or `cuda`.
-        overwrite: Replace another run's output.
+        overwrite: Replace the output of another run.
 
     Raises:
-        ToolkitError: Sources are missing, or do not belong together.
+        ToolkitError: Sources are missing or do not match.
     """
     sources = Sources(
         table=table,
@@ -116,7 +122,7 @@ def evaluate(
             return Unchanged(out=out, summary=read_summary(out))
         if run.finished:
             raise ArtefactError(
-                f"{out} is finished and keeps no statistics. To have {save_reference} made, pass "
+                f"{out} is finished and contains no statistics. To write {save_reference}, pass "
                 "--overwrite, or leave out --out."
             )
         _check_statistics(sources, save_reference, overwrite)
@@ -132,7 +138,7 @@ def evaluate(
 
 
 def _check_statistics(sources: Sources, path: Path | None, overwrite: bool) -> None:
-    """Refuse a place for the reference's statistics before anything is measured."""
+    """Check the path for the reference's statistics before anything is measured."""
     if path is None:
         return
     if path.suffix != _STATISTICS:
@@ -149,11 +155,11 @@ class Evaluator:
     Args:
         inputs: What to measure.
         config: How to measure.
-        sampling: How to draw.
-        work: A folder for what is drawn; pictures that are there already are kept.
+        sampling: How to generate images.
+        work: A folder for generated images; existing ones are kept.
 
     Attributes:
-        clip_of: 100 times the cosine of each picture that was measured and its caption, by idx.
+        clip_of: 100 times the cosine similarity of each image and its caption, by idx.
     """
 
     def __init__(
@@ -166,8 +172,8 @@ class Evaluator:
         self._of_reference: Statistics | None = None
 
     def run(self, inputs: dict[str, str]) -> Evaluation:
-        """All steps, in the order of their cost; `inputs` are the fingerprints of the sources."""
-        inception = self._inception()  # refused weights should be refused before hours of work
+        """Run all steps in order of their cost; `inputs` are the fingerprints of the sources."""
+        inception = self._inception()  # bad weights are refused before hours of work
         clip = ClipScorer(self.sources.clip, self.inputs.device) if self.sources.clip else None
         findings = Findings()
         if self.sources.model is not None:
@@ -194,17 +200,17 @@ class Evaluator:
         )
 
     def save_reference(self, path: Path | None) -> None:
-        """Write the statistics of the reference, if there is a place and a reference."""
+        """Write the statistics of the reference, if both `path` and a reference are given."""
         if path is not None and self._of_reference is not None:
             save_statistics(path, self._of_reference)
 
     def examples(self, evaluation: Evaluation) -> list[Part]:
-        """Captions with pictures, for the report."""
+        """Return captions with images for the report."""
         found, count, parts = evaluation.findings, self.config.examples, list[Part]()
         if self.clip_of:
-            parts = matches(self.pictures, self.inputs.captions, self.clip_of, count)
+            parts = clip_parts(self.images, self.inputs.captions, self.clip_of, count)
         if found.likelihood is not None:
-            parts += examples(
+            parts += likelihood_parts(
                 self.inputs,
                 found.likelihood,
                 found.reconstruction,
@@ -225,7 +231,7 @@ class Evaluator:
         if not loaded.published:
             self.inputs.warn(
                 f"The Inception weights are not the published file (sha256 {loaded.sha256[:8]}…, "
-                "expected 6726825d…): FID, KID and IS compare with nobody else's."
+                "expected 6726825d…): FID, KID and IS are not comparable with others."
             )
         return loaded
 
@@ -237,15 +243,15 @@ class Evaluator:
                 other_names=open_names(self.sources.other_kg / ENTITY_NAMES),
                 vectors=read_vectors(self.sources.other_kg),
             )
-        hears = self.inputs.model.gpt.config.fusion != "none"
-        seen = self.inputs.seen_entities if hears else None
-        if seen is None and hears:
-            self._miss("likelihood by whether training knew the entities", "--train-table TABLE")
-        if other is None and hears:
+        uses_entities = self.inputs.model.gpt.config.fusion != "none"
+        seen = self.inputs.seen_entities if uses_entities else None
+        if seen is None and uses_entities:
+            self._miss("likelihood by whether entities occur in training", "--train-table TABLE")
+        if other is None and uses_entities:
             self._miss("likelihood with another graph's vectors", "--other-kg FOLDER")
-        if len(self.inputs.first_rows) < _FEW_PICTURES:
+        if len(self.inputs.first_rows) < _FEW_IMAGES:
             self.inputs.warn(
-                f"{len(self.inputs.first_rows)} pictures are few: the intervals are too narrow."
+                f"only {len(self.inputs.first_rows)} images: the intervals are too narrow."
             )
         return measure_likelihood(
             self.inputs.model.gpt,
@@ -262,21 +268,21 @@ class Evaluator:
     def _reconstruction(self) -> Reconstruction | None:
         if not self.inputs.has_images:
             self._miss(
-                "reconstruction by the VQGAN",
+                "reconstruction by the image tokenizer",
                 "a TABLE with images, not only codes (`artist encode --keep-images`)",
             )
             return None
         codes = self.inputs.rows.codes[self.inputs.first_rows]
-        pixels = (picture.pixels for picture in self.inputs.originals())
+        pixels = (image.pixels for image in self.inputs.originals())
         return measure_reconstruction(
             self.inputs.model.image_tokenizer, codes, pixels, self.config.batch_size
         )
 
     @cached_property
-    def pictures(self) -> PictureSet:
-        """The pictures to measure: those given, or drawn now."""
+    def images(self) -> ImageSet:
+        """The images to measure: those given, or generated ones."""
         if self.sources.pictures is not None:
-            return PictureSet(path=self.sources.pictures)
+            return ImageSet(path=self.sources.pictures)
         chosen = np.arange(len(self.inputs.rows))
         if self.config.draw is not None and self.config.draw < len(chosen):
             rng = np.random.default_rng(self.config.seed)
@@ -293,56 +299,55 @@ class Evaluator:
             self.config.batch_size,
         )
         write_tsv(self.work / PREDICTIONS, rows, files)
-        return PictureSet(path=self.work / PREDICTIONS)
+        return ImageSet(path=self.work / PREDICTIONS)
 
     def _images(self, inception: Loaded) -> tuple[ImageMetrics | None, ImageMetrics | None]:
         self._of_reference = reference = self._reference(inception)
         if reference is None:
             self._miss("FID, KID and IS", "--reference FOLDER, TSV, table or statistics")
             return None, None
-        crop = self.pictures.crop if self.sources.pictures is not None else self._square
-        pictures = self._statistics(self.pictures, crop, inception, "pictures")
-        self.inputs.warn_of_rejects(self.pictures)
-        images, ceiling = self._compare(pictures, reference, inception), None
+        crop = self.images.crop if self.sources.pictures is not None else self._square
+        found = self._statistics(self.images, crop, inception, "images")
+        self.inputs.warn_of_rejects(self.images)
+        metrics, ceiling = self._compare(found, reference, inception), None
         if self.sources.model is not None and self.inputs.has_images:
             codes = self.inputs.rows.codes[self.inputs.first_rows]
-            again = (
-                Picture("", None, p) for p in decoded(self.inputs.model.image_tokenizer, codes)
-            )
-            found = self._statistics(again, self._square, inception, "reconstructions")
+            pixels = decoded(self.inputs.model.image_tokenizer, codes)
+            decoded_images = (CaptionedImage("", None, p) for p in pixels)
+            found = self._statistics(decoded_images, self._square, inception, "reconstructions")
             ceiling = self._compare(found, reference, inception)
-        return images, ceiling
+        return metrics, ceiling
 
     def _reference(self, inception: Loaded) -> Statistics | None:
         given = self.sources.reference
         if given is not None and given.suffix == _STATISTICS:
             found = load_statistics(given)
             if not found.settings.weights:
-                self.inputs.warn(f"{given} does not say which weights and which resizing made it.")
+                self.inputs.warn(f"{given} does not name its weights and resizing.")
             return found
         if given is not None:
-            pictures = PictureSet(path=given)
-            found = self._statistics(pictures, pictures.crop, inception, "reference")
-            self.inputs.warn_of_rejects(pictures)
+            images = ImageSet(path=given)
+            found = self._statistics(images, images.crop, inception, "reference")
+            self.inputs.warn_of_rejects(images)
             return found
         if not self.inputs.has_images:
             return None
         if self.sources.model is None:
             assert self.sources.table is not None
-            pictures = PictureSet(path=self.sources.table)
-            return self._statistics(pictures, pictures.crop, inception, "reference")
+            images = ImageSet(path=self.sources.table)
+            return self._statistics(images, images.crop, inception, "reference")
         return self._statistics(self.inputs.originals(), self._square, inception, "reference")
 
     @property
     def _square(self) -> str:
-        """How the table's pictures are cut for a model, and drawn ones come."""
+        """The crop of the table's images for a model, and of generated images."""
         return f"centre square at {self.inputs.model.image_tokenizer.resolution} pixels"
 
     def _statistics(
-        self, pictures: Iterable[Picture], crop: str, inception: Loaded, label: str
+        self, images: Iterable[CaptionedImage], crop: str, inception: Loaded, label: str
     ) -> Statistics:
-        return measure_pictures(
-            pictures,
+        return measure_images(
+            images,
             inception,
             crop=crop,
             like=self.config.fid_like,
@@ -351,10 +356,10 @@ class Evaluator:
         )
 
     def _compare(
-        self, pictures: Statistics, reference: Statistics, inception: Loaded
+        self, images: Statistics, reference: Statistics, inception: Loaded
     ) -> ImageMetrics:
         return compare(
-            pictures,
+            images,
             reference,
             published=inception.published,
             subsets=self.config.kid_subsets,
@@ -364,44 +369,44 @@ class Evaluator:
         )
 
     def _match(self, clip: ClipScorer) -> tuple[TextMatch | None, TextMatch | None]:
-        found, scores = self._match_pictures(clip, iter(self.pictures), "the pictures")
-        self.inputs.warn_of_rejects(self.pictures)
+        found, scores = self._match_images(clip, iter(self.images), "the images")
+        self.inputs.warn_of_rejects(self.images)
         self.clip_of = scores
         ceiling = None
         if self.sources.model is not None and self.inputs.has_images:
-            ceiling, _ = self._match_pictures(clip, self.inputs.originals(), "the table's pictures")
+            ceiling, _ = self._match_images(clip, self.inputs.originals(), "the table's images")
         return found, ceiling
 
-    def _match_pictures(
-        self, clip: ClipScorer, pictures: Iterator[Picture], what: str
+    def _match_images(
+        self, clip: ClipScorer, images: Iterator[CaptionedImage], what: str
     ) -> tuple[TextMatch | None, dict[str, float]]:
-        """The match of pictures, and their scores by idx."""
+        """Return the match of images, and their scores by idx."""
         captions: list[str] = []
         ids: list[str] = []
-        silent = 0
+        without_caption = 0
 
         def with_caption() -> Iterator[NDArray[np.uint8]]:
-            nonlocal silent
-            for picture in pictures:
-                text = picture.text or self.inputs.captions.get(picture.idx)
+            nonlocal without_caption
+            for image in images:
+                text = image.text or self.inputs.captions.get(image.idx)
                 if text is None:
-                    silent += 1
+                    without_caption += 1
                     continue
                 captions.append(text)
-                ids.append(picture.idx)
-                yield picture.pixels
+                ids.append(image.idx)
+                yield image.pixels
 
-        images = clip.images(with_caption(), self.config.batch_size)
+        embeddings = clip.images(with_caption(), self.config.batch_size)
         if not captions:
             self._miss(
                 f"text-image match of {what}",
                 "a TSV of idx, text and image, or a TABLE with the same idx",
             )
             return None, {}
-        if silent:
-            self.inputs.warn(f"{silent} of {what} have no caption and no score.")
+        if without_caption:
+            self.inputs.warn(f"{without_caption} of {what} have no caption and no score.")
         found, scores = match(
-            images,
+            embeddings,
             clip.texts(captions),
             captions,
             clip=clip.fingerprint,

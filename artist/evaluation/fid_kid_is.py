@@ -1,13 +1,13 @@
-"""FID, KID and IS from Inception's features: formulas, and the statistics of a set of pictures.
+"""FID, KID and IS: the formulas, and the Inception statistics of a set of images.
 
-    n pictures of a set   D width of the features (2048)   V classes (1008)
+    n images of a set   D width of the features (2048)   V classes (1008)
 
 FID (Heusel et al. 2017): squared Fréchet distance of two Gaussians with the sets' means and
-covariances. It is biased: fewer pictures give a larger figure, so figures compare only at equal n.
+covariances. It is biased: fewer images give a higher FID, so compare only at equal n.
 KID (Bińkowski et al. 2018): unbiased squared maximum mean discrepancy under the kernel
 (x.y / D + 1)^3, mean over random subsets.
-IS (Salimans et al. 2016): exp of the mean divergence of p(class | picture) from p(class), over
-splits. It knows no reference: a model that draws one perfect picture of each class wins.
+IS (Salimans et al. 2016): exp of the mean divergence of p(class | image) from p(class), over
+splits. It uses no reference: a model with one perfect image per class gets the best score.
 """
 
 import json
@@ -25,19 +25,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from artist.evaluation.config import FID_LIKE
-from artist.evaluation.image_sets import Picture
+from artist.evaluation.image_sets import CaptionedImage
 from artist.evaluation.inception import SIDE, Loaded
 from artist.models.image_tokenizer import channels_last
 from data.errors import ConfigError, InputError
 from data.runs import atomic
 from data.seeds import stream
 
-SMALL = 2000  # pictures; figures from fewer are marked
+SMALL = 2000  # images; figures from fewer are marked
 KID_SUBSETS, KID_SUBSET_SIZE, IS_SPLITS = 100, 1000, 10
 
 
 class Spread(NamedTuple):
-    """A mean over subsets or splits and their standard deviation: not an interval of the truth."""
+    """Mean and standard deviation over subsets or splits; not a confidence interval."""
 
     mean: float
     std: float
@@ -45,12 +45,12 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What figures depend on, besides the pictures.
+    """What the figures depend on in addition to the images. Field names are JSON keys.
 
     Attributes:
-        weights: sha256 of the file of weights; empty where it is not known.
-        like: Whose resizing and normalisation: see `prepare`.
-        crop: How pictures were cut before.
+        weights: sha256 of the weights file; empty if unknown.
+        like: The tool whose resizing and normalisation is used; see `prepare`.
+        crop: How images were cropped before.
     """
 
     weights: str
@@ -60,15 +60,15 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """What FID and KID need of a set of pictures.
+    """Inception statistics of a set of images.
 
     Attributes:
-        n: Pictures.
-        mean: Of the features, (D,) float64.
+        n: Number of images.
+        mean: Mean of the features, (D,) float64.
         covariance: Unbiased, (D, D) float64.
-        features: (n, D) float32; empty (0, D) in files that hold only mean and covariance.
-        logits: (n, V) float32, for IS; empty in files.
-        settings: How they were made.
+        features: (n, D) float32; empty (0, D) if loaded from a file with mean and covariance only.
+        logits: (n, V) float32, for IS; not stored in files.
+        settings: How they were computed.
     """
 
     n: int
@@ -80,11 +80,11 @@ class Statistics:
 
 
 def prepare(pixels: NDArray[np.uint8], like: str) -> Tensor:
-    """A picture (H, W, 3) as the network sees it: (3, 299, 299), about [-1, 1].
+    """Convert an image (H, W, 3) to the network's input (3, 299, 299), about [-1, 1].
 
     pytorch-fid: bilinear between pixel centres, without antialiasing; 2 x / 255 - 1.
     clean-fid: Pillow's bicubic with antialiasing, in floats (Parmar et al. 2022); (x - 128) / 128.
-    torch-fidelity: bilinear as TensorFlow 1 did it, between pixel corners; (x - 128) / 128.
+    torch-fidelity: bilinear between pixel corners, as in TensorFlow 1; (x - 128) / 128.
     """
     x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float()  # (3, H, W)
     if like == "pytorch-fid":
@@ -96,7 +96,7 @@ def prepare(pixels: NDArray[np.uint8], like: str) -> Tensor:
     if like == "torch-fidelity":
         rows, columns = (_between_corners(size) for size in x.shape[1:])
         return (rows @ x @ columns.mT - 128) / 128
-    raise ConfigError(f"{like!r} is not known; use one of {', '.join(FID_LIKE)}.")
+    raise ConfigError(f"{like!r} is unknown; use one of {', '.join(FID_LIKE)}.")
 
 
 def _resize_by_pillow(pixels: NDArray[np.uint8]) -> Tensor:
@@ -108,11 +108,11 @@ def _resize_by_pillow(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def _between_corners(size: int) -> Tensor:
-    """Weights (299, size) of linear interpolation where pixel 0 lies at 0, not at a half."""
-    place = torch.arange(SIDE, dtype=torch.float64) * (size / SIDE)
-    below = place.floor().long().clamp(max=size - 1)
+    """Return weights (299, size) of linear interpolation with pixel 0 at 0, not at one half."""
+    position = torch.arange(SIDE, dtype=torch.float64) * (size / SIDE)
+    below = position.floor().long().clamp(max=size - 1)
     above = (below + 1).clamp(max=size - 1)
-    share = place - below
+    share = position - below
     weights = torch.zeros(SIDE, size, dtype=torch.float64)
     weights.scatter_add_(1, below[:, None], (1 - share)[:, None])
     weights.scatter_add_(1, above[:, None], share[:, None])
@@ -120,31 +120,31 @@ def _between_corners(size: int) -> Tensor:
 
 
 @torch.inference_mode()
-def measure_pictures(
-    pictures: Iterable[Picture],
+def measure_images(
+    images: Iterable[CaptionedImage],
     inception: Loaded,
     *,
     crop: str,
     like: str = FID_LIKE[0],
     batch_size: int = 32,
-    label: str = "pictures",
+    label: str = "images",
 ) -> Statistics:
-    """Features of pictures and their statistics.
+    """Compute the Inception statistics of a set of images.
 
     Args:
-        pictures: In any order and of any sizes.
+        images: In any order and of any size.
         inception: On its device.
-        crop: What was done to the pictures before, in words.
+        crop: Description of how the images were cropped.
         like: See `prepare`.
-        batch_size: Pictures that go through the network at once.
-        label: For the bar.
+        batch_size: Images per batch.
+        label: Label of the progress bar.
     """
     network = inception.network
     device = next(network.parameters()).device
     channels_last(network)  # 1.4 times as fast on a CPU
     pooled, logits = [], []
-    bar = tqdm(desc=f"inception, {label}", unit="picture", leave=False, disable=None)
-    for batch in _batches((prepare(p.pixels, like) for p in pictures), batch_size):
+    bar = tqdm(desc=f"inception, {label}", unit="image", leave=False, disable=None)
+    for batch in _batches((prepare(p.pixels, like) for p in images), batch_size):
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # as exact as on CPUs
             found = network(batch.to(device, memory_format=torch.channels_last))
         pooled.append(found.pooled.float().cpu().numpy())
@@ -158,10 +158,10 @@ def measure_pictures(
     )
 
 
-def _batches(pictures: Iterator[Tensor], size: int) -> Iterator[Tensor]:
+def _batches(images: Iterator[Tensor], size: int) -> Iterator[Tensor]:
     waiting = []
-    for picture in pictures:
-        waiting.append(picture)
+    for image in images:
+        waiting.append(image)
         if len(waiting) == size:
             yield torch.stack(waiting)
             waiting = []
@@ -172,13 +172,13 @@ def _batches(pictures: Iterator[Tensor], size: int) -> Iterator[Tensor]:
 def statistics(
     features: NDArray[np.float32], logits: NDArray[np.float32], settings: Settings
 ) -> Statistics:
-    """Mean and covariance of features (n, D), of two pictures or more.
+    """Return the statistics of features (n, D) of two or more images.
 
     Raises:
-        InputError: There is only one.
+        InputError: There are fewer than two.
     """
     if len(features) < 2:
-        raise InputError("one picture has no covariance: give at least two, better thousands.")
+        raise InputError("one image has no covariance: give at least two, better thousands.")
     wide = features.astype(np.float64)
     return Statistics(
         n=len(features),
@@ -191,19 +191,20 @@ def statistics(
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
-    """|m - m'|^2 + tr(C + C' - 2 (C C')^1/2), never below zero."""
+    """Return FID: |m - m'|^2 + tr(C + C' - 2 (C C')^1/2), at least zero."""
     n, m = len(a.features), len(b.features)
-    few = n > 0 and m > 0 and n + m < len(a.mean)
-    cross = _cross_of_features(a, b) if few else _cross_of_covariances(a, b)
+    low_rank = n > 0 and m > 0 and n + m < len(a.mean)
+    cross = _cross_of_features(a, b) if low_rank else _cross_of_covariances(a, b)
     distance = ((a.mean - b.mean) ** 2).sum()
     distance += np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
     return float(max(distance, 0.0))
 
 
 def _cross_of_covariances(a: Statistics, b: Statistics) -> float:
-    """Tr (C C')^1/2: the roots of the eigenvalues of C^1/2 C' C^1/2, a symmetric matrix.
+    """Return tr (C C')^1/2 from the eigenvalues of C^1/2 C' C^1/2, a symmetric matrix.
 
-    So there are no complex numbers, and nothing is added to singular covariances.
+    Unlike `scipy.linalg.sqrtm` of C C' this needs no complex numbers, and no constant added to
+    singular covariances.
     """
     values, vectors = np.linalg.eigh(a.covariance)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
@@ -212,9 +213,10 @@ def _cross_of_covariances(a: Statistics, b: Statistics) -> float:
 
 
 def _cross_of_features(a: Statistics, b: Statistics) -> float:
-    """The same as the sum of the singular values of X X'^T, for centred features C = X^T X.
+    """Return the same as the sum of the singular values of X X'^T, where C = X^T X.
 
-    An (n, n') matrix: with fewer pictures than dimensions a hundred times quicker.
+    X are centred features. With fewer images than dimensions this (n, n') matrix is a hundred
+    times faster.
     """
     x, y = ((s.features - s.mean) / np.sqrt(s.n - 1) for s in (a, b))
     return float(np.linalg.svd(x @ y.T, compute_uv=False).sum())
@@ -228,9 +230,9 @@ def kernel_distance(
     subset_size: int = KID_SUBSET_SIZE,
     seed: int = 0,
 ) -> Spread:
-    """KID of features (n, D) and (m, D): over random subsets, each without repetition.
+    """Return KID of features (n, D) and (m, D) over random subsets without replacement.
 
-    A set that is smaller than `subset_size` sets the size of the subsets.
+    The subsets are no larger than the smaller set.
     """
     size = min(subset_size, len(a), len(b))
     rng = np.random.default_rng(stream(seed, "kid"))
@@ -242,7 +244,7 @@ def kernel_distance(
 
 
 def _discrepancy(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """Unbiased squared maximum mean discrepancy of two samples (n, D) of equal size."""
+    """Return the unbiased squared maximum mean discrepancy of two samples (n, D)."""
     n, D = x.shape
     xx, yy, xy = ((s @ t.T / D + 1) ** 3 for s, t in ((x, x), (y, y), (x, y)))
     within = (xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)) / (n * (n - 1))
@@ -252,7 +254,7 @@ def _discrepancy(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 def inception_score(
     logits: NDArray[np.float32], *, splits: int = IS_SPLITS, seed: int = 0
 ) -> Spread:
-    """IS of logits (n, V), shuffled, over splits of equal size; fewer where there are too few."""
+    """Return IS of shuffled logits (n, V) over `splits` equal parts, at most n."""
     order = np.random.default_rng(stream(seed, "is")).permutation(len(logits))
     shuffled = torch.from_numpy(logits[order]).double()
     found = []
@@ -265,21 +267,20 @@ def inception_score(
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetrics:
-    """Figures of one set of pictures against another, and all that they depend on.
+    """FID, KID and IS of a set of images, with their settings. Field names are JSON keys.
 
     Attributes:
         fid: Fréchet Inception distance.
-        kid: Its mean and standard deviation over subsets; None where the reference is a file
-            without features.
-        inception_score: Of the pictures, without the reference.
-        n: Pictures measured.
-        n_reference: Pictures of the reference.
-        kid_subsets: How many subsets.
-        kid_subset_size: Of how many pictures.
-        is_splits: Into how many parts the pictures were dealt.
-        settings: How the pictures were made to be seen by the network.
-        settings_reference: The reference's.
-        published_weights: Whether the weights are the published file, by its hash.
+        kid: Kernel Inception distance over subsets; None if the reference file has no features.
+        inception_score: Of the images, without the reference.
+        n: Number of images.
+        n_reference: Number of images of the reference.
+        kid_subsets: Number of subsets.
+        kid_subset_size: Images per subset.
+        is_splits: Number of splits of the images.
+        settings: How the images were prepared.
+        settings_reference: How the reference was prepared.
+        published_weights: Whether the weights are the published file, by hash.
     """
 
     fid: float
@@ -296,12 +297,12 @@ class ImageMetrics:
 
     @property
     def small(self) -> bool:
-        """Whether too few pictures were measured for the figures to compare with others'."""
+        """Whether there are too few images for figures comparable with published ones."""
         return min(self.n, self.n_reference) < SMALL
 
 
 def compare(
-    pictures: Statistics,
+    images: Statistics,
     reference: Statistics,
     *,
     published: bool,
@@ -310,42 +311,45 @@ def compare(
     splits: int = IS_SPLITS,
     seed: int = 0,
 ) -> ImageMetrics:
-    """All figures of a set of pictures against a reference.
+    """Compute FID, KID and IS of a set of images against a reference.
 
     Raises:
-        InputError: The two were measured with other weights or resized otherwise.
+        InputError: Weights or resizing of the two differ.
     """
-    ours, theirs = pictures.settings, reference.settings
-    if len(reference.mean) != len(pictures.mean):
+    ours, theirs = images.settings, reference.settings
+    if len(reference.mean) != len(images.mean):
         raise InputError(
             f"the reference statistics have {len(reference.mean)} dimensions, Inception's features "
-            f"{len(pictures.mean)}. Measure the reference again from its pictures."
+            f"{len(images.mean)}. Measure the reference again from its images."
         )
-    for name, what in (("weights", "with other Inception weights"), ("like", "resized otherwise")):
+    for name, what in (
+        ("weights", "with other Inception weights"),
+        ("like", "with other resizing"),
+    ):
         mine, other = getattr(ours, name), getattr(theirs, name)
         if other and mine != other:
             raise InputError(
-                f"the reference statistics were made {what} ({other[:16]}, the pictures "
-                f"{mine[:16]}). Measure the reference again from its pictures."
+                f"the reference statistics were computed {what} ({other[:16]}, the images "
+                f"{mine[:16]}). Measure the reference again from its images."
             )
     kid = None
     if len(reference.features):
         kid = kernel_distance(
-            pictures.features,
+            images.features,
             reference.features,
             subsets=subsets,
             subset_size=subset_size,
             seed=seed,
         )
     return ImageMetrics(
-        fid=frechet_distance(pictures, reference),
+        fid=frechet_distance(images, reference),
         kid=kid,
-        inception_score=inception_score(pictures.logits, splits=splits, seed=seed),
-        n=pictures.n,
+        inception_score=inception_score(images.logits, splits=splits, seed=seed),
+        n=images.n,
         n_reference=reference.n,
         kid_subsets=subsets,
-        kid_subset_size=min(subset_size, pictures.n, reference.n),
-        is_splits=min(splits, pictures.n),
+        kid_subset_size=min(subset_size, images.n, reference.n),
+        is_splits=min(splits, images.n),
         settings=ours,
         settings_reference=theirs,
         published_weights=published,
@@ -366,25 +370,25 @@ def save_statistics(path: Path, found: Statistics) -> None:
 
 
 def load_statistics(path: Path) -> Statistics:
-    """Statistics from `save_statistics`, or pytorch-fid's `mu` and `sigma` alone (n is then 0).
+    """Load statistics of `save_statistics`, or pytorch-fid's `mu` and `sigma` alone (n is then 0).
 
     Raises:
-        InputError: The file holds neither.
+        InputError: The file is neither.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
         mean, covariance = found["mu"].astype(np.float64), found["sigma"].astype(np.float64)
         about = json.loads(str(found["about"])) if "about" in found else {}
-    except Exception as error:  # numpy and zipfile raise many kinds here
+    except Exception as error:  # numpy and zipfile raise many types
         reason = f"{type(error).__name__}: {error}"[:200]
         raise InputError(
-            f"{path} does not hold statistics of pictures ({reason}). Expected an .npz with mu and "
+            f"{path} does not contain image statistics ({reason}). Expected an .npz with mu and "
             "sigma."
         ) from None
     D = len(mean)
     if covariance.shape != (D, D) or not np.isfinite(covariance).all():
-        raise InputError(f"{path}: sigma must be finite and {D}x{D}, it is {covariance.shape}.")
+        raise InputError(f"{path}: sigma must be finite and {D}x{D}, found {covariance.shape}.")
     return Statistics(
         n=int(about.get("n", 0)),
         mean=mean,

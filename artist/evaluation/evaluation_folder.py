@@ -1,9 +1,9 @@
-"""The folder of an evaluation: JSON with everything, tables for a paper, a row a caption, a report.
+"""The output folder of an evaluation.
 
 evaluation.json   settings, fingerprints, versions, all figures, what was not measured
 table.md          the tables in Markdown
-captions.tsv      each caption's own figures, for whoever wants to look further
-report.html       the same for eyes
+captions.tsv      figures per caption, for further analysis
+report.html       tables, plots and images; written by `artist.evaluation.report`
 """
 
 import json
@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from artist.evaluation.controls import has_unseen
 from artist.evaluation.inputs import Inputs
-from artist.evaluation.likelihood import has_unseen
 from artist.evaluation.results import Evaluation
-from artist.evaluation.tables import markdown, summary, tables, verdicts
+from artist.evaluation.tables import markdown, tables, verdicts
 from data.errors import ArtefactError
 from data.runs import atomic, write_json
 
@@ -27,10 +27,10 @@ _VERSION = 1
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Write all but the report and the captions into an existing folder."""
+    """Write `evaluation.json` and `table.md` into an existing folder."""
     content = {
         "version": _VERSION,
-        "summary": summary(evaluation),
+        "summary": evaluation.summary,
         "sources": {k: str(v) for k, v in vars(evaluation.sources).items() if v is not None},
         "inputs": evaluation.inputs,
         "settings": evaluation.settings,
@@ -45,17 +45,17 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
 
 
 def as_markdown(evaluation: Evaluation) -> str:
-    """The tables, the verdicts, and what a reader must know, in Markdown."""
-    parts = [markdown(table) for table in tables(evaluation)]
+    """Return the tables, the verdicts and the warnings in Markdown."""
+    parts = [markdown(table) for table in tables(evaluation.findings)]
     found = evaluation.findings.likelihood
-    said = [*(verdicts(found) if found is not None else []), *evaluation.warnings]
-    if said:
-        parts.append("\n".join(f"- {line}" for line in said))
+    lines = [*(verdicts(found) if found is not None else []), *evaluation.warnings]
+    if lines:
+        parts.append("\n".join(f"- {line}" for line in lines))
     return "\n\n".join(parts) + "\n"
 
 
 def read_summary(folder: Path) -> list[str]:
-    """The lines that were printed when the evaluation was made.
+    """Return the summary of a finished evaluation.
 
     Raises:
         ArtefactError: The folder's JSON cannot be read.
@@ -68,7 +68,7 @@ def read_summary(folder: Path) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON knows it: intervals by name, no NaN, without fields of no use to a reader."""
+    """Convert a value for JSON: named tuples as objects, NaN as null, no fields with repr=False."""
     if is_dataclass(value) and not isinstance(value, type):
         shown = {f.name: getattr(value, f.name) for f in fields(value) if f.repr}
         return {name: plain(one) for name, one in shown.items()}
@@ -88,13 +88,13 @@ def plain(value: Any) -> Any:
 def write_captions(
     folder: Path, evaluation: Evaluation, inputs: Inputs, clip_of: Mapping[str, float]
 ) -> None:
-    """`captions.tsv`: a line a caption, with a header; empty where something was not measured."""
+    """Write `captions.tsv`: a header and a line per caption; empty cells where not measured."""
     found, rows = evaluation.findings, inputs.rows
     assert found.likelihood is not None
     columns: dict[str, Sequence[Any]] = {
         "idx": rows.idx,
         "text": rows.texts,
-        "picture": found.likelihood.pictures.tolist(),
+        "picture": found.likelihood.images.tolist(),
         "entities": np.diff(rows.first_entity).tolist(),
     }
     seen = inputs.seen_entities
@@ -104,10 +104,10 @@ def write_captions(
         columns[f"nats_{name}"] = [f"{loss:.6f}" for loss in losses]
     if found.reconstruction is not None:
         order = {int(inputs.groups[row]): n for n, row in enumerate(inputs.first_rows)}
-        place = [order[group] for group in inputs.groups.tolist()]
-        columns["psnr"] = [f"{v:.3f}" for v in found.reconstruction.psnr_of[place]]
+        positions = [order[group] for group in inputs.groups.tolist()]
+        columns["psnr"] = [f"{v:.3f}" for v in found.reconstruction.psnr_of[positions]]
         if len(found.reconstruction.ssim_of):
-            columns["ssim"] = [f"{v:.4f}" for v in found.reconstruction.ssim_of[place]]
+            columns["ssim"] = [f"{v:.4f}" for v in found.reconstruction.ssim_of[positions]]
     if clip_of:
         columns["clip_score"] = [f"{clip_of[i]:.3f}" if i in clip_of else "" for i in rows.idx]
     with atomic(folder / CAPTIONS) as file:

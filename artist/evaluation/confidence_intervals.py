@@ -1,11 +1,11 @@
-"""Means with their 95 % intervals, where several captions may share a picture. NumPy only.
+"""Means with 95 % confidence intervals for captions grouped by image. NumPy only.
 
-    N values (captions)   G groups (pictures)
+    N values (captions)   G groups (images)
 
-Captions of one picture are not independent: whether a model finds it likely is mostly a matter of
-the picture. Counted as if they were, five captions a picture can make an interval half as wide as
-it is. So the spread is taken between groups, of each group's summed deviations from the mean (the
-ratio estimator of survey sampling; Cochran 1977, chapter 9A).
+Captions of one image are not independent: their likelihood depends mostly on the image. Treated as
+independent, five captions per image can halve the width of an interval. The variance is therefore
+taken between groups, over each group's summed deviations from the mean (the ratio estimator of
+survey sampling; Cochran 1977, chapter 9A).
 """
 
 from typing import NamedTuple
@@ -25,16 +25,16 @@ class Interval(NamedTuple):
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return abs(self.mean) > self.half_width
 
 
 def interval(values: NDArray[np.float64], groups: NDArray[np.int64] | None = None) -> Interval:
-    """Mean of values (N,) with its 95 % interval.
+    """Return the mean of values (N,) with its 95 % interval.
 
     Args:
         values: At least one; with a single group the half-width is NaN.
-        groups: The group of each value (N,), any integers; by default each is a group of its own.
+        groups: The group of each value (N,), any integers; by default each value is its own group.
     """
     mean = float(values.mean())
     sums: NDArray[np.float64] = values - mean
@@ -49,23 +49,23 @@ def interval(values: NDArray[np.float64], groups: NDArray[np.int64] | None = Non
 
 
 def widened(value: Interval, repeats: NDArray[np.float64]) -> Interval:
-    """The interval of a mean over random repeats, which are a sample too: wider by their spread.
+    """Return the interval of a mean over random repeats, widened by their variance.
 
     Args:
         value: The mean of all repeats, with its interval over groups.
-        repeats: The mean of each repeat; a single one says nothing of their spread.
+        repeats: The mean of each repeat (Student's t); a single repeat leaves `value` unchanged.
     """
     k = len(repeats)
     if k < 2:
         return value
-    from scipy.stats import t  # with few repeats 1.96 would be far too little
+    from scipy.stats import t  # with few repeats 1.96 would be far too small
 
     half_width = float(t.ppf(0.975, k - 1) * repeats.std(ddof=1) / np.sqrt(k))
     return Interval(value.mean, float(np.hypot(value.half_width, half_width)))
 
 
 def group_of_rows(rows: NDArray[np.uint16]) -> NDArray[np.int64]:
-    """For rows (N, L), the number of each one's group (N,): equal rows are one group."""
+    """Return the group number (N,) of each of the rows (N, L); equal rows are one group."""
     if not rows.shape[1]:
         return np.arange(len(rows))
     flat = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))
