@@ -105,18 +105,30 @@ def evaluate(
         clip=clip,
     )
     config, sampling = config or EvaluateConfig(), sampling or SamplingConfig()
-    on = choose_device(device)
-    inputs = sources.fingerprints()
-    if out is None:
-        _check_statistics(sources, save_reference, overwrite)
-        with tempfile.TemporaryDirectory() as work:
-            evaluator = Evaluator(Inputs(sources, on), config, sampling, Path(work))
-            found = evaluator.run(inputs)
-            evaluator.save_reference(save_reference)
-        return found
-    settings = {**asdict(config), **asdict(sampling), "device": on.type}
+    inputs = Inputs(sources, choose_device(device))
+    if out is not None:
+        return _evaluate_to_folder(out, inputs, config, sampling, save_reference, overwrite)
+    _check_statistics(sources, save_reference, overwrite)
+    with tempfile.TemporaryDirectory() as work:
+        evaluator = Evaluator(inputs, config, sampling, Path(work))
+        found = evaluator.run(sources.fingerprints())
+        evaluator.save_reference(save_reference)
+    return found
+
+
+def _evaluate_to_folder(
+    out: Path,
+    inputs: Inputs,
+    config: EvaluateConfig,
+    sampling: SamplingConfig,
+    save_reference: Path | None,
+    overwrite: bool,
+) -> Evaluation | Unchanged:
+    """Measure and write the folder `out`, unless an equal run has finished it."""
+    sources, fingerprints = inputs.sources, inputs.sources.fingerprints()
+    settings = {**asdict(config), **asdict(sampling), "device": inputs.device.type}
     with Run.open(
-        out, kind="evaluation", settings=settings, inputs=inputs, overwrite=overwrite
+        out, kind="evaluation", settings=settings, inputs=fingerprints, overwrite=overwrite
     ) as run:
         if run.finished and (save_reference is None or save_reference.exists()):
             return Unchanged(out=out, summary=read_summary(out))
@@ -126,8 +138,8 @@ def evaluate(
                 "--overwrite, or leave out --out."
             )
         _check_statistics(sources, save_reference, overwrite)
-        evaluator = Evaluator(Inputs(sources, on), config, sampling, run.work)
-        found = replace(evaluator.run(inputs), out=out)
+        evaluator = Evaluator(inputs, config, sampling, run.work)
+        found = replace(evaluator.run(fingerprints), out=out)
         write_evaluation(run.work, found)
         if sources.model is not None:
             write_captions(run.work, found, evaluator.inputs, evaluator.clip_of)

@@ -133,12 +133,8 @@ def measure_likelihood(
     mixed = np.zeros((0, len(rows)))
     if gpt.config.fusion != "none" and len(rows.entity_ids):
         found[NONE] = losses(rows, vectors, "without entities", use=False).rows
-        mixed = np.array(
-            [
-                losses(rows, shuffled_vectors(rows, vectors, seed + n), "shuffled").rows
-                for n in range(shuffles)
-            ]
-        )  # (shuffles, N)
+        shuffled = (shuffled_vectors(rows, vectors, seed + n) for n in range(shuffles))
+        mixed = np.array([losses(rows, v, "shuffled").rows for v in shuffled])  # (shuffles, N)
         if shuffles:
             found[SHUFFLED] = mixed.mean(0)
         if shuffles > 1:
