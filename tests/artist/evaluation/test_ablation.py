@@ -87,7 +87,7 @@ def test_the_shuffled_arm_reads_the_same_captions(world, tmp_path):
         assert (getattr(true, name) == getattr(false, name)).all()
 
 
-def test_the_interval_holds_the_truth_nineteen_times_in_twenty_over_seeds_and_captions():
+def test_the_crossed_interval_covers_the_true_mean_at_least_95_percent():
     rng = np.random.default_rng(0)
     held, over_captions_only = 0, 0
     for _ in range(400):
@@ -107,7 +107,7 @@ def test_one_seed_gives_the_interval_over_captions():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"arms": ("lattice", "nonsense")}, ", ".join(ARMS)),
         ({"arms": ("lattice",)}, "two or more"),
@@ -115,8 +115,8 @@ def test_one_seed_gives_the_interval_over_captions():
         ({"seeds": ()}, "one seed or more"),
     ],
 )
-def test_arms_that_cannot_be_compared_are_refused(world, tmp_path, change, said):
-    with pytest.raises(ConfigError, match=said):
+def test_arms_that_cannot_be_compared_are_refused(world, tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
         run(world, tmp_path, **change)
     assert not any(tmp_path.iterdir())
 

@@ -71,7 +71,7 @@ def test_vectors_are_those_of_transformers_own_model(clip):
     torch.testing.assert_close(seen, both.image_embeds, rtol=1e-4, atol=1e-5)
 
 
-def test_images_are_squeezed_and_normalised_as_clip_expects(clip):
+def test_images_are_resized_and_normalised_as_clip_expects(clip):
     white = np.full((30, 50, 3), 255, dtype=np.uint8)
     x = ClipScorer(clip)._prepare(white)
     assert x.shape == (3, 16, 16)
@@ -93,7 +93,7 @@ def test_neither_batches_nor_padding_change_a_vector(clip):
     torch.testing.assert_close(scorer.texts([long]), scorer.texts([long[:50]]))
 
 
-def test_r_precision_is_its_mean_over_all_choices_of_rivals():
+def test_r_precision_is_the_mean_over_all_choices_of_candidates():
     torch.manual_seed(0)
     images, texts = (torch.nn.functional.normalize(torch.randn(7, 3), dim=-1) for _ in range(2))
     captions = ["a", "b", "c", "d", "e", "e", "f"]

@@ -101,9 +101,9 @@ def test_a_model_and_a_table_are_enough_and_the_rest_is_listed_with_its_option(w
     assert reconstruction.ssim is None  # eight pixels: SSIM's window does not fit
     missing = {m.how.split()[0] for m in found.not_measured}
     assert missing == {"--other-kg", "--inception", "--clip"}
-    said = str(found)
-    assert "8 captions, 8 with an entity, of 4 images" in said
-    assert all(f"give {option}" in said for option in missing)
+    message = str(found)
+    assert "8 captions, 8 with an entity, of 4 images" in message
+    assert all(f"give {option}" in message for option in missing)
     assert any("only 4 images" in warning for warning in found.warnings)
 
 
@@ -137,7 +137,7 @@ def test_seen_entities_come_from_the_model_folder_or_from_the_training_table(
         run(world.valid, model=tmp_path / "older", kg=world.kg)
 
 
-def test_captions_with_unseen_entities_are_set_apart(world, model, tmp_path):
+def test_captions_with_unseen_entities_are_a_group(world, model, tmp_path):
     train = pq.read_table(world.train)
     seen = set(train["lex_ids"].combine_chunks().flatten().to_pylist()[:3])
     kept = [n for n, ids in enumerate(train["lex_ids"].to_pylist()) if set(ids) <= seen]
@@ -222,8 +222,8 @@ def test_all_sources_together_give_a_complete_folder(world, model, table, weight
     first = dict(zip(*captions[:2], strict=True))
     assert float(first["nats_given"]) == pytest.approx(results.likelihood.rows[GIVEN][0], abs=1e-5)
     assert float(first["clip_score"]) != 0
-    drawn = (out / "predictions.tsv").read_text().splitlines()
-    assert [line.split("\t")[0] for line in drawn] == [str(n) for n in range(8)]
+    generated = (out / "predictions.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in generated] == [str(n) for n in range(8)]
 
     page = (out / "report.html").read_text()
     assert page.count('<article class="card">') == 6  # four by likelihood, two by CLIP
@@ -284,9 +284,9 @@ def test_a_run_that_failed_late_keeps_its_generated_images(
     with pytest.raises(RuntimeError, match="went away"):
         run(table, **sources)
     assert not out.exists()
-    drawn = sorted((tmp_path / "evaluation.partial" / "images").iterdir())
-    assert len(drawn) == 8
-    times = [path.stat().st_mtime_ns for path in drawn]
+    generated = sorted((tmp_path / "evaluation.partial" / "images").iterdir())
+    assert len(generated) == 8
+    times = [path.stat().st_mtime_ns for path in generated]
     monkeypatch.setattr(evaluate_module, "write_report", write)
     run(table, **sources)
     assert [p.stat().st_mtime_ns for p in sorted((out / "images").iterdir())] == times
@@ -367,13 +367,13 @@ def test_images_need_no_model(table, clip, tmp_path):
 
 
 def test_impossible_measurements_are_refused(world, model, table, weights, tmp_path):
-    for sources, said in (
+    for sources, message in (
         ({}, "there is nothing to measure"),
         ({"model": model}, "give a lattice table as TABLE"),
         ({"pictures": tmp_path}, "--inception FILE or --clip FOLDER"),
         ({"pictures": tmp_path, "inception": weights, "kg": world.kg}, "--kg has no effect"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             run(**sources)
     with pytest.raises(ConfigError, match="this model knows entities"):
         run(table, model=model)

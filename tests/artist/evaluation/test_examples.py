@@ -24,7 +24,7 @@ def likelihood(given_: list[float], none: list[float] | None) -> Likelihood:
     )
 
 
-def test_the_likeliest_the_least_likely_and_the_most_changed_are_shown():
+def test_extremes_of_likelihood_and_of_the_gain_by_entities_are_shown():
     found = likelihood([3, 1, 2, 5, 4, 6], [3.5, 1, 2, 5, 3.1, 6])
     parts = {part.title: part.rows for part in choose(found, np.arange(6), 1)}
     assert parts == {
@@ -38,7 +38,7 @@ def test_the_likeliest_the_least_likely_and_the_most_changed_are_shown():
 
 
 @given(st.lists(st.floats(0, 9), min_size=1, max_size=12), st.integers(0, 5))
-def test_no_caption_is_shown_twice_and_only_first_captions_of_a_image_are(losses, count):
+def test_no_caption_is_shown_twice_and_only_first_captions_of_an_image_are(losses, count):
     found = likelihood(losses, losses[::-1])
     first = np.arange(0, len(losses), 2)
     shown = [row for part in choose(found, first, count) for row in part.rows]

@@ -152,7 +152,7 @@ def test_resizing_equals_that_of_the_named_tool(size):
         assert float(theirs[1, row, column]) == pytest.approx(want, abs=1e-4)
 
 
-def test_a_image_of_the_networks_size_is_only_normalised():
+def test_an_image_of_the_networks_size_is_only_normalised():
     pixels = np.random.default_rng(0).integers(0, 256, (299, 299, 3)).astype(np.uint8)
     x = torch.from_numpy(pixels).permute(2, 0, 1).float()
     torch.testing.assert_close(prepare(pixels, "pytorch-fid"), x / 127.5 - 1)
@@ -199,7 +199,7 @@ def measured(seed: int, **changes: object) -> Statistics:
 
 
 @pytest.mark.parametrize("like", FID_LIKE)
-def test_the_size_of_batches_changes_nothing(like):
+def test_the_batch_size_does_not_change_statistics(like):
     a, b = (measured(0, batch_size=size, like=like) for size in (2, 32))
     assert a.n == b.n == 9
     np.testing.assert_allclose(a.features, b.features, rtol=1e-5)
@@ -227,17 +227,17 @@ def test_pytorch_fids_own_file_gives_fid_and_no_kid(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [({"weights": "1" * 64}, "other Inception weights"), ({"like": "clean-fid"}, "other resizing")],
 )
-def test_statistics_with_other_weights_or_resizing_are_refused(tmp_path, change, said):
+def test_statistics_with_other_weights_or_resizing_are_refused(tmp_path, change, message):
     path = tmp_path / "stats.npz"
     save_statistics(path, measured(0))
     with np.load(path) as file:
         content = dict(file)
     about = json.loads(str(content["about"])) | change
     np.savez(path, **{**content, "about": np.array(json.dumps(about))})
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         compare(measured(1), load_statistics(path), published=False)
 
 

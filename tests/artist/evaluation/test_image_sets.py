@@ -52,12 +52,12 @@ def shards(at: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"), [(folder, False), (tsv, True), (table, True), (shards, True)]
+    ("make", "has_captions"), [(folder, False), (tsv, True), (table, True), (shards, True)]
 )
-def test_every_kind_of_set_gives_the_same_images(tmp_path, make, told):
+def test_every_kind_of_set_gives_the_same_images(tmp_path, make, has_captions):
     found = list(ImageSet(path=make(tmp_path / "set")))
     assert [p.idx for p in found] == ["0", "1", "2"]
-    assert [p.text for p in found] == ([f"图{n}" for n in range(3)] if told else [None] * 3)
+    assert [p.text for p in found] == ([f"图{n}" for n in range(3)] if has_captions else [None] * 3)
     for image, pixels in zip(found, PIXELS, strict=True):
         np.testing.assert_array_equal(image.pixels, pixels)
 
@@ -72,7 +72,7 @@ def test_predictions_are_read_with_their_captions_and_all_images_of_each(tmp_pat
     assert [(p.idx, p.text) for p in found] == [("a", "虎"), ("a", "虎"), ("b", "象")]
 
 
-def test_two_columns_are_an_id_and_a_image(tmp_path):
+def test_two_columns_are_an_id_and_an_image(tmp_path):
     (tmp_path / "imgs.tsv").write_text(f"7\t{BASE64[0]}\n")
     (found,) = ImageSet(path=tmp_path / "imgs.tsv")
     assert (found.idx, found.text) == ("7", None)
@@ -96,7 +96,7 @@ def test_bad_images_are_counted_with_their_place(tmp_path):
     assert images.rejects.count == 4  # of the last pass alone
 
 
-def test_a_set_without_a_image_is_an_error_with_its_reason(tmp_path):
+def test_a_set_without_an_image_is_an_error_with_its_reason(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"no files \*\.png"):
         list(ImageSet(path=tmp_path / "empty"))

@@ -88,7 +88,7 @@ def test_shapes_are_those_of_the_architecture(network):
     assert {m.bias for m in network.modules() if isinstance(m, nn.Conv2d)} == {None}
 
 
-def test_the_blocks_hand_on_maps_of_the_known_sizes(network):
+def test_the_blocks_return_maps_of_the_published_sizes(network):
     sides = {"5": 35, "6": 17, "7": 8}
     seen = {}
     hooks = [
@@ -109,14 +109,14 @@ def test_the_blocks_hand_on_maps_of_the_known_sizes(network):
 
 
 def slowly(x: np.ndarray, how) -> np.ndarray:
-    """Pooling over 3x3 of what lies inside the image."""
+    """Pooling over 3x3 within the image."""
     out = np.empty_like(x)
     for (b, c, h, w), _ in np.ndenumerate(x):
         out[b, c, h, w] = how(x[b, c, max(h - 1, 0) : h + 2, max(w - 1, 0) : w + 2])
     return out
 
 
-def test_pools_count_no_padding():
+def test_pooling_excludes_the_padding():
     x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32) - 5
     np.testing.assert_allclose(average(torch.from_numpy(x)), slowly(x, np.mean), rtol=1e-5)
     np.testing.assert_allclose(maximum(torch.from_numpy(x)), slowly(x, np.max), rtol=1e-6)
@@ -127,7 +127,7 @@ def test_only_the_last_block_pools_by_maximum(network):
     assert pools == {"Mixed_7b": average, "Mixed_7c": maximum}
 
 
-def test_the_logits_leave_out_the_bias(network):
+def test_the_logits_exclude_the_bias(network):
     x = torch.rand(1, 3, 299, 299)
     with torch.no_grad():
         found = network(x)
@@ -161,11 +161,11 @@ def test_another_network_is_refused_with_what_is_missing(network, tmp_path):
     torch.save(state, path)
     with pytest.raises(InputError) as error:
         load_inception(path)
-    said = str(error.value)
-    assert "missing Mixed_7c.branch_pool.conv.weight" in said
-    assert "unexpected AuxLogits.fc.weight" in said
-    assert "fc.weight is (1000, 2048), expected (1008, 2048)" in said
-    assert "use pt_inception-2015-12-05-6726825d.pth" in said
+    message = str(error.value)
+    assert "missing Mixed_7c.branch_pool.conv.weight" in message
+    assert "unexpected AuxLogits.fc.weight" in message
+    assert "fc.weight is (1000, 2048), expected (1008, 2048)" in message
+    assert "use pt_inception-2015-12-05-6726825d.pth" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", None])

@@ -52,7 +52,7 @@ def gpt(fusion: str = "lattice") -> GPT:
     return model.eval()
 
 
-def test_the_interval_holds_the_truth_nineteen_times_in_twenty_though_captions_share_images():
+def test_the_interval_covers_the_true_mean_95_percent_although_captions_share_images():
     rng = np.random.default_rng(0)
     held = held_without = 0
     for _ in range(400):
@@ -96,7 +96,7 @@ def test_equal_rows_of_codes_are_one_image():
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=30), st.integers(0, 3))
-def test_another_image_is_another_one_and_each_caption_is_used_once(labels, seed):
+def test_another_image_is_a_permutation_to_other_images(labels, seed):
     images = np.unique(labels, return_inverse=True)[1]
     source = another_image(images, seed)
     assert sorted(source.tolist()) == list(range(len(labels)))
@@ -126,7 +126,7 @@ def test_a_caption_is_unseen_when_one_of_its_entities_is():
     assert has_unseen(rows, np.array([0, 1])).tolist() == [False, True, False, False]
 
 
-def test_controls_change_what_they_name_and_nothing_else():
+def test_each_control_changes_only_its_own_input():
     rows = make_rows([[0], [1, 2], [], [3], [4]], [0, 1, 2, 3, 3])
     found = measure_likelihood(gpt(), rows, VECTORS, shuffles=2, seen=np.array([0, 3]))
     given_, none = found.rows["given"], found.rows["none"]
@@ -186,8 +186,8 @@ def test_the_same_seed_gives_the_same_figures_and_another_seed_others():
     assert (first != other).any()
 
 
-def test_a_cost_over_few_shufflings_is_as_uncertain_as_they_differ():
-    # One entity in every caption: whatever vector it draws, all captions move together.
+def test_the_interval_of_shuffled_includes_the_variance_between_shuffles():
+    # One entity in every caption: each shuffle changes all captions together.
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(300):

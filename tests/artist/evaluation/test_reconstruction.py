@@ -59,7 +59,7 @@ def vqgan() -> VQGAN:
     return VQGAN(VQ).eval()
 
 
-def test_images_of_codes_are_those_of_the_model_whatever_the_batch(vqgan):
+def test_decoded_images_do_not_depend_on_the_batch_size(vqgan):
     codes = RNG.integers(0, 8, (5, VQ.image_len)).astype(np.uint16)
     with torch.inference_mode():
         want = to_uint8(vqgan.decode(torch.from_numpy(codes.astype(np.int64))))
