@@ -357,7 +357,7 @@ def _compare(
 
 def _as_json(report: AblationReport, config: TrainConfig, inputs: dict[str, str]) -> dict[str, Any]:
     def plain(value: Interval) -> dict[str, float | None]:
-        width = value.half_width  # NaN, if all captions share an image, is not JSON
+        width = value.half_width  # NaN, with a single image for all captions, is not JSON
         return {"mean": value.mean, "half_width": width if np.isfinite(width) else None}
 
     content = {

@@ -62,10 +62,10 @@ class Sources:
             raise ConfigError("a model is measured on captions: give a lattice table as TABLE.")
         if self.model is None and self.pictures is None:
             raise ConfigError(
-                "there is nothing to measure: give --model and a TABLE, or --pictures."
+                "there is nothing to measure: give --model and a TABLE, or `--pictures`."
             )
         if self.model is None and self.inception is None and self.clip is None:
-            raise ConfigError("--pictures needs --inception FILE or --clip FOLDER.")
+            raise ConfigError("`--pictures` needs --inception FILE or --clip FOLDER.")
         for name in ("kg", "train_table", "other_kg"):
             if self.model is None and getattr(self, name) is not None:
                 raise ConfigError(f"--{name.replace('_', '-')} has no effect without a --model.")
