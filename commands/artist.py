@@ -225,7 +225,7 @@ def artist_finetune(
             table, valid=valid, kg=kg, vqgan=vqgan, config=config, init=init, device=device.value
         )
     else:
-        from artist.training.finetune import finetune
+        from artist.training.gpt_training import finetune
         from pipeline import match_as_table
 
         report = finetune(

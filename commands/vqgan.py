@@ -12,7 +12,7 @@ app = typer.Typer(help="The image tokenizer (VQGAN).", no_args_is_help=True)
 
 
 class VQGANPreset(StrEnum):
-    """Kinds of VQGAN; see `artist.training.train_vqgan`."""
+    """Kinds of VQGAN; see `artist.training.vqgan_training`."""
 
     small = "small"
     base = "base"
@@ -67,7 +67,7 @@ def vqgan_train(
 ) -> None:
     """Train a VQGAN on your own images and write its folder, with a sheet of reconstructions."""
     from artist.training.config import VQGANTrainConfig
-    from artist.training.train_vqgan import train_vqgan
+    from artist.training.vqgan_training import train_vqgan
 
     config = VQGANTrainConfig(
         preset=preset.value,

@@ -35,7 +35,7 @@ from artist.models.config import EASYNLP_ENTITIES
 from artist.tables.encode import with_codes
 from artist.tables.lattice_rows import RowsConfig, open_lattice, read_rows
 from artist.training.config import TrainConfig
-from artist.training.finetune import finetune
+from artist.training.gpt_training import finetune
 from data import schema
 from data.device import choose_device
 from data.errors import ConfigError

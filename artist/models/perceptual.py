@@ -8,17 +8,13 @@ pooling, are scaled to length 1 at each place; their squared difference is the d
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from artist.formats.state_dict import load_strict, read_state
-
 _WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for pixels 0..1
-_OTHER_PARTS = "classifier."  # of the file; no part of the features
 LEAST_RESOLUTION = 16  # the last layer halves the picture four times
 
 
@@ -58,17 +54,3 @@ class VGGFeatures(nn.Module):
         for found, want in zip(self(pictures), wanted, strict=True):
             total = total + (F.normalize(found.float(), dim=1) - want).square().sum(1).mean()
         return total / len(wanted)
-
-
-def load_vgg(path: Path) -> VGGFeatures:
-    """VGG16's convolutions from torchvision's file, or from one with the same tensors.
-
-    Raises:
-        InputError: It cannot be read, or its tensors are not VGG16's.
-    """
-    advice = "Give torchvision's vgg16-397923af.pth."
-    state = read_state(path, "cannot be read as VGG16's weights", advice)
-    tensors = {k: v for k, v in state.items() if not k.startswith(_OTHER_PARTS)}
-    model = VGGFeatures()
-    load_strict(model, tensors, str(path))
-    return model.eval()

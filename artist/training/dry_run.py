@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
-from artist.models.perceptual import load_vgg
+from artist.formats.vgg import load_vgg
 from artist.tables.encode import codes_beside, encode_table
 from artist.tables.lattice_rows import open_lattice
 from artist.training.config import TrainConfig, VQGANTrainConfig
@@ -23,10 +23,10 @@ from artist.training.gpt_task import GPTTask
 from artist.training.memory import advice_on_memory, peak_bytes
 from artist.training.process_group import ProcessGroup, process_group
 from artist.training.task import Task
-from artist.training.train_vqgan import load_images
 from artist.training.trainer import Trainer, TrainerConfig
 from artist.training.training_inputs import load_training_inputs
 from artist.training.vqgan_task import VQGANTask
+from artist.training.vqgan_training import load_images
 from data.schema import CODES, table_writer
 from data.tokenizer import tokenizer_folder
 
@@ -109,7 +109,7 @@ def dry_run_finetune(
     """Load everything that `finetune` would, take two steps, and report what the run will take.
 
     Args:
-        table: As for `artist.training.finetune.finetune`; so are the others.
+        table: As for `artist.training.gpt_training.finetune`; so are the others.
         valid: Validation table.
         kg: KG folder.
         vqgan: Folder of an image tokenizer, or a checkpoint.
@@ -178,7 +178,7 @@ def dry_run_vqgan(
     """Load what `train_vqgan` would for two steps, take them, and report what the run will take.
 
     Args:
-        table: As for `artist.training.train_vqgan.train_vqgan`; so are the others.
+        table: As for `artist.training.vqgan_training.train_vqgan`; so are the others.
         config: What to train, and how.
         valid: Images to measure on.
         vgg: Weights of VGG16.

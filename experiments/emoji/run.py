@@ -24,7 +24,7 @@ from artist.generation.config import SamplingConfig
 from artist.generation.gallery import ComparisonTable, Note, Picture, PictureRow, write_gallery
 from artist.generation.predict import Artist, prompt_card
 from artist.training.config import TrainConfig, VQGANTrainConfig
-from artist.training.train_vqgan import train_vqgan
+from artist.training.vqgan_training import train_vqgan
 from data.images import encode_png
 from data.kg_folder import ENTITY_NAMES, read_names, read_vectors
 from data.runs import read_manifest

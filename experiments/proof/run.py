@@ -26,7 +26,7 @@ from artist.generation.predict import Artist
 from artist.models.image_tokenizer import from_uint8, to_uint8
 from artist.tables.lattice_rows import Rows
 from artist.training.config import TrainConfig, VQGANTrainConfig
-from artist.training.train_vqgan import train_vqgan
+from artist.training.vqgan_training import train_vqgan
 from data.errors import ConfigError
 from data.images import encode_png
 from data.kg_folder import ENTITY_NAMES, read_names, read_vectors

@@ -21,7 +21,7 @@ from artist.evaluation.results import Evaluation
 from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.generation.config import SamplingConfig
 from artist.tables.encode import encode_table
-from artist.training.finetune import finetune
+from artist.training.gpt_training import finetune
 from data.errors import ArtefactError, ConfigError, InputError, SchemaError, ToolkitError
 from data.images import decode_image, encode_png, square
 from data.opencv_resize import opencv_square

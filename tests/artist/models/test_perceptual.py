@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from artist.models.perceptual import VGGFeatures, load_vgg
+from artist.formats.vgg import load_vgg
+from artist.models.perceptual import VGGFeatures
 from artist.training.config import VQGANTrainConfig
-from artist.training.train_vqgan import train_vqgan
+from artist.training.vqgan_training import train_vqgan
 from data.errors import ConfigError, InputError
 from data.runs import read_manifest
 

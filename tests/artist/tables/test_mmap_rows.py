@@ -14,12 +14,12 @@ from artist.tables import lattice_rows as dataset
 from artist.tables import mmap_rows as row_cache
 from artist.tables.lattice_rows import Batches, Rows, RowsConfig, read_rows
 from artist.tables.mmap_rows import map_rows, open_rows
-from artist.training.finetune import finetune
+from artist.training.gpt_training import finetune
 from data.errors import SchemaError
 from data.schema import CODES, LATTICE, MORE_CODES, table_writer, with_metadata
 from data.seeds import stream
 from tests.artist.tables.test_lattice_rows import CONFIG, VECTORS, row
-from tests.artist.training.test_finetune import metrics, same
+from tests.artist.training.test_gpt_training import metrics, same
 from tests.artist.world import QUICK, World, make_world
 
 WITH_CODES = LATTICE.append(CODES)

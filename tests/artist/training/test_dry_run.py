@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from artist.training.dry_run import dry_run_finetune
-from artist.training.finetune import finetune
+from artist.training.gpt_training import finetune
 from data.errors import SchemaError
 from data.images import encode_png
 from data.schema import IMAGE, with_metadata

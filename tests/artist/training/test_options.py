@@ -18,12 +18,12 @@ from PIL import Image
 from artist.models.compiled import Compiled
 from artist.training import trainer
 from artist.training.config import TrainConfig
-from artist.training.finetune import finetune
+from artist.training.gpt_training import finetune
 from artist.training.memory import advice_on_memory, what_to_lower
 from artist.training.metrics import METRICS, MetricsLogger
 from data.errors import ConfigError, ToolkitError
 from data.schema import LATTICE
-from tests.artist.training.test_finetune import metrics, run, same
+from tests.artist.training.test_gpt_training import metrics, run, same
 from tests.artist.world import QUICK, World, make_world
 from tests.conftest import ROOT
 

@@ -17,15 +17,15 @@ from safetensors.torch import load_file
 from artist.models.conditioning import Entities
 from artist.models.gpt import GPT
 from artist.training.config import TrainConfig, VQGANTrainConfig
-from artist.training.finetune import finetune
 from artist.training.gpt_task import CodeLoss
+from artist.training.gpt_training import finetune
 from artist.training.loader import Loader
 from artist.training.metrics import METRICS
 from artist.training.process_group import ProcessGroup
-from artist.training.train_vqgan import train_vqgan
+from artist.training.vqgan_training import train_vqgan
 from data.errors import ConfigError
 from data.runs import read_manifest
-from tests.artist.training.test_finetune import batches_of
+from tests.artist.training.test_gpt_training import batches_of
 from tests.artist.training.test_vqgan_training import SMALL, blobs, write_tsv
 from tests.artist.world import QUICK, World, make_world
 from tests.conftest import ROOT
@@ -38,7 +38,7 @@ VQGAN_SCRIPT = """
 import json, sys
 from pathlib import Path
 from artist.training.config import VQGANTrainConfig
-from artist.training.train_vqgan import train_vqgan
+from artist.training.vqgan_training import train_vqgan
 table, out, config = (json.loads(word) for word in sys.argv[1:])
 train_vqgan(Path(table), Path(out), config=VQGANTrainConfig(**config), device="cpu")
 """
@@ -46,7 +46,7 @@ SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
 from artist.training.config import TrainConfig, VQGANTrainConfig
-from artist.training.finetune import finetune
+from artist.training.gpt_training import finetune
 from artist.training.trainer import Trainer
 from data.errors import Interrupted
 world, out, config, wait = (json.loads(word) for word in sys.argv[1:])

@@ -19,10 +19,10 @@ from artist.training.config import VQGANTrainConfig
 from artist.training.dry_run import dry_run_vqgan
 from artist.training.muon import Muon, orthogonalise
 from artist.training.process_group import ProcessGroup
-from artist.training.train_vqgan import RECONSTRUCTIONS, train_vqgan
 from artist.training.trainer import Trainer, TrainerConfig
 from artist.training.vqgan_init import k_means
 from artist.training.vqgan_task import VQGANTask
+from artist.training.vqgan_training import RECONSTRUCTIONS, train_vqgan
 from data import schema
 from data.errors import ConfigError, InputError
 from data.images import check_image

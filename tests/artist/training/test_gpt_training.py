@@ -22,8 +22,8 @@ from artist.models.conditioning import Entities
 from artist.models.config import GPTConfig
 from artist.models.gpt import GPT
 from artist.tables.lattice_rows import Batches, RowsConfig, read_rows, unit_scale
-from artist.training.finetune import finetune
 from artist.training.gpt_task import CodeLoss
+from artist.training.gpt_training import finetune
 from artist.training.metrics import METRICS
 from artist.training.optimizers import make_optimizers
 from artist.training.trainer import Trainer
@@ -163,7 +163,7 @@ def _start(world: World, out: Path) -> subprocess.Popen[str]:
 import sys, time
 from pathlib import Path
 from dataclasses import replace
-from artist.training.finetune import finetune
+from artist.training.gpt_training import finetune
 from artist.training.trainer import Trainer
 from data.errors import Interrupted
 from data.kg_folder import VECTORS, VECTORS_KEY, read_vectors

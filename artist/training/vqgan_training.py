@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from artist.formats.image_tokenizer_folder import save_image_tokenizer
-from artist.models.perceptual import LEAST_RESOLUTION, load_vgg
+from artist.formats.vgg import load_vgg
+from artist.models.perceptual import LEAST_RESOLUTION
 from artist.training.config import VQGANTrainConfig
 from artist.training.process_group import ProcessGroup, open_shared_run, process_group
 from artist.training.trainer import Trainer, TrainerConfig
