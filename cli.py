@@ -1,7 +1,7 @@
-"""The command line: it starts here; `commands/` holds a file for each group.
+"""The command line. `commands/` contains one module per group of commands.
 
-Each command parses, calls one function, prints its report; nothing else prints. A stage is imported
-inside its command, so that `--help` is quick and needs neither torch nor pykeen.
+Each command parses, calls one function and prints its report; nothing else prints. Stages are
+imported inside their commands, so that `--help` is fast and loads neither torch nor pykeen.
 """
 
 import logging
@@ -16,13 +16,14 @@ from commands.artist import app as artist_app
 from commands.data import app as data_app
 from commands.kg import app as kg_app
 from commands.lattice import app as lattice_app
-from commands.options import Device, DeviceName, Overwrite, Seed
+from commands.options import Device, Overwrite, with_options
 from data.errors import Interrupted, ToolkitError
 from data.malloc import reuse_freed_memory
+from data.options import Option, Seed
 
 app = typer.Typer(
     name="artist-toolkit",
-    help="Knowledge graphs, lattices and ARTIST: pictures from Chinese sentences.",
+    help="Knowledge graphs, lattices and ARTIST: images from Chinese sentences.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,67 +36,70 @@ app.add_typer(artist_app, name="artist")
 
 
 @app.command("demo")
+@with_options
 def demo(
-    out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("runs/demo"),
+    *,
+    out: Annotated[Path, Option("Folder for all outputs.")] = Path("runs/demo"),
     seed: Seed = 0,
-    device: Device = DeviceName.auto,
+    device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """The whole way on emoji with Chinese names, about ten minutes; ends in a gallery.
+    """Run all stages on emoji with Chinese names; about ten minutes, ends in a gallery.
 
-    Interrupted, it goes on where it was.
+    The same command resumes an interrupted run.
     """
     from experiments.emoji.run import DemoConfig, run_demo
 
     reuse_freed_memory()
-    config = DemoConfig(seed=seed)
-    typer.echo(run_demo(out, config=config, device=device.value, overwrite=overwrite))
+    typer.echo(run_demo(out, config=DemoConfig(seed=seed), device=device, overwrite=overwrite))
 
 
 @app.command("proof")
+@with_options
 def proof(
-    out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("runs/proof"),
-    num_seeds: Annotated[int, typer.Option(help="Worlds, each with its trainings.", min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Of the first world; the others count on.")] = 0,
-    device: Device = DeviceName.auto,
+    *,
+    out: Annotated[Path, Option("Folder for all outputs.")] = Path("runs/proof"),
+    num_seeds: Annotated[int, Option("Worlds to generate and train on.", min=1)] = 1,
+    seed: Annotated[int, Option("Seed of the first world; the others count up from it.")] = 0,
+    device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """A generated world in which only the graph tells how a thing looks; minutes a seed.
+    """Test on a generated world in which only the graph defines appearance; minutes per seed.
 
-    Names of random characters, held out of the captions, are drawn by models trained with the
-    graph, without, and with a false one; colour and shape are read from the pixels.
+    Models trained with the graph, without it and with a false one generate images of names that no
+    caption contains; colour and shape are measured in the pixels.
     """
     from experiments.proof.run import run_proof
 
     seeds = range(seed, seed + num_seeds)
-    typer.echo(run_proof(out, seeds=seeds, device=device.value, overwrite=overwrite))
+    typer.echo(run_proof(out, seeds=seeds, device=device, overwrite=overwrite))
 
 
 @app.command("doctor")
 def doctor() -> None:
-    """What this machine has: versions, devices, precision, memory."""
+    """Print versions, devices, precision and memory of this machine."""
     from artist.device import describe_machine
 
     typer.echo(describe_machine())
 
 
 def main() -> None:
-    """Run a command; one line and exit code 2 for what the user can mend."""
+    """Run a command; print one line and exit with 2 on an error that the user can fix."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # Threads that wait for each other by spinning stand still on a machine that does other work:
-    # a training of 5 s took minutes beside five others on two cores.
+    # Spinning threads block each other on a machine with other work: a training of 5 s took minutes
+    # next to five others on two cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except ToolkitError as error:
-        process = os.environ.get("RANK", "0")  # of those that torchrun started
+        process = os.environ.get("RANK", "0")  # of the processes that torchrun started
         who = f" in process {process}" if process != "0" else ""
         print(f"error{who}: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, Interrupted) else 2)
     except SystemExit as stopped:
-        if stopped.code == 130:  # typer's own end of a Ctrl-C
-            print("The same command resumes what was unfinished.", file=sys.stderr)
+        if stopped.code == 130:  # how typer ends on Ctrl-C
+            print("The same command resumes the run.", file=sys.stderr)
         raise
 
 

@@ -32,7 +32,8 @@ from data.errors import ConfigError
 from data.images import square
 from data.schema import LATTICE, open_shards, table_metadata
 from data.tokenizer import tokenizer_folder
-from lattice.building.build import LatticeConfig, TextMatcher
+from lattice.building.build import TextMatcher
+from lattice.config import LatticeConfig
 
 
 def prompt_matcher(

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 
+from data.constants import PRECISIONS
 from data.errors import ConfigError
 from data.runs import versions
-
-PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

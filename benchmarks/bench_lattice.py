@@ -39,7 +39,8 @@ from data.kg_folder import write_names
 from data.tokenizer import Tokenizer, write_character_vocabulary
 from lattice.building.build import LatticeReport, build_lattice
 from lattice.building.caption_reader import CAPTIONS
-from lattice.matching.kernel import LatticeConfig, LatticeKernel
+from lattice.config import LatticeConfig
+from lattice.matching.kernel import LatticeKernel
 from lattice.matching.vocabulary import Vocabulary, compile_vocabulary, load_vocabulary
 
 

@@ -22,10 +22,12 @@ import numpy as np
 import pyarrow as pa
 from jieba_corpus import jieba_words
 
-from data.select import POLICIES, select
+from data.constants import POLICIES
+from data.select import select
 from data.tokenizer import Tokenizer, write_character_vocabulary
 from lattice.building.caption_reader import CAPTIONS
-from lattice.matching.kernel import LatticeConfig, LatticeKernel
+from lattice.config import LatticeConfig
+from lattice.matching.kernel import LatticeKernel
 from lattice.matching.lexicon import make_lexicon
 from lattice.matching.segment import segmenter
 from lattice.matching.vocabulary import Vocabulary

@@ -1,127 +1,54 @@
-"""The group `data`: captions and images, before everything."""
+"""The group `data`: caption sets."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from commands.options import ImageCheck, ImageCheckOption, Overwrite
+from commands.options import Overwrite, with_options
+from data.constants import TEXT_LEN
+from data.datasets.config import ImageOptions, SetOptions
+from data.options import ImageCheck, Option
 
-app = typer.Typer(help="Captions and images, before everything.", no_args_is_help=True)
+app = typer.Typer(help="Caption sets: convert and check captions and images.", no_args_is_help=True)
 
-
-class SetFormat(StrEnum):
-    """Sets that `data convert` reads."""
-
-    auto = "auto"
-    tsv = "tsv"
-    muge = "muge"
-    chinese_clip = "chinese-clip"
-    flickr8k_cn = "flickr8k-cn"
-    flickr30k_cn = "flickr30k-cn"
-    coco_cn = "coco-cn"
-    folder = "folder"
-    parquet = "parquet"
-
-
-class WhichCaptions(StrEnum):
-    """How many captions an image brings."""
-
-    all = "all"
-    first = "first"
-
-
-Workers = Annotated[
-    int | None,
-    typer.Option(help="Threads that decode images; all cores by default.", min=1),
-]
+Workers = Annotated[int | None, Option("Threads that decode images; by default all cores.", min=1)]
 
 
 @app.command("convert")
+@with_options
 def data_convert(
+    *,
     source: Annotated[
         Path,
         typer.Argument(
-            help="A set's folder, its caption file, or a file of both (TSV, Parquet).",
+            help="Folder of the set, its caption file, or one file of captions and images (TSV, "
+            "Parquet).",
             show_default=False,
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(help="The TSV to write: idx, text, imgbase64.", show_default=False)
-    ],
-    format: Annotated[
-        SetFormat, typer.Option(help="The kind of set; auto tells it and says so.")
-    ] = SetFormat.auto,
-    split: Annotated[
-        str, typer.Option(help="train, val, test, or a word in the files' names.")
-    ] = "train",
+    out: Annotated[Path, Option("TSV to write: idx, text, imgbase64.")],
+    options: SetOptions,
     images: Annotated[
         Path | None,
-        typer.Option(
-            help="A folder of images, or a TSV of id and base64; if SOURCE does not hold them.",
-            show_default=False,
-        ),
+        Option("Folder of images, or TSV of id and base64, if SOURCE does not contain them."),
     ] = None,
-    ids: Annotated[
-        Path | None,
-        typer.Option(help="Take only the images named here, one a line.", show_default=False),
-    ] = None,
-    captions: Annotated[
-        WhichCaptions, typer.Option(help="All captions of an image, or its first.")
-    ] = WhichCaptions.all,
-    no_images: Annotated[
-        bool, typer.Option("--no-images", help="Write captions only: prompts for `artist predict`.")
-    ] = False,
-    join_words: Annotated[
-        bool | None,
-        typer.Option(
-            "--join-words/--keep-words",
-            help="Put captions together that were cut into words; by default, those of seg.*.",
-            show_default=False,
-        ),
-    ] = None,
-    text_column: Annotated[
-        str | None,
-        typer.Option(help="The captions' column or JSON key, if not a usual one."),
-    ] = None,
-    image_column: Annotated[
-        str | None, typer.Option(help="The same for images or their names.")
-    ] = None,
-    id_column: Annotated[str | None, typer.Option(help="The same for the rows' ids.")] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            help="Reduce larger images to a shorter side of so many pixels (JPEG); none by default."
-        ),
-    ] = None,
-    quality: Annotated[int, typer.Option(help="Of the JPEGs that --size makes, 1 to 100.")] = 95,
-    check_images: ImageCheckOption = ImageCheck.full,
+    ids: Annotated[Path | None, Option("Use only the images listed here, one per line.")] = None,
+    image_options: ImageOptions,
     workers: Workers = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn a set as it is distributed into a TSV: MUGE, Flickr8k-CN, COCO-CN, Parquet and others.
+    """Convert a distributed set into a TSV: MUGE, Flickr8k-CN, COCO-CN, Parquet and others.
 
-    Images stay as they came, byte for byte, unless --size is given. See docs/data.md.
+    Images are copied byte for byte unless --size is given. See docs/data.md.
     """
-    from data.datasets.config import ImageOptions, SetOptions
     from data.datasets.convert import convert_dataset
 
-    options = SetOptions(
-        format=format.value,
-        split=split,
-        captions=captions.value,
-        join_words=join_words,
-        text_column=text_column,
-        image_column=image_column,
-        id_column=id_column,
-        with_images=not no_images,
-    )
     report = convert_dataset(
         source,
         out,
         options=options,
-        image_options=ImageOptions(size=size, quality=quality, check=check_images.value),
+        image_options=image_options,
         images=images,
         ids=ids,
         workers=workers,
@@ -131,35 +58,32 @@ def data_convert(
 
 
 @app.command("validate")
+@with_options
 def data_validate(
+    *,
     table: Annotated[
-        Path, typer.Argument(help="A TSV of captions, or a lattice table.", show_default=False)
+        Path, typer.Argument(help="TSV of captions, or lattice table.", show_default=False)
     ],
     against: Annotated[
-        Path | None,
-        typer.Option(
-            help="Another one, to find what leaks from it into TABLE.", show_default=False
-        ),
+        Path | None, Option("Second table, to find rows that leak from it into TABLE.")
     ] = None,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(
-            help="A BERT vocab.txt or a folder with one, to count a TSV's tokens.",
-            show_default=False,
-        ),
+        Option("BERT vocab.txt or a folder with one, to count the tokens of a TSV."),
     ] = None,
-    text_len: Annotated[int, typer.Option(help="Tokens that the model reads.", min=1)] = 32,
-    check_images: Annotated[
-        ImageCheck, typer.Option(help="header finds no damage and no near duplicates.")
-    ] = ImageCheck.full,
+    text_len: Annotated[int, Option("Text tokens per caption of the model.", min=1)] = TEXT_LEN,
+    check_images: ImageCheck = "full",
     workers: Workers = None,
-    show: Annotated[int, typer.Option(help="Name so many offenders of each kind.", min=0)] = 3,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+    show: Annotated[int, Option("Examples to list of each problem.", min=0)] = 3,
+    json: Annotated[bool, Option("Print JSON.")] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 if there is a problem; remarks are none.")
+        bool, Option("Exit with 1 if there is a problem; remarks do not count.")
     ] = False,
 ) -> None:
-    """Look for broken images, duplicates, cut captions and leakage before hours are spent."""
+    """Find broken images, duplicates, cut captions and leakage before training.
+
+    With `--check-images header`, damage and near duplicates are not found.
+    """
     from data.datasets.validate import validate_table
 
     report = validate_table(
@@ -167,7 +91,7 @@ def data_validate(
         against=against,
         tokenizer=tokenizer,
         text_len=text_len,
-        check_images=check_images.value,
+        check_images=check_images,
         workers=workers,
         show=show,
     )

@@ -3,173 +3,103 @@
 import os
 import shutil
 import sys
-from enum import StrEnum
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from artist.training.config import TrainConfig
-from commands.options import ImageCheck, ImageCheckOption, Mentions, Out, Overwrite, PolicyName
+from commands.options import AnyTable, Mentions, Out, Overwrite, with_options
+from data.constants import TEXT_LEN
 from data.errors import ConfigError
+from data.options import ImageCheck, Option
+from lattice.config import BuildConfig, LatticeConfig, LexiconConfig
 
 app = typer.Typer(help="Stage 2: captions to lattice tables.", no_args_is_help=True)
 
-
-class SegmentName(StrEnum):
-    """What finds words."""
-
-    none = "none"
-    jieba = "jieba"
-
-
-class Backend(StrEnum):
-    """What matches names."""
-
-    auto = "auto"
-    ahocorasick = "ahocorasick"
-    trie = "trie"
-
-
-class TableFormat(StrEnum):
-    """How a lattice table is written."""
-
-    parquet = "parquet"
-    tsv = "tsv"
-
-
 TokenizerPath = Annotated[
     Path | None,
-    typer.Option(
-        "--tokenizer",
-        help="A BERT vocab.txt or a folder with one; without it a character vocabulary is made.",
-        show_default=False,
+    Option(
+        "BERT vocab.txt or a folder with one; by default, a character vocabulary is generated.",
+        flag="--tokenizer",
     ),
 ]
-Names = Annotated[
-    Path | None,
-    typer.Option("--kg", help="KG folder whose entities are matched.", show_default=False),
-]
-EntityFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--entities",
-        help="Or only names: an OpenKE entity2id.txt, or a folder from `lattice compile`.",
-        show_default=False,
-    ),
-]
-MinLength = Annotated[int, typer.Option(help="Shorter names are not matched (characters).")]
-BracketAliases = Annotated[
-    bool, typer.Option(help="Match a name also without its bracket: 刘德华（演员） as 刘德华.")
-]
-SegmentBy = Annotated[
-    SegmentName, typer.Option(help="jieba drops matches that cross a word boundary.")
-]
-MaxEntities = Annotated[
-    int | None,
-    typer.Option(help="Keep so many entities a caption; all by default.", show_default=False),
-]
-Policy = Annotated[PolicyName, typer.Option(help="Which ones are kept under --max-entities.")]
 
 
-def _names(kg: Path | None, entities: Path | None) -> Path:
-    """The one of --kg and --entities that was given."""
-    if (kg is None) == (entities is None):
-        raise ConfigError("Give entity names: either --kg FOLDER or --entities entity2id.txt.")
-    return kg or entities  # type: ignore[return-value]
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """Where entity names come from."""
+
+    kg: Annotated[Path | None, Option("KG folder whose entities are matched.")] = None
+    entities: Annotated[
+        Path | None,
+        Option("Names only: an OpenKE entity2id.txt, or a folder from `lattice compile`."),
+    ] = None
+
+    @property
+    def path(self) -> Path:
+        """Return the one that was given."""
+        if (self.kg is None) == (self.entities is None):
+            raise ConfigError("Give entity names: either --kg FOLDER or --entities entity2id.txt.")
+        return self.kg or self.entities  # type: ignore[return-value]
 
 
 @app.command("build")
+@with_options
 def lattice_build(
+    *,
     corpus: Annotated[
         list[Path],
         typer.Argument(
             help="Captions: `idx<TAB>text` or `idx<TAB>text<TAB>imgbase64`. Several files, or a "
-            "pattern like 'corpus/*.tsv.gz', become a folder of shards.",
+            "pattern such as 'corpus/*.tsv.gz', become a folder of shards.",
             show_default=False,
         ),
     ],
     out: Out,
-    kg: Names = None,
-    entities: EntityFile = None,
+    names: Names,
     tokenizer: TokenizerPath = None,
     mentions: Mentions = None,
-    min_length: MinLength = 2,
-    bracket_aliases: BracketAliases = True,
-    segment: SegmentBy = SegmentName.none,
-    max_entities: MaxEntities = None,
-    policy: Policy = PolicyName.first,
-    format: Annotated[
-        TableFormat, typer.Option(help="tsv: EasyNLP's preprocessed rows.")
-    ] = TableFormat.parquet,
-    check_images: ImageCheckOption = ImageCheck.full,
-    backend: Annotated[
-        Backend, typer.Option(help="What matches; the table is the same.")
-    ] = Backend.auto,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="Processes; as many as are useful by default.", min=1, show_default=False
-        ),
-    ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a Dask scheduler whose workers make the shards (extra `cluster`).",
-            show_default=False,
-        ),
-    ] = None,
+    config: LatticeConfig,
+    build: BuildConfig,
     overwrite: Overwrite = False,
 ) -> None:
     """Match entity names in captions and write the lattice table."""
     from lattice.building.build import build_lattice
-    from lattice.matching.kernel import LatticeConfig
 
-    config = LatticeConfig(
-        min_length=min_length,
-        bracket_aliases=bracket_aliases,
-        segment=segment.value,
-        max_entities=max_entities,
-        policy=policy.value,
-    )
     report = build_lattice(
         corpus,
         out,
-        names=_names(kg, entities),
+        names=names.path,
         tokenizer=tokenizer,
-        config=config,
         mentions=mentions,
-        format=format.value,
-        check_images=check_images.value,
-        backend=backend.value,
-        workers=workers,
-        cluster=cluster,
+        config=config,
+        **asdict(build),
         overwrite=overwrite,
     )
     typer.echo(report)
 
 
 @app.command("compile")
+@with_options
 def lattice_compile(
+    *,
     out: Out,
-    kg: Names = None,
-    entities: EntityFile = None,
+    names: Names,
     tokenizer: TokenizerPath = None,
     mentions: Mentions = None,
-    min_length: MinLength = 2,
-    bracket_aliases: BracketAliases = True,
+    config: LexiconConfig,
     overwrite: Overwrite = False,
 ) -> None:
     """Compile millions of names once, for `--entities` of many builds."""
     from lattice.building.build import load_tokenizer
-    from lattice.matching.lexicon import LexiconConfig
     from lattice.matching.vocabulary import compile_vocabulary
 
     report = compile_vocabulary(
-        _names(kg, entities),
+        names.path,
         out,
         tokenizer=load_tokenizer(tokenizer),
-        config=LexiconConfig(min_length=min_length, bracket_aliases=bracket_aliases),
+        config=config,
         mentions=mentions,
         overwrite=overwrite,
     )
@@ -177,38 +107,25 @@ def lattice_compile(
 
 
 @app.command("show")
+@with_options
 def lattice_show(
-    text: Annotated[str, typer.Argument(help="A caption or prompt.", show_default=False)],
-    kg: Names = None,
-    entities: EntityFile = None,
+    *,
+    text: Annotated[str, typer.Argument(help="Caption or prompt.", show_default=False)],
+    names: Names,
     tokenizer: TokenizerPath = None,
     mentions: Mentions = None,
-    min_length: MinLength = 2,
-    bracket_aliases: BracketAliases = True,
-    segment: SegmentBy = SegmentName.none,
-    max_entities: MaxEntities = None,
-    policy: Policy = PolicyName.first,
-    svg: Annotated[
-        Path | None, typer.Option(help="Draw it into this file too.", show_default=False)
-    ] = None,
+    config: LatticeConfig,
+    svg: Annotated[Path | None, Option("Also draw the lattice into this file.")] = None,
 ) -> None:
-    """Draw the lattice of one sentence: its tokens, the entities over them, and who lost why."""
+    """Print the lattice of one sentence: tokens, entities, and why matches were dropped."""
     from lattice.building.build import load_tokenizer
     from lattice.inspecting.explain import explain_text
     from lattice.inspecting.show import render
     from lattice.inspecting.svg import save_lattice
-    from lattice.matching.kernel import LatticeConfig
 
-    config = LatticeConfig(
-        min_length=min_length,
-        bracket_aliases=bracket_aliases,
-        segment=segment.value,
-        max_entities=max_entities,
-        policy=policy.value,
-    )
     found = explain_text(
         text,
-        names=_names(kg, entities),
+        names=names.path,
         tokenizer=load_tokenizer(tokenizer),
         config=config,
         mentions=mentions,
@@ -220,39 +137,31 @@ def lattice_show(
 
 
 @app.command("stats")
+@with_options
 def lattice_show_stats(
-    table: Annotated[
-        Path, typer.Argument(help="A lattice table, or a folder of shards.", show_default=False)
-    ],
-    kg: Names = None,
-    entities: EntityFile = None,
-    top: Annotated[int, typer.Option(help="How many frequent entities are listed.")] = 20,
+    *,
+    table: AnyTable,
+    names: Names,
+    top: Annotated[int, Option("Frequent entities to list.", min=0)] = 20,
     text_len: Annotated[
-        int, typer.Option(help="Tokens that a model reads; longer captions are counted.")
-    ] = TrainConfig.text_len,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the figures into this SVG file.", show_default=False)
-    ] = None,
+        int, Option("Text tokens per caption of the model; longer captions are counted.", min=1)
+    ] = TEXT_LEN,
+    as_json: Annotated[bool, Option("Print JSON.", flag="--json")] = False,
+    plot: Annotated[Path | None, Option("Plot the figures into this SVG file.")] = None,
 ) -> None:
-    """Coverage of a lattice table, what training will cut, and its most frequent entities."""
+    """Report coverage of a lattice table, what training will cut, and frequent entities."""
     from lattice.inspecting.stats import lattice_stats, save_stats_plot
 
-    names = _names(kg, entities) if kg or entities else None
-    stats = lattice_stats(table, names, top, text_len)
+    path = names.path if names.kg or names.entities else None
+    stats = lattice_stats(table, path, top, text_len)
     if plot is not None:
         save_stats_plot(stats, plot)
     typer.echo(stats.to_json() if as_json else stats)
 
 
 @app.command("export")
-def lattice_export(
-    table: Annotated[
-        Path, typer.Argument(help="A lattice table, or a folder of shards.", show_default=False)
-    ],
-    out: Out,
-    overwrite: Overwrite = False,
-) -> None:
+@with_options
+def lattice_export(*, table: AnyTable, out: Out, overwrite: Overwrite = False) -> None:
     """Write a lattice table as EasyNLP's preprocessed TSV."""
     from lattice.building.easynlp_tsv import export_table
 
@@ -260,38 +169,32 @@ def lattice_export(
 
 
 @app.command("import")
+@with_options
 def lattice_import(
+    *,
     tsv: Annotated[
         Path,
         typer.Argument(
-            help="EasyNLP's preprocessed rows: idx, text, lex_ids, pos_s, pos_e, seq_len, perhaps "
-            "an image.",
+            help="EasyNLP's preprocessed rows: idx, text, lex_ids, pos_s, pos_e, seq_len, "
+            "optionally an image.",
             show_default=False,
         ),
     ],
-    tokenizer: Annotated[
-        Path,
-        typer.Option(
-            "--tokenizer",
-            help="The vocab.txt that it was made with, or a folder with one.",
-            show_default=False,
-        ),
-    ],
+    tokenizer: Annotated[Path, Option("The vocab.txt used to preprocess, or a folder with one.")],
     out: Out,
-    kg: Names = None,
-    entities: EntityFile = None,
-    check_images: ImageCheckOption = ImageCheck.full,
+    names: Names,
+    check_images: ImageCheck = "full",
     overwrite: Overwrite = False,
 ) -> None:
-    """Read EasyNLP's preprocessed TSV into a lattice table, its matches as they are."""
+    """Convert EasyNLP's preprocessed TSV into a lattice table with the same matches."""
     from lattice.building.easynlp_tsv import import_table
 
     report = import_table(
         tsv,
         out,
-        names=_names(kg, entities),
+        names=names.path,
         tokenizer=tokenizer,
-        check_images=check_images.value,
+        check_images=check_images,
         overwrite=overwrite,
     )
     typer.echo(report)

@@ -11,21 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import ConfigError, did_you_mean
-
-POLICIES = ("first", "longest", "leftmost-longest")
-
-
-def check_policy(name: str, policy: str) -> None:
-    """Check the choice of a policy.
-
-    Raises:
-        ConfigError: It is not one of `POLICIES`.
-    """
-    if policy not in POLICIES:
-        near = did_you_mean(policy, POLICIES) or "."
-        raise ConfigError(f"{name}={policy!r} is not one of {', '.join(POLICIES)}{near}")
-
 
 def select(
     row: NDArray[np.int64],
@@ -46,7 +31,7 @@ def select(
         start: Its first token; ascending within a row.
         end: One past its last token; ascending within equal starts.
         limit: Entities kept per row.
-        policy: One of `POLICIES`.
+        policy: One of `data.constants.POLICIES`.
     """
     count = len(row)
     if policy == "first":

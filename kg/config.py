@@ -1,80 +1,88 @@
-"""The settings of `kg train`, their defaults and bounds. Imports nothing heavy."""
+"""Settings of `kg train`. Imports nothing heavy."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from data.errors import ConfigError, did_you_mean
+from data.options import Option, Seed, Setting, check_fields
 
 LOSSES = ("nssa", "margin")
+MAP_METHODS = ("tsne", "pca")
 CHECKPOINTS = ("checkpoint.safetensors", "best.safetensors")  # in the folder of an unfinished run
 
 
 @dataclass(frozen=True, kw_only=True)
 class KGConfig:
-    """The settings that determine the vectors.
+    """How entity vectors are trained. None in `epochs`, `batch_size`, `margin`: see their help."""
 
-    Attributes:
-        dim: Length of a vector.
-        epochs: Passes over the triples; None: as many as a graph of this size needs.
-        batch_size: Triples a step; None: by the size of the graph.
-        learning_rate: Of row-wise AdaGrad on vectors of length `scale`; falls linearly to 0.
-        num_negatives: Corrupted triples for each true one.
-        loss: `nssa` (self-adversarial, Sun et al. 2019) or `margin` (Bordes et al. 2013).
-        margin: The loss's margin, in units of the trained vectors; None: the loss's default.
-        p_norm: 1 or 2: the norm in ||h + r - t||.
-        scale: Length of entity vectors while they are trained. They are saved with length 1 and
-            the relations divided likewise, which leaves every ranking as it is; the loss needs
-            the length, because on the unit sphere all distances are too alike for its sigmoid.
-            0: vectors move freely, and are saved as they are.
-        chunk_size: Triples that share their negatives.
-        min_tail_count: See `kg.reading.triples.read_triples`.
-        valid_fraction: Share of the triples held out for measuring, at most `max_valid`; 0: none.
-        max_valid: See `valid_fraction`.
-        learn_held_out: Once it is measured, train a graph of up to a million triples again on all
-            of them, as long as was best: a name's only telling triple may be among those held out.
-            Triples that an OpenKE folder sets apart are never learned.
-        freeze_known: Where a run begins with the vectors of an earlier one: leave those as they
-            are, so that what was trained on them stays valid, and learn only the new names; else
-            the known ones move too.
-        patience: Stop after so many measurements without a better one; 0: never.
-        seed: The same seed gives the same vectors on one machine.
-    """
-
-    dim: int = 100
-    epochs: int | None = None
-    batch_size: int | None = None
-    learning_rate: float = 1.0
-    num_negatives: int = 64
-    loss: str = "nssa"
-    margin: float | None = None
-    p_norm: int = 2
-    scale: float = 10.0
-    chunk_size: int = 256
-    min_tail_count: int = 2
-    valid_fraction: float = 0.05
-    max_valid: int = 2000
-    learn_held_out: bool = True
-    freeze_known: bool = True
-    patience: int = 5
-    seed: int = 0
+    dim: Annotated[int, Option("Dimension of the entity vectors.", min=1)] = 100
+    epochs: Annotated[
+        int | None,
+        Option("Passes over the triples; by default, chosen by the size of the graph.", min=1),
+    ] = None
+    batch_size: Annotated[
+        int | None, Option("Triples per step; by default, chosen by the size of the graph.", min=1)
+    ] = None
+    learning_rate: Annotated[
+        float,
+        Option("Peak learning rate of row-wise AdaGrad; decays linearly to 0.", above=0),
+    ] = 1.0
+    num_negatives: Annotated[int, Option("Negative triples per positive triple.", min=1)] = 64
+    # Self-adversarial negative sampling: Sun et al. 2019. Margin ranking: Bordes et al. 2013.
+    loss: Annotated[
+        str, Option("nssa: self-adversarial negative sampling; margin: ranking.", choices=LOSSES)
+    ] = "nssa"
+    # In units of the vectors in training, see `scale`.
+    margin: Annotated[
+        float | None, Option("Margin of the loss; by default 9 (nssa) or 1 (margin).")
+    ] = None
+    p_norm: Annotated[int, Option("Order p of the norm ||h + r - t||.", choices=(1, 2))] = 2
+    # Vectors are saved with length 1 and the relations divided likewise, which changes no ranking.
+    # The loss needs the length: on the unit sphere all distances are too similar for its sigmoid.
+    scale: Annotated[
+        float,
+        Option("Length of entity vectors in training (saved with 1); 0: unconstrained.", min=0),
+    ] = 10.0
+    chunk_size: Annotated[int, Setting("Triples that share their negatives.", min=1)] = 256
+    # See `kg.reading.triples.read_triples`.
+    min_tail_count: Annotated[
+        int,
+        Option(
+            "A tail that is never a head and occurs in fewer triples is a literal, and is dropped.",
+            min=1,
+        ),
+    ] = 2
+    valid_fraction: Annotated[
+        float,
+        Option(
+            "Share of the triples held out for validation, at most 2000 triples.", min=0, below=1
+        ),
+    ] = 0.05
+    max_valid: Annotated[int, Setting("Most triples held out for validation.", min=0)] = 2000
+    # With as many epochs as were best. The only informative triple of an entity may be held out.
+    # Triples that an OpenKE folder assigns to valid and test are never learned.
+    learn_held_out: Annotated[
+        bool,
+        Option(
+            "After validation, train again on all triples (graphs of up to a million).",
+            flag="--learn-held-out/--keep-held-out",
+        ),
+    ] = True
+    # Freezing them keeps models valid that were trained on the older vectors.
+    freeze_known: Annotated[
+        bool,
+        Option(
+            "With --from: keep the known vectors fixed, or train them further.",
+            flag="--freeze-known/--refine-known",
+        ),
+    ] = True
+    patience: Annotated[
+        int, Option("Stop after N validations without improvement; 0: never.", min=0)
+    ] = 5
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name in ("dim", "num_negatives", "chunk_size", "min_tail_count"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: at least 1 is needed.")
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: at least 1 is needed.")
-        if self.loss not in LOSSES:
-            near = did_you_mean(self.loss, LOSSES)
-            raise ConfigError(f"loss={self.loss!r} is none of {', '.join(LOSSES)}{near}.")
-        if self.p_norm not in (1, 2):
-            raise ConfigError(f"p_norm={self.p_norm}: 1 or 2 are possible.")
-        if not 0 <= self.valid_fraction < 1:
-            raise ConfigError(f"valid_fraction={self.valid_fraction} must be in [0, 1).")
-        if self.learning_rate <= 0 or self.scale < 0 or self.max_valid < 0 or self.patience < 0:
-            raise ConfigError("learning_rate must be positive; scale, max_valid, patience not < 0.")
+        check_fields(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values."""
+        """Return the settings as plain values."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""The rules that keep the rooms apart: who imports whom, what `--help` loads, what has help."""
+"""Rules of the architecture: who imports whom, what `--help` loads, what has help."""
 
 import ast
 import subprocess
@@ -33,6 +33,7 @@ FLOORS = {
     "lattice": ("inspecting", "building", "matching"),
     "data": ("datasets",),
 }
+SAMPLING = {"--temperature", "--top-k", "--top-p", "--cfg-scale", "--cfg-schedule"}
 MAY_PRINT = {"commands", "cli"}
 TENSORS_ONLY = (
     "models/gpt.py",
@@ -126,12 +127,23 @@ def test_only_the_command_line_prints(room):
 
 
 @pytest.mark.parametrize("room", sorted(MAY_IMPORT.keys() - MAY_PRINT))
-def test_only_the_command_line_knows_typer(room):
+def test_only_the_command_line_imports_typer(room):
     knowing = [path for path in sources(room) if {"typer", "click"} & set(imported(path))]
     assert not knowing
 
 
-def test_only_two_modules_know_pykeen():
+def test_options_are_declared_in_one_way():
+    calls = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for room in ("commands", "cli")
+        for path in sources(room)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "typer.Option"
+    ]
+    assert [call.split(":")[0] for call in calls] == ["commands/options.py"]
+
+
+def test_only_two_modules_import_pykeen():
     knowing = {
         path.name
         for path in sources("kg")
@@ -177,6 +189,14 @@ walk(typer.main.get_command(cli.app), "cli.py")
     assert not loaded & {"torch", "pykeen", "transformers", "pandas", "jieba", "PIL"}
 
 
+def test_configs_are_importable_without_anything_heavy():
+    paths = [path for room in MAY_IMPORT for path in sources(room) if path.name == "config.py"]
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    assert len(modules) >= 7
+    loaded = loaded_by("import " + ", ".join(modules))
+    assert not loaded & {"torch", "pykeen", "typer", "click", "numpy", "pyarrow", "PIL"}
+
+
 def test_the_shared_room_imports_no_torch():
     names = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in sources("data")]
     modules = [name.removesuffix(".__init__") for name in names]
@@ -193,7 +213,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
             waiting.append((f"{name} {child}", inner))
 
 
-def test_every_command_and_every_option_says_what_it_does():
+def test_every_command_and_every_option_has_help():
     found = dict(commands())
     for name, command in found.items():
         assert command.help, f"`{name}` has no help"
@@ -255,8 +275,10 @@ def test_the_commands_that_users_rely_on_are_there():
                 "--seed",
                 "--device",
                 "--overwrite",
+                *SAMPLING,
             },
         ),
+        ("artist evaluate", {"--model", "--kg", "--out", "--clip", "--inception", *SAMPLING}),
     ],
 )
 def test_the_promised_options_are_there(name, options):

@@ -1,4 +1,4 @@
-"""The way of a user: the commands of the README, one after another, on data made here."""
+"""The commands of the README, one after another, on generated data."""
 
 import base64
 import io
@@ -53,7 +53,7 @@ def write_inputs(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything up to a trained model, by the real commands in fresh interpreters."""
+    """All stages up to a trained model, by the real commands in fresh interpreters."""
     folder = tmp_path_factory.mktemp("runs")
     write_inputs(folder)
     kg, table, valid = folder / "kg", folder / "train.parquet", folder / "val.parquet"
@@ -82,7 +82,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_commands_of_the_readme_end_in_pictures(runs, command, tmp_path):
+def test_the_commands_of_the_readme_generate_images(runs, command, tmp_path):
     out = tmp_path / "pictures"
     words = ["artist", "predict", runs / "test.tsv", "--model", runs / "model", "--kg",
              runs / "kg", "--out", out, "--num-images", 2, "--seed", 7]  # fmt: skip
@@ -107,7 +107,7 @@ def test_the_commands_of_the_readme_end_in_pictures(runs, command, tmp_path):
     assert "is finished and unchanged" in said
 
 
-def test_a_picture_depends_on_its_row_and_seed_and_not_on_the_others(runs, command, tmp_path):
+def test_an_image_depends_on_its_row_and_seed_and_not_on_other_rows(runs, command, tmp_path):
     common = ["--model", runs / "model", "--kg", runs / "kg", "--precision", "fp32"]
     both, one, other = tmp_path / "both", tmp_path / "one", tmp_path / "other"
     (tmp_path / "one.tsv").write_text("b\t没有实体\n", encoding="utf-8")
@@ -121,7 +121,7 @@ def test_a_picture_depends_on_its_row_and_seed_and_not_on_the_others(runs, comma
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
-def test_compiled_steps_draw_the_same_pictures(runs, command, tmp_path):
+def test_compiled_steps_generate_the_same_images(runs, command, tmp_path):
     common = ["artist", "predict", runs / "test.tsv", "--model", runs / "model", "--kg",
               runs / "kg", "--precision", "fp32", "--num-images", 3, "--batch-size", 4]  # fmt: skip
     assert command(*common, "--out", tmp_path / "plain")[0] == 0
@@ -134,7 +134,7 @@ def test_compiled_steps_draw_the_same_pictures(runs, command, tmp_path):
     assert compiled == plain
 
 
-def test_the_upper_half_of_given_images_is_kept_and_the_rest_is_drawn(runs, command, tmp_path):
+def test_the_upper_half_of_given_images_is_kept_and_the_rest_is_generated(runs, command, tmp_path):
     rows = [f"a\t一只老虎\t{png((200, 0, 0))}", f"b\t没有实体\t{png((0, 0, 200))}"]
     (tmp_path / "images.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     words = ["artist", "predict", tmp_path / "images.tsv", "--model", runs / "model", "--kg",
@@ -165,7 +165,7 @@ def test_the_upper_half_of_given_images_is_kept_and_the_rest_is_drawn(runs, comm
     assert "line 1: not an image" in error
 
 
-def test_python_draws_the_pictures_that_the_command_draws(runs, command, tmp_path):
+def test_python_generates_the_same_images_as_the_command(runs, command, tmp_path):
     words = ["artist", "predict", "--text", "一只老虎", "--text", "没有实体", "--model",
              runs / "model", "--kg", runs / "kg", "--num-images", 2, "--cfg-scale", 1.5,
              "--seed", 3, "--out", tmp_path / "out"]  # fmt: skip
@@ -174,15 +174,15 @@ def test_python_draws_the_pictures_that_the_command_draws(runs, command, tmp_pat
     artist = ArtistPipeline.from_pretrained(runs / "model", kg=runs / "kg")
     one, other = artist(["一只老虎", "没有实体"], num_images=2, cfg_scale=1.5, seed=3)
     assert [np.asarray(Image.open(f)).tolist() for f in files] == [
-        np.asarray(picture).tolist() for picture in (*one, *other)
+        np.asarray(image).tolist() for image in (*one, *other)
     ]
-    drawn = artist("一只老虎", num_images=2, cfg_scale=1.5, seed=3)
-    assert [np.asarray(p).tolist() for p in drawn] == [np.asarray(p).tolist() for p in one]
-    half = artist("一只老虎", image=drawn[0], keep_top=0.5)
-    assert half[0].size == drawn[0].size
+    again = artist("一只老虎", num_images=2, cfg_scale=1.5, seed=3)
+    assert [np.asarray(p).tolist() for p in again] == [np.asarray(p).tolist() for p in one]
+    half = artist("一只老虎", image=again[0], keep_top=0.5)
+    assert half[0].size == again[0].size
 
 
-def test_pictures_may_be_webp(runs, command, tmp_path):
+def test_images_can_be_webp(runs, command, tmp_path):
     words = ["artist", "predict", "--text", "一只老虎", "--model", runs / "model", "--kg",
              runs / "kg", "--image-format", "webp", "--out", tmp_path / "out"]  # fmt: skip
     assert command(*words)[0] == 0
@@ -193,10 +193,10 @@ def test_pictures_may_be_webp(runs, command, tmp_path):
     assert "data:image/webp" in (tmp_path / "out" / "gallery.html").read_text(encoding="utf-8")
     code, _, error = command(*words[:-3], "jpg2000", "--out", tmp_path / "no")
     assert code == 2
-    assert "png, webp" in error
+    assert "use png or webp" in error
 
 
-def test_of_many_pictures_those_nearest_to_the_prompt_are_kept(runs, command, tmp_path):
+def test_of_many_candidates_those_that_match_the_prompt_best_are_kept(runs, command, tmp_path):
     clip = save_clip(tmp_path / "clip")
     words = ["artist", "predict", runs / "test.tsv", "--model", runs / "model", "--kg", runs / "kg",
              "--num-images", 2, "--candidates", 5, "--temperature", 2]  # fmt: skip
@@ -215,7 +215,7 @@ def test_of_many_pictures_those_nearest_to_the_prompt_are_kept(runs, command, tm
     assert all(any(n.endswith(f"_{row[1]}.png") for n in names) for row in kept)
     assert "CLIP" in (out / "gallery.html").read_text(encoding="utf-8")
 
-    # The pictures are those that the same seed draws without a CLIP.
+    # The same seed generates the same images without a CLIP.
     plain = tmp_path / "plain"
     command("artist", "predict", runs / "test.tsv", *words[3:7], "--num-images", 5,
             "--temperature", 2, "--out", plain)  # fmt: skip
@@ -230,7 +230,7 @@ def test_of_many_pictures_those_nearest_to_the_prompt_are_kept(runs, command, tm
     assert "fewer than num_images" in error
 
 
-def test_a_compiled_vocabulary_serves_prompts_too(runs, command, tmp_path):
+def test_prompts_can_be_matched_by_a_compiled_vocabulary(runs, command, tmp_path):
     compiled = tmp_path / "names"
     words = ["--tokenizer", runs / "model", "--out", compiled]
     code, _, error = command("lattice", "compile", "--kg", runs / "kg", *words)
@@ -258,13 +258,13 @@ def test_a_model_without_knowledge_needs_no_graph(runs, command, tmp_path):
     assert "give its KG folder as --kg" in error
 
 
-def test_drawing_goes_on_after_an_interruption_and_ends_the_same(runs, command, tmp_path):
+def test_generation_resumes_after_an_interruption_with_the_same_result(runs, command, tmp_path):
     words = ["artist", "predict", runs / "test.tsv", "--model", runs / "model", "--kg", runs / "kg",
              "--num-images", 3, "--batch-size", 2]  # fmt: skip
     assert command(*words, "--out", tmp_path / "whole")[0] == 0
     out = tmp_path / "half"
     assert command(*words, "--out", out)[0] == 0
-    # What a killed run leaves: the partial folder with its note and some of the pictures.
+    # What a killed run leaves: the partial folder with run.json and some of the images.
     partial = tmp_path / "half.partial"
     out.rename(partial)
     manifest = json.loads((partial / "manifest.json").read_text())
@@ -284,7 +284,7 @@ def test_drawing_goes_on_after_an_interruption_and_ends_the_same(runs, command, 
     ).read_bytes()
 
 
-def test_a_finished_stage_says_so_and_does_nothing(runs, command):
+def test_a_finished_stage_reports_it_and_does_nothing(runs, command):
     before = (runs / "train.parquet").stat().st_mtime_ns
     code, said, _ = command("lattice", "build", runs / "train.tsv", "--kg", runs / "kg", "--out",
                             runs / "train.parquet")  # fmt: skip
@@ -309,7 +309,7 @@ def test_encoding_keeps_the_rows_and_evaluating_reads_them(runs, command, tmp_pa
     assert "Not measured: reconstruction" in said
 
 
-def test_an_evaluation_with_pictures_is_a_folder_that_is_made_once(runs, command, tmp_path):
+def test_an_evaluation_with_images_is_written_once(runs, command, tmp_path):
     words = ["artist", "evaluate", runs / "val.parquet", "--model", runs / "model", "--kg",
              runs / "kg", "--train-table", runs / "train.parquet", "--examples", 1,
              "--out", tmp_path / "evaluation"]  # fmt: skip
@@ -358,8 +358,8 @@ BAD = {
     "empty prompts": (["artist", "predict", "empty.tsv"], "empty.tsv is empty"),
     "prompts without idx": (["artist", "predict", "one_column.tsv"], "line 1: wrong column count"),
     "prompts in GBK": (["artist", "predict", "gbk.tsv"], "line 1: not UTF-8"),
-    "no pictures": (["artist", "predict", "--text", "x", "--num-images", "0"], "at least 1"),
-    "cold": (["artist", "predict", "--text", "x", "--temperature", "0"], "must be positive"),
+    "no images": (["artist", "predict", "--text", "x", "--num-images", "0"], "at least 1"),
+    "cold": (["artist", "predict", "--text", "x", "--temperature", "0"], "must be above 0"),
 }
 
 
@@ -442,7 +442,7 @@ def test_wrong_inputs_of_finetune_are_one_clear_line(runs, command, monkeypatch,
     assert not (runs / "new").exists()
 
 
-def test_a_training_is_rehearsed_and_options_change_a_preset(runs, command, tmp_path):
+def test_a_dry_run_writes_nothing_and_options_override_a_preset(runs, command, tmp_path):
     words = ["artist", "finetune", runs / "train.parquet", "--valid", runs / "val.parquet",
              "--kg", runs / "kg", "--vqgan", runs / "vqgan", "--out", tmp_path / "model",
              "--size", "nano", "--text-len", 8, "--max-steps", 2, "--batch-size", 4,
@@ -459,6 +459,16 @@ def test_a_training_is_rehearsed_and_options_change_a_preset(runs, command, tmp_
     assert (settings["learning_rate"], settings["eps"]) == (0.001, 1e-6)
     assert (settings["schedule"], settings["ema_decay"]) == ("linear", 0.0)
     assert (tmp_path / "model" / "previews" / "step-00000002.png").exists()
+
+
+def test_a_dry_run_of_the_image_tokenizer_writes_nothing(runs, command, tmp_path):
+    words = ["artist", "vqgan", "train", runs / "train.parquet", "--out", tmp_path / "vqgan",
+             "--resolution", 16, "--downsample", 4, "--ch", 16, "--codebook-size", 16,
+             "--batch-size", 4, "--dry-run"]  # fmt: skip
+    code, said, error = command(*words)
+    assert code == 0, error
+    assert "The whole run will take about" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_option_is_the_shells_error_and_no_traceback(command):

@@ -1,50 +1,96 @@
 """How a model and its images are measured: settings, defaults and limits. Imports no torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
 from data.errors import ConfigError
+from data.options import Option, Precision, Seed, Setting, check_fields
 
 FID_LIKE = ("pytorch-fid", "clean-fid", "torch-fidelity")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """How a model and its pictures are measured; every figure depends on some of this.
+    """How a model and its images are measured; each metric depends on some of this."""
 
-    Attributes:
-        shuffles: How many times vectors are dealt to the wrong entities.
-        draw: Draw so many captions for image metrics and text match; None means all.
-        fid_like: Whose resizing FID, KID and IS follow; see
-            `artist.evaluation.fid_kid_is.prepare`.
-        kid_subsets: Random subsets that KID is the mean over.
-        kid_subset_size: Pictures in each.
-        is_splits: Parts that the Inception score is the mean over.
-        candidates: Captions each picture chooses among in R-precision, its own included.
-        examples: Captions shown in each part of the report.
-        batch_size: Captions or pictures that go through a model at once.
-        precision: Of the GPT: `auto`, `bf16` or `fp32`.
-        seed: Of shuffling, drawing and subsets.
-    """
-
-    shuffles: int = 5
-    draw: int | None = None
-    fid_like: str = "pytorch-fid"
-    kid_subsets: int = 100
-    kid_subset_size: int = 1000
-    is_splits: int = 10
-    candidates: int = 100
-    examples: int = 6
-    batch_size: int = 32
-    precision: str = "fp32"
-    seed: int = 0
+    shuffles: Annotated[
+        int, Option("Random assignments of vectors to wrong entities, for comparison.", min=0)
+    ] = 5
+    draw: Annotated[
+        int | None,
+        Option(
+            "Captions to generate images for, with --inception or --clip; by default all.", min=2
+        ),
+    ] = None
+    # See `artist.evaluation.fid_kid_is.prepare`.
+    fid_like: Annotated[
+        str, Option("Library whose resizing FID, KID and IS follow.", choices=FID_LIKE)
+    ] = "pytorch-fid"
+    kid_subsets: Annotated[int, Setting("Random subsets that KID is the mean over.", min=1)] = 100
+    kid_subset_size: Annotated[int, Option("Images per KID subset.", min=2)] = 1000
+    is_splits: Annotated[
+        int, Option("Splits that the Inception score is the mean over.", min=1)
+    ] = 10
+    candidates: Annotated[
+        int, Setting("Captions per image in R-precision, its own included.", min=2)
+    ] = 100
+    examples: Annotated[int, Option("Captions with images in each part of the report.", min=0)] = 6
+    batch_size: Annotated[int, Option("Captions or images per forward pass.", min=1)] = 32
+    precision: Precision = "fp32"
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if self.fid_like not in FID_LIKE:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Paths of what is measured. Each is optional; field names are JSON keys and options.
+
+    `table` is a lattice table with images, or with the codes of the model's image tokenizer.
+    """
+
+    table: Path | None = None
+    model: Annotated[Path | None, Option("Model folder.")] = None
+    kg: Annotated[Path | None, Option("KG folder that the model was trained with.")] = None
+    train_table: Annotated[
+        Path | None,
+        Option("Training table, if the model folder does not list the entities it was trained on."),
+    ] = None
+    other_kg: Annotated[
+        Path | None, Option("Also evaluate with the vectors of another KG, matched by name.")
+    ] = None
+    # See `artist.evaluation.image_sets.ImageSet`.
+    pictures: Annotated[
+        Path | None,
+        Option(
+            "Measure these images instead of generating some: a folder, a TSV of base64, or the "
+            "output of `artist predict`."
+        ),
+    ] = None
+    reference: Annotated[
+        Path | None,
+        Option("Compare with these images (folder, TSV, table) or statistics (.npz), not TABLE's."),
+    ] = None
+    inception: Annotated[
+        Path | None,
+        Option("Adds FID, KID and IS: pt_inception-2015-12-05-6726825d.pth of pytorch-fid."),
+    ] = None
+    clip: Annotated[
+        Path | None,
+        Option("Adds text-image match: folder of a Chinese CLIP in transformers format."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.model is not None and self.table is None:
+            raise ConfigError("a model is measured on captions: give a lattice table as TABLE.")
+        if self.model is None and self.pictures is None:
             raise ConfigError(
-                f"fid_like={self.fid_like!r} is unknown; use one of {', '.join(FID_LIKE)}."
+                "there is nothing to measure: give --model and a TABLE, or `--pictures`."
             )
-        least = {"shuffles": 0, "examples": 0, "draw": 2, "kid_subset_size": 2, "candidates": 2}
-        for name in (*least, "kid_subsets", "is_splits", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < least.get(name, 1):
-                raise ConfigError(f"{name}={value} must be at least {least.get(name, 1)}.")
+        if self.model is None and self.inception is None and self.clip is None:
+            raise ConfigError("`--pictures` needs --inception FILE or --clip FOLDER.")
+        for name in ("kg", "train_table", "other_kg"):
+            if self.model is None and getattr(self, name) is not None:
+                raise ConfigError(f"--{name.replace('_', '-')} has no effect without a --model.")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from artist.device import choose_dtype
 from artist.evaluation.clip_score import TextMatch, match
-from artist.evaluation.config import EvaluateConfig
+from artist.evaluation.config import EvaluateConfig, Sources
 from artist.evaluation.evaluation_folder import (
     REPORT,
     read_summary,
@@ -35,7 +35,7 @@ from artist.evaluation.fid_kid_is import (
 from artist.evaluation.findings import Findings, NotMeasured
 from artist.evaluation.image_sets import CaptionedImage, ImageSet
 from artist.evaluation.inception import Loaded, load_inception
-from artist.evaluation.inputs import Inputs, Sources
+from artist.evaluation.inputs import Inputs, fingerprints
 from artist.evaluation.likelihood import Likelihood, OtherGraph, measure_likelihood
 from artist.evaluation.reconstruction import Reconstruction, decoded, measure_reconstruction
 from artist.evaluation.report import write_report
@@ -111,7 +111,7 @@ def evaluate(
     _check_statistics(sources, save_reference, overwrite)
     with tempfile.TemporaryDirectory() as work:
         evaluator = Evaluator(inputs, config, sampling, Path(work))
-        found = evaluator.run(sources.fingerprints())
+        found = evaluator.run(fingerprints(sources))
         evaluator.save_reference(save_reference)
     return found
 
@@ -125,10 +125,10 @@ def _evaluate_to_folder(
     overwrite: bool,
 ) -> Evaluation | Unchanged:
     """Measure and write the folder `out`, unless an equal run has finished it."""
-    sources, fingerprints = inputs.sources, inputs.sources.fingerprints()
+    sources, made_from = inputs.sources, fingerprints(inputs.sources)
     settings = {**asdict(config), **asdict(sampling), "device": inputs.device.type}
     with Run.open(
-        out, kind="evaluation", settings=settings, inputs=fingerprints, overwrite=overwrite
+        out, kind="evaluation", settings=settings, inputs=made_from, overwrite=overwrite
     ) as run:
         if run.finished and (save_reference is None or save_reference.exists()):
             return Unchanged(out=out, summary=read_summary(out))
@@ -139,7 +139,7 @@ def _evaluate_to_folder(
             )
         _check_statistics(sources, save_reference, overwrite)
         evaluator = Evaluator(inputs, config, sampling, run.work)
-        found = replace(evaluator.run(fingerprints), out=out)
+        found = replace(evaluator.run(made_from), out=out)
         write_evaluation(run.work, found)
         if sources.model is not None:
             write_captions(run.work, found, evaluator.inputs, evaluator.clip_of)

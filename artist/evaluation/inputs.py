@@ -1,7 +1,6 @@
 """The sources of an evaluation, opened when needed and checked against each other."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from artist.evaluation.confidence_intervals import group_of_rows
+from artist.evaluation.config import Sources
 from artist.evaluation.controls import without_entities
 from artist.evaluation.image_sets import CaptionedImage, ImageSet
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
@@ -24,59 +24,19 @@ from artist.tables.lattice_rows import (
     read_rows,
     rows_from_table,
 )
-from data.errors import ArtefactError, ConfigError, SchemaError
+from data.errors import ArtefactError, SchemaError
 from data.kg_folder import ENTITY_NAMES, kg_fingerprint, open_names
 from data.runs import fingerprint, read_manifest
 from data.schema import CODES, IMAGE, LATTICE
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """Paths of what is measured. Each is optional; field names are JSON keys and options.
-
-    Attributes:
-        table: A lattice table with images, or with the codes of the model's image tokenizer.
-        model: The model folder.
-        kg: The KG folder it was trained with.
-        train_table: The table it was trained on, for the entities it has seen; models of this
-            toolkit store these themselves.
-        other_kg: Another KG folder, for a control.
-        pictures: Images to measure instead of generating some; see `ImageSet`.
-        reference: Images to compare with instead of the table's own; or statistics.
-        inception: File of the weights for FID, KID and IS.
-        clip: Folder of a Chinese CLIP.
-    """
-
-    table: Path | None = None
-    model: Path | None = None
-    kg: Path | None = None
-    train_table: Path | None = None
-    other_kg: Path | None = None
-    pictures: Path | None = None
-    reference: Path | None = None
-    inception: Path | None = None
-    clip: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.model is not None and self.table is None:
-            raise ConfigError("a model is measured on captions: give a lattice table as TABLE.")
-        if self.model is None and self.pictures is None:
-            raise ConfigError(
-                "there is nothing to measure: give --model and a TABLE, or `--pictures`."
-            )
-        if self.model is None and self.inception is None and self.clip is None:
-            raise ConfigError("`--pictures` needs --inception FILE or --clip FOLDER.")
-        for name in ("kg", "train_table", "other_kg"):
-            if self.model is None and getattr(self, name) is not None:
-                raise ConfigError(f"--{name.replace('_', '-')} has no effect without a --model.")
-
-    def fingerprints(self) -> dict[str, str]:
-        """Return a fingerprint of the content of each source that was given."""
-        return {
-            name: (kg_fingerprint if name.endswith("kg") else fingerprint)(path)
-            for name, path in vars(self).items()
-            if path is not None
-        }
+def fingerprints(sources: Sources) -> dict[str, str]:
+    """Return a fingerprint of the content of each source that was given."""
+    return {
+        name: (kg_fingerprint if name.endswith("kg") else fingerprint)(path)
+        for name, path in vars(sources).items()
+        if path is not None
+    }
 
 
 class Inputs:

@@ -4,9 +4,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from artist.evaluation.config import EvaluateConfig
+from artist.evaluation.config import EvaluateConfig, Sources
 from artist.evaluation.findings import Findings, NotMeasured
-from artist.evaluation.inputs import Sources
 from artist.evaluation.tables import summary
 from artist.generation.config import SamplingConfig
 from data.runs import StageReport, versions

@@ -1,48 +1,78 @@
-"""How codes are sampled: settings, defaults and limits. Imports no torch."""
+"""How images are generated: settings, defaults and limits. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from data.errors import ConfigError
+from data.options import Option, Precision, Seed, check_fields
 
 CFG_SCHEDULES = ("constant", "linear", "cosine")
+IMAGE_FORMATS = ("png", "webp")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How a code is chosen from its distribution.
+    """How a code is sampled from its distribution. None means off."""
 
-    Attributes:
-        temperature: Divides the logits; 1.0 is the model's own distribution.
-        top_k: Keep the k likeliest codes, and all that tie with the k-th. None means off.
-        top_p: Keep the likeliest codes that together hold this probability. None means off.
-        cfg_scale: Classifier-free guidance, logits = without + scale * (with - without), where
-            `without` sees an empty caption. 1.0 means off. (Ho and Salimans 2022.) Only a model
-            trained with caption dropout knows the empty caption.
-        cfg_schedule: How the scale goes from the first code to the last: `constant`; `linear`, from
-            1 up to `cfg_scale`; `cosine`, the same slowly at both ends. The first codes lay out the
-            picture, and strong guidance there makes pictures alike. (Chang et al. 2023, Muse.)
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = 100
-    top_p: float | None = None
-    cfg_scale: float = 1.0
-    cfg_schedule: str = "constant"
+    # Divides the logits.
+    temperature: Annotated[
+        float,
+        Option(
+            "Sampling temperature; lower is less random.",
+            above=0,
+            advice="for the most likely code at each step use top_k=1",
+        ),
+    ] = 1.0
+    # Codes that tie with the k-th are kept.
+    top_k: Annotated[int | None, Option("Sample from the k most likely codes.", min=1, off=0)] = 100
+    top_p: Annotated[
+        float | None,
+        Option(
+            "Sample from the most likely codes of this total probability.", above=0, max=1, off=1.0
+        ),
+    ] = None
+    # logits = unconditional + scale * (conditional - unconditional), where the unconditional ones
+    # are those of an empty caption (Ho and Salimans 2022). Needs training with caption dropout.
+    cfg_scale: Annotated[
+        float, Option("Classifier-free guidance; above 1 follows the prompt more closely.")
+    ] = 1.0
+    # `linear` and `cosine` raise the scale from 1 at the first code to `cfg_scale` at the last. The
+    # first codes determine the layout, and strong guidance there makes images alike (Chang et al.
+    # 2023, Muse).
+    cfg_schedule: Annotated[
+        str,
+        Option(
+            "Guidance over an image: constant, or rising (linear, cosine).", choices=CFG_SCHEDULES
+        ),
+    ] = "constant"
 
     def __post_init__(self) -> None:
-        if self.cfg_schedule not in CFG_SCHEDULES:
-            raise ConfigError(
-                f"cfg_schedule={self.cfg_schedule!r} is unknown; use one of "
-                f"{', '.join(CFG_SCHEDULES)}."
-            )
-        if self.temperature <= 0:
-            raise ConfigError(
-                f"temperature={self.temperature} must be positive; for the likeliest "
-                "code at each step use top_k=1."
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(
-                f"top_k={self.top_k} must be at least 1; leave it out to turn it off."
-            )
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p={self.top_p} must lie in (0, 1].")
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """How images are generated for a table of prompts."""
+
+    num_images: Annotated[int, Option("Images per prompt.", min=1)] = 1
+    candidates: Annotated[
+        int | None,
+        Option("Generate N images per prompt and keep those that --clip scores best.", min=1),
+    ] = None
+    keep_top: Annotated[
+        float,
+        Option(
+            "Keep this upper share of each given image and generate the rest; 0: off.", min=0, max=1
+        ),
+    ] = 0.0
+    batch_size: Annotated[int, Option("Images generated at once.", min=1)] = 32
+    image_format: Annotated[
+        str, Option("Format of the image files and of the TSV's images.", choices=IMAGE_FORMATS)
+    ] = "png"
+    precision: Precision = "auto"
+    compile: Annotated[
+        bool, Option("Compile the model: takes a minute, then steps are faster.")
+    ] = False
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)

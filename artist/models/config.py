@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Self
 
-from data.errors import ConfigError, did_you_mean
+from data.constants import POLICIES, TEXT_LEN
+from data.errors import ConfigError
+from data.options import Setting, check_fields, from_dict
 
 FUSIONS = ("lattice", "easynlp", "none")
 EASYNLP_ENTITIES = 10  # entity slots of the released fusion
@@ -14,56 +16,49 @@ QUANTIZERS = ("nearest", "gumbel")
 
 @dataclass(frozen=True, kw_only=True)
 class GPTConfig:
-    """Sizes of the model. Everything else follows from them.
+    """Sizes of the GPT."""
 
-    Attributes:
-        text_vocab_size: Size of the BERT vocabulary (21,128 for BERT-Chinese).
-        image_vocab_size: The frozen VQGAN's codebook_size.
-        text_len: Text tokens per sequence, [PAD] included.
-        image_len: Codes per image, 256 for 256x256 pictures at f16.
-        fusion: `lattice` (the paper's idea, at the input), `easynlp` (the released code, to the
-            letter) or `none`.
-        entity_dim: Width of the KG's entity vectors.
-        entity_scale: Of `lattice`: what vectors are multiplied by. A training takes what gives
-            their numbers a mean square of 1, as layers expect: unit vectors would speak ten times
-            more softly than that.
-        max_entities: Entities a caption may bring; `easynlp` always has exactly this many slots.
-        entity_policy: Which ones, where a caption has more; see `data.select`.
-    """
-
-    text_vocab_size: int = 21_128
-    image_vocab_size: int = 16_384
-    text_len: int = 32
-    image_len: int = 256
-    n_layer: int = 12
-    n_head: int = 12
-    n_embd: int = 768
-    embd_pdrop: float = 0.0
-    resid_pdrop: float = 0.0
-    attn_pdrop: float = 0.0
-    fusion: str = "lattice"
-    entity_dim: int = 100
-    entity_scale: float = 1.0
-    max_entities: int = 32
-    entity_policy: str = "first"
+    text_vocab_size: Annotated[
+        int, Setting("Size of the BERT vocabulary (BERT-Chinese: 21,128).", min=1)
+    ] = 21_128
+    image_vocab_size: Annotated[int, Setting("Codebook size of the frozen VQGAN.", min=1)] = 16_384
+    text_len: Annotated[int, Setting("Text tokens per sequence, [PAD] included.", min=1)] = TEXT_LEN
+    image_len: Annotated[int, Setting("Codes per image: 256 for 256x256 pixels at f16.", min=1)] = (
+        256
+    )
+    n_layer: Annotated[int, Setting("Transformer blocks.", min=1)] = 12
+    n_head: Annotated[int, Setting("Attention heads.", min=1)] = 12
+    n_embd: Annotated[int, Setting("Width.", min=1)] = 768
+    embd_pdrop: Annotated[float, Setting("Dropout of embeddings.", min=0, below=1)] = 0.0
+    resid_pdrop: Annotated[float, Setting("Dropout of residual branches.", min=0, below=1)] = 0.0
+    attn_pdrop: Annotated[float, Setting("Dropout of attention weights.", min=0, below=1)] = 0.0
+    fusion: Annotated[
+        str,
+        Setting(
+            "lattice (the paper's idea, at the input), easynlp (the released code, exactly) or "
+            "none.",
+            choices=FUSIONS,
+        ),
+    ] = "lattice"
+    entity_dim: Annotated[int, Setting("Dimension of the KG's entity vectors.", min=1)] = 100
+    # Training chooses the scale that gives the vectors a mean square of 1, as layers expect:
+    # unit-length vectors would have a tenth of the magnitude.
+    entity_scale: Annotated[float, Setting("Factor on entity vectors, fusion lattice.")] = 1.0
+    max_entities: Annotated[
+        int, Setting("Entities per caption; easynlp always has this many slots.", min=1)
+    ] = 32
+    entity_policy: Annotated[
+        str, Setting("Entities to keep where a caption has more.", choices=POLICIES)
+    ] = "first"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.n_embd % self.n_head:
             near = self.n_embd // self.n_head * self.n_head
             raise ConfigError(
                 f"n_embd={self.n_embd} cannot be split over n_head={self.n_head} heads; "
                 f"the nearest width below is {near}."
             )
-        if self.fusion not in FUSIONS:
-            raise ConfigError(
-                f"fusion={self.fusion!r} is unknown; use one of {', '.join(FUSIONS)}."
-            )
-        for name in ("text_vocab_size", "image_vocab_size", "text_len", "image_len", "n_layer"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
-        for name in ("embd_pdrop", "resid_pdrop", "attn_pdrop"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must lie in [0, 1).")
 
     @property
     def vocab_size(self) -> int:
@@ -78,51 +73,40 @@ class GPTConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VQGANConfig:
-    """Sizes of a VQGAN. The defaults are taming-transformers' ImageNet f16 model with 16,384 codes.
+    """Sizes of a VQGAN. The defaults are taming-transformers' ImageNet f16 model, 16,384 codes."""
 
-    Attributes:
-        resolution: Side of the (square) images, in pixels.
-        in_channels: Channels of the images that go in.
-        out_channels: Channels of those that come out.
-        ch: Width of the first level.
-        ch_mult: Width of each level as a multiple of `ch`; each level but the last halves the grid.
-        num_res_blocks: Residual blocks a level (one more in the decoder).
-        attn_resolutions: Grid sizes at which attention follows each block.
-        z_channels: Width of the encoder's output.
-        codebook_size: Number of codes N.
-        codebook_embed_dim: Width of a code D.
-        norm_groups: Groups of each group normalisation; taming-transformers has 32.
-        patch_size: Side of the pixel patches folded into channels; taming-transformers has 1.
-        quantizer: `nearest` code, or `gumbel`: taming-transformers' GumbelVQ.
-    """
-
-    resolution: int = 256
-    in_channels: int = 3
-    out_channels: int = 3
-    ch: int = 128
-    ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
-    num_res_blocks: int = 2
-    attn_resolutions: tuple[int, ...] = (16,)
-    z_channels: int = 256
-    codebook_size: int = 16_384
-    codebook_embed_dim: int = 256
-    norm_groups: int = 32
-    patch_size: int = 1
-    quantizer: str = "nearest"
+    resolution: Annotated[int, Setting("Side of the (square) images in pixels.", min=1)] = 256
+    in_channels: Annotated[int, Setting("Channels of input images.", min=1)] = 3
+    out_channels: Annotated[int, Setting("Channels of output images.", min=1)] = 3
+    ch: Annotated[int, Setting("Channels of the first level.", min=1)] = 128
+    # Each level except the last halves the grid.
+    ch_mult: Annotated[
+        tuple[int, ...], Setting("Channels of each level as multiples of `ch`.", min=1)
+    ] = (1, 1, 2, 2, 4)
+    num_res_blocks: Annotated[
+        int, Setting("Residual blocks per level (one more in the decoder).", min=1)
+    ] = 2
+    attn_resolutions: Annotated[
+        tuple[int, ...], Setting("Grid sizes at which attention follows each block.", min=1)
+    ] = (16,)
+    z_channels: Annotated[int, Setting("Channels of the encoder's output.", min=1)] = 256
+    # Codes are stored in 16 bits.
+    codebook_size: Annotated[int, Setting("Number of codes N.", min=1, max=65_536)] = 16_384
+    codebook_embed_dim: Annotated[int, Setting("Dimension of a code D.", min=1)] = 256
+    norm_groups: Annotated[
+        int, Setting("Groups per group normalization; taming-transformers: 32.", min=1)
+    ] = 32
+    patch_size: Annotated[
+        int, Setting("Side of pixel patches folded into channels; taming-transformers: 1.", min=1)
+    ] = 1
+    quantizer: Annotated[
+        str, Setting("nearest code, or gumbel: taming-transformers' GumbelVQ.", choices=QUANTIZERS)
+    ] = "nearest"
 
     def __post_init__(self) -> None:
         for name in ("ch_mult", "attn_resolutions"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has only lists
-        if self.quantizer not in QUANTIZERS:
-            raise ConfigError(
-                f"quantizer={self.quantizer!r} is unknown; use one of {', '.join(QUANTIZERS)}."
-            )
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "quantizer":
-                continue
-            if any(v < 1 for v in (value if isinstance(value, tuple) else (value,))):
-                raise ConfigError(f"{field.name}={value}: must be at least 1.")
+        check_fields(self)
         if not self.ch_mult:
             raise ConfigError("ch_mult is empty: a VQGAN has at least one level, such as (1, 2).")
         if self.resolution % self.downsampling:
@@ -139,11 +123,6 @@ class VQGANConfig:
                     f"be split into norm_groups={self.norm_groups}; try "
                     f"norm_groups={math.gcd(self.ch, self.norm_groups)}."
                 )
-        if self.codebook_size > 65_536:
-            raise ConfigError(
-                f"codebook_size={self.codebook_size}: codes are stored in 16 bits, so there can be "
-                "at most 65536."
-            )
 
     @property
     def downsampling(self) -> int:
@@ -162,17 +141,13 @@ class VQGANConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The config with these values; what is left out has its default.
+        """Return the config with these values; what is left out has its default.
 
         Raises:
             ConfigError: A key is unknown, or a value cannot be used.
         """
-        known = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in known:
-                raise ConfigError(f"unknown VQGAN setting {key!r}{did_you_mean(key, known)}")
-        return cls(**values)
+        return from_dict(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
-        """All values, as JSON knows them."""
+        """Return all values in JSON types."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

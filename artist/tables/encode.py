@@ -25,9 +25,10 @@ from tqdm import tqdm
 
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
 from artist.models.image_tokenizer import ImageTokenizer, channels_last, from_uint8
+from artist.tables.config import EncodeConfig, Versions
 from data import schema
 from data.device import choose_device
-from data.errors import ConfigError, InputError, RowError, SchemaError
+from data.errors import InputError, RowError, SchemaError
 from data.images import decode_image, square
 from data.opencv_resize import opencv_square
 from data.read_ahead import lookahead
@@ -39,7 +40,6 @@ from data.tsv import Rejects
 _log = logging.getLogger(__name__)
 _Pictures = list[NDArray[np.uint8]]  # versions of one image
 
-RESIZES = ("antialias", "easynlp")
 _REJECTS = ".rejects.tsv"
 _ROW_GROUP = 512  # rows, at least, that are read together later on
 _AHEAD = 2  # reads whose images are decoded while the model works
@@ -47,48 +47,25 @@ _READ = 4  # batches of rows that are read at once, and searched for equal image
 _SIDES = frozenset("左右")  # captions with these say which side; mirrored, the picture contradicts
 
 
-@dataclass(frozen=True, kw_only=True)
-class Versions:
-    """How many versions of each image are encoded, and how the further ones differ.
+def image_versions(
+    versions: Versions, image: Image.Image, row: int, text: str
+) -> Iterator[Image.Image]:
+    """Yield the versions of the image of a row: first the image itself, then augmented ones.
 
-    Attributes:
-        count: The first is the image as it is; each of the others is cropped at random.
-        crop: The smallest share of the square's side that a crop keeps; 1 means no cropping.
-        flip: Mirror half of the further versions (without cropping, all), but never where the
-            caption says 左 or 右. Other captions may be wrong under it too: those that quote what
-            is written in the picture, for one.
-        seed: Of where and whether.
+    An image is never mirrored if its caption has 左 or 右.
     """
-
-    count: int = 1
-    crop: float = 0.8
-    flip: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ConfigError(f"versions={self.count} must be at least 1.")
-        if not 0 < self.crop <= 1:
-            raise ConfigError(f"crop={self.crop} must lie in (0, 1]; 1 means no cropping.")
-        if self.crop == 1 and self.count > 1 + self.flip:
-            raise ConfigError(
-                f"{self.count} versions would be alike in part: without cropping there are two at "
-                "most, with --flip. Set --crop below 1."
-            )
-
-    def of(self, image: Image.Image, row: int, text: str) -> Iterator[Image.Image]:
-        """The versions of a row's image."""
-        yield image
-        for number in range(1, self.count):
-            rng = np.random.default_rng(stream(self.seed, "version", row, number))
-            side = min(image.size)
-            kept = round(side * rng.uniform(self.crop, 1))
-            left, top = (int(rng.integers(length - kept + 1)) for length in image.size)
-            mirrored = rng.random() < 0.5 or self.crop == 1
-            version = image if self.crop == 1 else image.crop((left, top, left + kept, top + kept))
-            if self.flip and mirrored and not _SIDES & set(text):
-                version = ImageOps.mirror(version)
-            yield version
+    yield image
+    for number in range(1, versions.count):
+        rng = np.random.default_rng(stream(versions.seed, "version", row, number))
+        side = min(image.size)
+        kept = round(side * rng.uniform(versions.crop, 1))
+        left, top = (int(rng.integers(length - kept + 1)) for length in image.size)
+        whole = versions.crop == 1
+        mirrored = rng.random() < 0.5 or whole
+        version = image if whole else image.crop((left, top, left + kept, top + kept))
+        if versions.flip and mirrored and not _SIDES & set(text):
+            version = ImageOps.mirror(version)
+        yield version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +100,8 @@ def encode_table(
     *,
     vqgan: Path | FrozenTokenizer,
     device: str = "auto",
-    batch_size: int = 32,
-    resize: str = "antialias",
+    config: EncodeConfig | None = None,
     versions: Versions | None = None,
-    keep_images: bool = False,
     overwrite: bool = False,
 ) -> EncodeReport:
     """Write the rows of a lattice table with the VQGAN codes of their images.
@@ -140,21 +115,15 @@ def encode_table(
         vqgan: Folder of an image tokenizer or taming-transformers checkpoint, or the loaded
             tokenizer.
         device: `auto`, `cpu` or `cuda`.
-        batch_size: Images that go through the encoder at once.
-        resize: How images get the VQGAN's size: `antialias`, or `easynlp`, the released code's way
-            to the bit, for a released model.
+        config: Resizing, batch size, and whether to keep the images.
         versions: Further versions of each image for training, in the column `more_codes`.
-        keep_images: Whether the new table keeps the `image` column too.
         overwrite: Replace what another run left at `out`.
 
     Raises:
         InputError: No image could be read, or `vqgan` is none.
         SchemaError: `table` is not a lattice table with images.
-        ConfigError: `resize` is neither of these.
     """
-    versions = versions or Versions()
-    if resize not in RESIZES:
-        raise ConfigError(f"resize={resize!r} is unknown; use one of {', '.join(RESIZES)}.")
+    config, versions = config or EncodeConfig(), versions or Versions()
     source = schema.open_shards(table, schema.LATTICE, [schema.IMAGE])
     if schema.IMAGE.name not in source.schema_arrow.names:
         raise SchemaError(
@@ -166,7 +135,11 @@ def encode_table(
     with Run.open(
         out,
         kind="codes",
-        settings={"keep_images": keep_images, "resize": resize, **_said(versions)},
+        settings={
+            "keep_images": config.keep_images,
+            "resize": config.resize,
+            **_said(versions),
+        },
         inputs={"table": fingerprint(table), "vqgan": made_by},
         folder=False,
         overwrite=overwrite,
@@ -176,7 +149,7 @@ def encode_table(
         start = time.monotonic()
         on = choose_device(device)
         channels_last(model.to(on))
-        target = _target_schema(source.schema_arrow, model, made_by, keep_images, versions)
+        target = _target_schema(source.schema_arrow, model, made_by, config.keep_images, versions)
         rejects = Rejects(run.beside(_REJECTS))
         used = torch.zeros(model.codebook_size, dtype=torch.bool)
         encoded, waiting = 0, list[pa.RecordBatch]()
@@ -184,8 +157,9 @@ def encode_table(
             schema.table_writer(run.work, target) as writer,
             tqdm(total=source.num_rows, unit="image", disable=None) as bar,
         ):
+            batch_size = config.batch_size
             batches = source.iter_batches(_READ * batch_size)
-            prepare = partial(_pixels, size=model.resolution, resize=resize)
+            prepare = partial(_pixels, size=model.resolution, resize=config.resize)
             prepare = partial(prepare, versions=versions)
             # Further versions depend on the row.
             decoded = _decoded(batches, prepare, rejects, once=versions.count == 1)
@@ -274,7 +248,7 @@ def _pixels(
     """The versions of an encoded image, (size, size, 3) each."""
     if content is None:
         raise RowError("no image")
-    images = versions.of(decode_image(content), row, text)
+    images = image_versions(versions, decode_image(content), row, text)
     if resize == "easynlp":
         return [opencv_square(np.asarray(image), size) for image in images]
     return [square(image, size) for image in images]

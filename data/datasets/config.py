@@ -1,16 +1,16 @@
-"""How caption sets are read and converted: settings, defaults and limits."""
+"""How caption sets are read and converted: settings, defaults and limits. Imports nothing heavy."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from data.errors import ConfigError
+from data.options import ImageCheck, Option, check_fields
 
 FORMATS = ("tsv", "muge", "chinese-clip", "flickr8k-cn", "flickr30k-cn", "coco-cn", "folder",
            "parquet")  # fmt: skip
 
 
 class Columns(NamedTuple):
-    """Given names of columns; None finds them by their usual names, see `captions`."""
+    """Names of columns; None finds a column by its usual names, `data.datasets.captions`."""
 
     text: str | None = None
     image: str | None = None
@@ -19,33 +19,37 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SetOptions:
-    """How a dataset is read.
+    """How a set is read."""
 
-    Attributes:
-        format: One of `FORMATS`, or `auto`.
-        split: `train`, `val`, `test`, or any word in the file names.
-        captions: `all`, or `first`: one per image.
-        join_words: Join segmented words; None joins those of files named as segmented (`seg.*`).
-        text_column: Column or JSON key of the captions; None tries the usual names.
-        image_column: The same for images or their names.
-        id_column: The same for row ids.
-        with_images: False reads captions only, as prompts.
-    """
-
-    format: str = "auto"
-    split: str = "train"
-    captions: str = "all"
-    join_words: bool | None = None
-    text_column: str | None = None
-    image_column: str | None = None
-    id_column: str | None = None
-    with_images: bool = True
+    format: Annotated[
+        str, Option("Kind of set; auto detects and reports it.", choices=("auto", *FORMATS))
+    ] = "auto"
+    split: Annotated[str, Option("train, val, test, or a word that the file names contain.")] = (
+        "train"
+    )
+    captions: Annotated[
+        str, Option("All captions of an image, or its first.", choices=("all", "first"))
+    ] = "all"
+    join_words: Annotated[
+        bool | None,
+        Option(
+            "Join captions that are segmented into words; by default, those of seg.* files.",
+            flag="--join-words/--keep-words",
+        ),
+    ] = None
+    text_column: Annotated[
+        str | None, Option("Column or JSON key of the captions, if not a usual one.")
+    ] = None
+    image_column: Annotated[
+        str | None, Option("Column or JSON key of the images or their names.")
+    ] = None
+    id_column: Annotated[str | None, Option("Column or JSON key of the row ids.")] = None
+    with_images: Annotated[
+        bool, Option("Write captions only: prompts for `artist predict`.", flag="--no-images")
+    ] = True
 
     def __post_init__(self) -> None:
-        if self.format not in ("auto", *FORMATS):
-            raise ConfigError(f"--format {self.format}: use auto or one of {', '.join(FORMATS)}.")
-        if self.captions not in ("all", "first"):
-            raise ConfigError(f"--captions {self.captions}: use all or first.")
+        check_fields(self)
 
     @property
     def columns(self) -> Columns:
@@ -55,22 +59,19 @@ class SetOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """How images are checked and reduced.
+    """How images are checked and reduced."""
 
-    Attributes:
-        size: Shorter side in pixels to which larger images are reduced; None keeps all images.
-        quality: JPEG quality of reduced images, 1 to 100.
-        check: `full` decodes every image; `header` reads its size only.
-    """
-
-    size: int | None = None
-    quality: int = 95
-    check: str = "full"
+    size: Annotated[
+        int | None,
+        Option(
+            "Reduce larger images to this shorter side in pixels (JPEG); by default, images are "
+            "written unchanged.",
+            min=8,
+            max=4096,
+        ),
+    ] = None
+    quality: Annotated[int, Option("JPEG quality of reduced images.", min=1, max=100)] = 95
+    check: ImageCheck = "full"
 
     def __post_init__(self) -> None:
-        if self.check not in ("full", "header"):
-            raise ConfigError(f"--check-images {self.check}: use full or header.")
-        if self.size is not None and not 8 <= self.size <= 4096:
-            raise ConfigError(f"--size {self.size} must be between 8 and 4096 pixels.")
-        if not 1 <= self.quality <= 100:
-            raise ConfigError(f"--quality {self.quality} must be between 1 and 100.")
+        check_fields(self)

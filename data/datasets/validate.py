@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.constants import TEXT_LEN
 from data.datasets.findings import Finding, own_findings, shared_findings
 from data.datasets.table_scan import TableScan, TableScanner
 from data.errors import ConfigError, InputError
@@ -79,7 +80,7 @@ def validate_table(
     *,
     against: Path | None = None,
     tokenizer: Path | None = None,
-    text_len: int = 32,
+    text_len: int = TEXT_LEN,
     check_images: str = "full",
     workers: int | None = None,
     show: int = 3,

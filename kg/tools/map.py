@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from data.errors import ConfigError, InputError, did_you_mean
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, map_vectors, not_finite, open_names
 from data.seeds import stream
+from kg.config import MAP_METHODS
 from kg.kg_store import TRIPLES_FILE, read_triples_table
 
 log = logging.getLogger(__name__)
 
-METHODS = ("tsne", "pca")
 _TYPES = 8  # distinguishable colours
 _OTHER = "#d4d4d4"
 _APART = 0.06  # of the width of the map: minimum distance of labels
@@ -87,8 +87,8 @@ def draw_map(
         InputError: The folder has no triples, or no such relation.
         ConfigError: The method is unknown, or there are fewer than three entities.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method={method!r} is unknown; use {' or '.join(METHODS)}.")
+    if method not in MAP_METHODS:
+        raise ConfigError(f"method={method!r} is unknown; use {' or '.join(MAP_METHODS)}.")
     if not (kg / TRIPLES_FILE).is_file():
         raise InputError(f"{kg} has no {TRIPLES_FILE}, so the types of the entities are unknown.")
     number, relation = _find_relation(kg, relation)

@@ -12,18 +12,20 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from data.constants import IMAGE_CHECKS
 from data.errors import ConfigError, InputError
 from data.runs import Manifest, fingerprint
 from data.schema import LATTICE, with_metadata
 from data.tokenizer import Tokenizer, write_character_vocabulary
 from data.tsv import open_bytes
-from lattice.building.caption_reader import CAPTIONS, IMAGE_CHECKS
+from lattice.building.caption_reader import CAPTIONS
 from lattice.building.reports import TableReport, listed, table_fields
 from lattice.building.runner import BuildPlan, make_shards, make_table, table_metadata
 from lattice.building.workers import useful_workers
-from lattice.matching.kernel import LatticeConfig, LatticeKernel, one_of
+from lattice.config import BACKENDS, TABLE_FORMATS, LatticeConfig
+from lattice.matching.kernel import LatticeKernel, one_of
 from lattice.matching.lexicon import names_file
-from lattice.matching.vocabulary import BACKENDS, Vocabulary, load_vocabulary
+from lattice.matching.vocabulary import Vocabulary, load_vocabulary
 
 __all__ = [
     "LatticeConfig",
@@ -34,8 +36,6 @@ __all__ = [
     "match_texts",
     "table_metadata",
 ]
-
-_FORMATS = ("parquet", "tsv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ def build_lattice(
         ToolkitError: An input is missing or unusable, or `out` belongs to another run.
     """
     config = _with_mentions(config or LatticeConfig(), mentions)
-    one_of("format", format, _FORMATS)
+    one_of("format", format, TABLE_FORMATS)
     one_of("backend", backend, BACKENDS)
     one_of("check_images", check_images, IMAGE_CHECKS)
     files, sharded = corpus_files(corpus)

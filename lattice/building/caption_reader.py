@@ -34,7 +34,6 @@ from data.tsv import (
 )
 
 CAPTIONS = pa.schema([("idx", pa.string()), ("text", pa.string())])
-IMAGE_CHECKS = ("full", "header")
 
 _BATCH_ROWS = 4096  # the arrays of a batch of captions fit the processor's cache
 _TEXT_CHUNK = 4 << 20  # bytes per read

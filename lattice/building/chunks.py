@@ -25,7 +25,8 @@ from data.tokenizer import Tokenizer
 from data.tsv import Rejected, Rejects
 from lattice.building.caption_reader import Batch, Chunk, batches
 from lattice.building.easynlp_tsv import tsv_lines
-from lattice.matching.kernel import LatticeConfig, LatticeKernel
+from lattice.config import LatticeConfig
+from lattice.matching.kernel import LatticeKernel
 from lattice.matching.string_column import hash_strings
 from lattice.matching.vocabulary import Vocabulary
 

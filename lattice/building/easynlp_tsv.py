@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from tqdm import tqdm
 
+from data.constants import IMAGE_CHECKS
 from data.errors import ArtefactError, ConfigError, InputError, RowError
 from data.images import check_image, decode_base64, decode_image
 from data.kg_folder import open_names
@@ -32,9 +33,9 @@ from data.schema import (
 )
 from data.tokenizer import Tokenizer, tokenizer_folder
 from data.tsv import Rejects, Row, read_rows
-from lattice.building.caption_reader import IMAGE_CHECKS
 from lattice.building.reports import TableReport, table_fields
-from lattice.matching.kernel import LatticeConfig, one_of
+from lattice.config import LatticeConfig
+from lattice.matching.kernel import one_of
 from lattice.matching.lexicon import names_file
 from lattice.matching.vocabulary import kg_fingerprint_of
 

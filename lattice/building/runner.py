@@ -29,7 +29,8 @@ from lattice.building.shards import (
     total_counts,
 )
 from lattice.building.workers import run_tasks
-from lattice.matching.kernel import LatticeConfig, LatticeKernel
+from lattice.config import LatticeConfig
+from lattice.matching.kernel import LatticeKernel
 from lattice.matching.lexicon import names_file
 from lattice.matching.segment import segmenter
 from lattice.matching.vocabulary import is_compiled, kg_fingerprint_of, load_vocabulary

@@ -19,8 +19,9 @@ from data.kg_folder import open_names
 from data.tokenizer import Tokenizer
 from data.tsv import Rejects, read_rows
 from lattice.building.caption_reader import CAPTIONS
-from lattice.matching.kernel import LatticeConfig, LatticeKernel
-from lattice.matching.lexicon import LexiconConfig, names_file, surface_of, without_bracket
+from lattice.config import LatticeConfig, LexiconConfig
+from lattice.matching.kernel import LatticeKernel
+from lattice.matching.lexicon import names_file, surface_of, without_bracket
 from lattice.matching.vocabulary import load_vocabulary
 
 LONGEST = 1000  # maximum characters of a text

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data.constants import TEXT_LEN
 from data.errors import ConfigError
 from data.kg_folder import open_names
 from data.schema import LATTICE, open_shards
@@ -83,7 +84,7 @@ class LatticeStats:
 
 
 def lattice_stats(
-    table: Path, names: Path | None = None, top: int = 20, text_len: int = 32
+    table: Path, names: Path | None = None, top: int = 20, text_len: int = TEXT_LEN
 ) -> LatticeStats:
     """Return the statistics of a lattice table or a folder of shards, read in batches.
 

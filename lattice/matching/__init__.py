@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from data.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from lattice.matching.kernel import LatticeConfig, LatticeKernel
-    from lattice.matching.lexicon import Lexicon, LexiconConfig, load_lexicon, make_lexicon
+    from lattice.config import LatticeConfig, LexiconConfig
+    from lattice.matching.kernel import LatticeKernel
+    from lattice.matching.lexicon import Lexicon, load_lexicon, make_lexicon
     from lattice.matching.matcher import AhoCorasick, Matcher, Matches
     from lattice.matching.tokens import BatchTokenizer, TokenBatch
     from lattice.matching.trie import Trie
@@ -39,10 +40,10 @@ __getattr__ = lazy_exports(
     {
         "AhoCorasick": "lattice.matching.matcher",
         "BatchTokenizer": "lattice.matching.tokens",
-        "LatticeConfig": "lattice.matching.kernel",
+        "LatticeConfig": "lattice.config",
         "LatticeKernel": "lattice.matching.kernel",
         "Lexicon": "lattice.matching.lexicon",
-        "LexiconConfig": "lattice.matching.lexicon",
+        "LexiconConfig": "lattice.config",
         "Matcher": "lattice.matching.matcher",
         "Matches": "lattice.matching.matcher",
         "TokenBatch": "lattice.matching.tokens",

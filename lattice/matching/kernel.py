@@ -4,7 +4,6 @@ Without side effects, so local processes and distributed engines can run the sam
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,39 +13,13 @@ from numpy.typing import NDArray
 from data.errors import ConfigError, did_you_mean
 from data.jit import jit
 from data.schema import IMAGE, LATTICE
-from data.select import check_policy, select
+from data.select import select
 from data.tokenizer import Tokenizer
+from lattice.config import LatticeConfig
 from lattice.matching.align import Spans, align
-from lattice.matching.lexicon import LexiconConfig
 from lattice.matching.segment import crosses_word
 from lattice.matching.tokens import BatchTokenizer, TokenBatch
 from lattice.matching.vocabulary import Senses, Vocabulary
-
-SEGMENTS = ("none", "jieba")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatticeConfig(LexiconConfig):
-    """What is matched, and which matches are stored.
-
-    Attributes:
-        segment: `jieba` drops matches that cross a word boundary.
-        max_entities: Maximum number of entities per caption; None stores all.
-        policy: Which entities are kept, see `data.select`; they are stored in text order.
-        mentions_sha256: Hash of the mention file, if one is used; set by the callers.
-    """
-
-    segment: str = "none"
-    max_entities: int | None = None
-    policy: str = "first"
-    mentions_sha256: str = ""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("segment", self.segment, SEGMENTS)
-        check_policy("policy", self.policy)
-        if self.max_entities is not None and self.max_entities < 1:
-            raise ConfigError(f"max_entities={self.max_entities} must be at least 1.")
 
 
 def one_of(name: str, value: str, choices: Sequence[str]) -> None:

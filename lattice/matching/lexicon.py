@@ -21,42 +21,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import ConfigError, InputError
+from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, check_vectors, read_names
 from data.tokenizer import Tokenizer
 from data.tsv import Rejects, read_rows
+from lattice.config import LexiconConfig
 
 _IDEOGRAPHS = re.compile(r"[\u4e00-\u9fff]+")  # unchanged by any BERT tokenizer
 _CLOSING = ("）", ")", " ")
 _BRACKETED = re.compile(r"(.+?)\s*[（(][^（）()]*[）)]\s*")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LexiconConfig:
-    """What becomes a surface.
-
-    Attributes:
-        min_length: Code points; shorter surfaces are excluded (EasyNLP: 2).
-        max_length: Code points; longer surfaces are excluded, because no caption contains them.
-        bracket_aliases: Whether names also match without their disambiguation bracket.
-        max_senses: Maximum number of entities per ambiguous surface; the lowest ids are kept.
-    """
-
-    min_length: int = 2
-    max_length: int = 128
-    bracket_aliases: bool = True
-    max_senses: int = 8
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.min_length <= self.max_length:
-            raise ConfigError(
-                f"min_length={self.min_length} must be at least 1 and at most "
-                f"max_length={self.max_length}."
-            )
-        if self.max_length > 1000:  # the automaton's time is quadratic in the length of a name
-            raise ConfigError(f"max_length={self.max_length} is too long; at most 1000.")
-        if self.max_senses < 1:
-            raise ConfigError(f"max_senses={self.max_senses} must be at least 1.")
 
 
 @dataclass(frozen=True)

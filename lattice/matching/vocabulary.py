@@ -16,11 +16,11 @@ from data.errors import ConfigError
 from data.kg_folder import EASYNLP_VECTORS, ENTITY_NAMES, VECTORS, kg_fingerprint
 from data.runs import Run, fingerprint, manifest_path, read_manifest, sha256, verify
 from data.tokenizer import Tokenizer
-from lattice.matching.lexicon import Lexicon, LexiconConfig, load_lexicon, names_file
+from lattice.config import LexiconConfig
+from lattice.matching.lexicon import Lexicon, load_lexicon, names_file
 from lattice.matching.matcher import AhoCorasick, Matcher
 from lattice.matching.trie import LAYOUT, Trie
 
-BACKENDS = ("auto", "ahocorasick", "trie")
 _KIND = "vocabulary"
 _ARRAYS = ("letters", "slots", "short", "entity_of", "several_at", "several")
 

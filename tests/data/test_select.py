@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import ConfigError
-from data.select import POLICIES, check_policy, select
+from data.constants import POLICIES
+from data.select import select
 
 spans = st.tuples(st.integers(0, 6), st.integers(1, 4)).map(lambda s: (s[0], s[0] + s[1]))
 rows = st.lists(st.lists(spans, max_size=8).map(sorted), max_size=5)
@@ -57,8 +57,3 @@ def test_the_three_policies_on_one_caption(policy, wanted):
     row = [(0, 2), (0, 4), (1, 3), (2, 5), (4, 6)]
     [places] = kept([row], 2, policy)
     assert [row[n] for n in places] == wanted
-
-
-def test_an_unknown_policy_offers_the_nearest():
-    with pytest.raises(ConfigError, match='did you mean "longest"'):
-        check_policy("policy", "longst")

@@ -7,7 +7,7 @@ of a caption are found by trying every run of its tokens.
 from collections.abc import Iterable, Sequence
 
 from data.tokenizer import Tokenizer
-from lattice.matching.lexicon import LexiconConfig
+from lattice.config import LexiconConfig
 
 Found = tuple[int, int, int]  # first token, last token, entity id
 

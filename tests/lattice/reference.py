@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from data.tokenizer import Tokenizer
 from lattice.building.caption_reader import CAPTIONS
-from lattice.matching.kernel import LatticeConfig, LatticeKernel
+from lattice.config import LatticeConfig
+from lattice.matching.kernel import LatticeKernel
 from lattice.matching.lexicon import make_lexicon
 from lattice.matching.vocabulary import Vocabulary
 from tests.lattice.oracle import run_of

@@ -20,6 +20,7 @@ from artist.evaluation.reconstruction import measure_reconstruction
 from artist.evaluation.results import Evaluation
 from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.generation.config import SamplingConfig
+from artist.tables.config import EncodeConfig
 from artist.tables.encode import encode_table
 from artist.training.gpt_training import finetune
 from data.errors import ArtefactError, ConfigError, InputError, SchemaError, ToolkitError
@@ -335,7 +336,10 @@ def test_a_broken_image_of_the_table_is_left_out_everywhere_and_counted(world, m
 def test_originals_are_resized_as_they_were_for_their_codes(world, model, tmp_path, resize):
     path = with_images(world, tmp_path / "large.parquet", side=21)
     encode_table(
-        path, tmp_path / "codes.parquet", vqgan=world.vqgan, keep_images=True, resize=resize
+        path,
+        tmp_path / "codes.parquet",
+        vqgan=world.vqgan,
+        config=EncodeConfig(keep_images=True, resize=resize),
     )
     found = run(tmp_path / "codes.parquet", model=model, kg=world.kg)
     vqgan = load_image_tokenizer(world.vqgan)

@@ -12,7 +12,8 @@ from artist.formats.image_tokenizer_folder import load_image_tokenizer, save_ima
 from artist.models.config import VQGANConfig
 from artist.models.image_tokenizer import from_uint8
 from artist.models.vqgan import VQGAN
-from artist.tables.encode import Versions, encode_table
+from artist.tables.config import EncodeConfig, Versions
+from artist.tables.encode import encode_table, image_versions
 from data import schema
 from data.errors import ArtefactError, ConfigError, InputError, SchemaError
 from data.images import square
@@ -72,7 +73,9 @@ def test_rows_keep_everything_and_gain_their_own_codes(tmp_path: Path, vqgan: Pa
     table = write_table(tmp_path / "in.parquet", images)
     (tmp_path / "in.parquet.tokenizer").mkdir()
     (tmp_path / "in.parquet.tokenizer" / "vocab.txt").write_text("[PAD]\n")
-    report = encode_table(table, tmp_path / "out.parquet", vqgan=vqgan, batch_size=2)
+    report = encode_table(
+        table, tmp_path / "out.parquet", vqgan=vqgan, config=EncodeConfig(batch_size=2)
+    )
     assert (tmp_path / "out.parquet.tokenizer" / "vocab.txt").read_text() == "[PAD]\n"
     assert (report.rows, report.encoded, report.rejected) == (7, 7, {})
     out = schema.open_table(tmp_path / "out.parquet", schema.LATTICE, [schema.CODES]).read()
@@ -104,7 +107,9 @@ def test_an_image_with_several_captions_is_encoded_once(
         return encode(model, pixels)
 
     monkeypatch.setattr(VQGAN, "encode", counting)
-    report = encode_table(table, tmp_path / "out.parquet", vqgan=vqgan, batch_size=3)
+    report = encode_table(
+        table, tmp_path / "out.parquet", vqgan=vqgan, config=EncodeConfig(batch_size=3)
+    )
     assert (report.encoded, encoded) == (9, 3)
     assert report.rejected == {"no image": 1, "not an image": 2}
     rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
@@ -121,7 +126,9 @@ def test_an_image_with_several_captions_is_encoded_once(
 
 def test_images_stay_where_asked(tmp_path: Path, vqgan: Path) -> None:
     table = write_table(tmp_path / "in.parquet", [png(0), png(1, size=40)])
-    encode_table(table, tmp_path / "out.parquet", vqgan=vqgan, keep_images=True)
+    encode_table(
+        table, tmp_path / "out.parquet", vqgan=vqgan, config=EncodeConfig(keep_images=True)
+    )
     out = pq.read_table(tmp_path / "out.parquet")
     assert out["image"].to_pylist() == pq.read_table(table)["image"].to_pylist()
     assert [len(codes) for codes in out["codes"].to_pylist()] == [64, 64]
@@ -130,7 +137,9 @@ def test_images_stay_where_asked(tmp_path: Path, vqgan: Path) -> None:
 def test_bad_images_are_left_out_counted_and_listed(tmp_path: Path, vqgan: Path) -> None:
     images = [png(0), None, b"nonsense", png(1)[:60], png(2)]
     table = write_table(tmp_path / "in.parquet", images)
-    report = encode_table(table, tmp_path / "out.parquet", vqgan=vqgan, batch_size=3)
+    report = encode_table(
+        table, tmp_path / "out.parquet", vqgan=vqgan, config=EncodeConfig(batch_size=3)
+    )
     assert pq.read_table(tmp_path / "out.parquet")["idx"].to_pylist() == ["row0", "row4"]
     assert report.rejected == {"no image": 1, "not an image": 1, "damaged image": 1}
     listed = (tmp_path / "out.parquet.rejects.tsv").read_text().splitlines()
@@ -148,8 +157,8 @@ def test_a_second_call_does_nothing_and_other_settings_are_refused(
     assert again.already_finished
     assert again.encoded == first.encoded
     with pytest.raises(ArtefactError, match="keep_images"):
-        encode_table(table, out, vqgan=vqgan, keep_images=True)
-    encode_table(table, out, vqgan=vqgan, keep_images=True, overwrite=True)
+        encode_table(table, out, vqgan=vqgan, config=EncodeConfig(keep_images=True))
+    encode_table(table, out, vqgan=vqgan, config=EncodeConfig(keep_images=True), overwrite=True)
 
 
 def test_a_table_without_images_or_without_good_ones_is_an_error(
@@ -166,14 +175,18 @@ def test_a_table_without_images_or_without_good_ones_is_an_error(
 
 def test_easynlp_s_resize_gives_the_codes_of_its_pixels(tmp_path, vqgan):
     table = write_table(tmp_path / "big.parquet", [png(n, size=50) for n in range(5)])
-    encode_table(table, tmp_path / "codes.parquet", vqgan=vqgan, resize="easynlp")
+    encode_table(
+        table, tmp_path / "codes.parquet", vqgan=vqgan, config=EncodeConfig(resize="easynlp")
+    )
     found = pq.read_table(tmp_path / "codes.parquet")["codes"].to_pylist()
     images = [np.asarray(Image.open(io.BytesIO(png(n, size=50)))) for n in range(5)]
     pixels = torch.from_numpy(np.stack([opencv_square(image, 16) for image in images]))
     codes = load_image_tokenizer(vqgan).encode(from_uint8(pixels.permute(0, 3, 1, 2)))
     assert found == codes.tolist()
-    with pytest.raises(ConfigError, match="antialias, easynlp"):
-        encode_table(table, tmp_path / "other.parquet", vqgan=vqgan, resize="nearest")
+    with pytest.raises(ConfigError, match="use antialias or easynlp"):
+        encode_table(
+            table, tmp_path / "other.parquet", vqgan=vqgan, config=EncodeConfig(resize="nearest")
+        )
 
 
 def picture(width: int = 40, height: int = 24) -> Image.Image:
@@ -189,25 +202,29 @@ def mirrored(image: Image.Image) -> bool:
 
 def test_further_versions_are_crops_that_row_number_and_seed_decide():
     versions = Versions(count=6, crop=0.5, flip=True)
-    first, *further = versions.of(picture(), 3, "一只狗")
+    first, *further = image_versions(versions, picture(), 3, "一只狗")
     assert first.size == (40, 24)
     assert all(image.width == image.height and 12 <= image.width <= 24 for image in further)
     assert len({image.tobytes() for image in further}) == 5
-    again = list(versions.of(picture(), 3, "一只狗"))
+    again = list(image_versions(versions, picture(), 3, "一只狗"))
     assert [image.tobytes() for image in again[1:]] == [image.tobytes() for image in further]
-    other = list(versions.of(picture(), 4, "一只狗"))
+    other = list(image_versions(versions, picture(), 4, "一只狗"))
     assert [image.tobytes() for image in other[1:]] != [image.tobytes() for image in further]
 
 
 def test_half_are_mirrored_but_never_where_the_caption_says_a_side():
     versions = Versions(count=41, flip=True)
-    turned = [mirrored(image) for image in versions.of(picture(), 0, "一只狗")]
+    turned = [mirrored(image) for image in image_versions(versions, picture(), 0, "一只狗")]
     assert not turned[0]
     assert 10 < sum(turned) < 30
     for text in ("一个人在左边", "向右转"):
-        assert not any(mirrored(image) for image in versions.of(picture(), 0, text))
-    assert not any(mirrored(image) for image in Versions(count=41).of(picture(), 0, "一只狗"))
-    assert [mirrored(i) for i in Versions(count=2, crop=1, flip=True).of(picture(), 0, "")][1]
+        assert not any(mirrored(image) for image in image_versions(versions, picture(), 0, text))
+    assert not any(
+        mirrored(image) for image in image_versions(Versions(count=41), picture(), 0, "一只狗")
+    )
+    assert [
+        mirrored(i) for i in image_versions(Versions(count=2, crop=1, flip=True), picture(), 0, "")
+    ][1]
 
 
 @pytest.mark.parametrize(
@@ -228,14 +245,14 @@ def test_versions_are_encoded_beside_the_image_as_it_is(tmp_path, vqgan):
     encode_table(table, tmp_path / "plain.parquet", vqgan=vqgan)
     versions = Versions(count=3, crop=0.6, flip=True)
     out = tmp_path / "more.parquet"
-    encode_table(table, out, vqgan=vqgan, versions=versions, batch_size=2)
+    encode_table(table, out, vqgan=vqgan, versions=versions, config=EncodeConfig(batch_size=2))
     plain, more = pq.read_table(tmp_path / "plain.parquet"), pq.read_table(out)
     assert more["codes"].to_pylist() == plain["codes"].to_pylist()
     model = load_image_tokenizer(vqgan)
     length = model.config.image_len
     for n, codes in enumerate(more["more_codes"].to_pylist()):
         image = Image.open(io.BytesIO(png(n, 24)))
-        cropped = list(versions.of(image, n, "猫"))[1:]
+        cropped = list(image_versions(versions, image, n, "猫"))[1:]
         pixels = torch.from_numpy(np.stack([square(c, 16) for c in cropped])).permute(0, 3, 1, 2)
         want = model.encode(from_uint8(pixels))
         assert torch.equal(torch.tensor(codes).view(2, length), want)

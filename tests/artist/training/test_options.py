@@ -1,4 +1,4 @@
-"""What a training does besides learning: pictures, plots, TensorBoard, advice; and faster ways."""
+"""Previews, plots, TensorBoard, advice and faster modes of a training."""
 
 import json
 import logging
@@ -45,13 +45,13 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def test_previews_are_drawn_at_intervals_and_change_nothing_else(world, plain, tmp_path):
+def test_previews_are_generated_at_intervals_and_change_nothing_else(world, plain, tmp_path):
     out = tmp_path / "model"
     run(world, out, preview_every=5)
     grids = sorted((out / "previews").glob("*.png"))
     assert [path.name for path in grids] == ["step-00000005.png", "step-00000010.png"]
     first, second = (pixels(path) for path in grids)
-    assert first.shape == (2 * 8 + 2, 8 * 8 + 7 * 2, 3)  # 8 prompts; real above, drawn below
+    assert first.shape == (2 * 8 + 2, 8 * 8 + 7 * 2, 3)  # 8 prompts; real above, generated below
     assert (first[:8] == second[:8]).all()
     assert (first[8:] != second[8:]).any()
     prompts = (out / "previews" / "prompts.tsv").read_text("utf-8").splitlines()
@@ -60,7 +60,7 @@ def test_previews_are_drawn_at_intervals_and_change_nothing_else(world, plain, t
     assert metrics(plain) == metrics(out)
 
 
-def test_prompts_of_ones_own_are_drawn_instead(world, tmp_path):
+def test_previews_of_given_prompts(world, tmp_path):
     row = {"idx": "a", "text": "大象", "input_ids": [5, 6], "seq_len": 2, "lex_ids": [2]}
     table = pa.Table.from_pylist([{**row, "pos_s": [0, 1, 0], "pos_e": [0, 1, 1]}], schema=LATTICE)
     finetune(
@@ -72,7 +72,7 @@ def test_prompts_of_ones_own_are_drawn_instead(world, tmp_path):
     assert (folder / "prompts.tsv").read_text("utf-8") == "a\t大象\n"
 
 
-def test_the_end_has_a_plot_and_the_metrics_tell_of_steps_and_validations(plain):
+def test_a_finished_run_has_a_plot_and_metrics_of_steps_and_validations(plain):
     svg = (plain / "loss.svg").read_text("utf-8")
     assert "validation" in svg
     lines = [json.loads(line) for line in (plain / METRICS).read_text().splitlines()]
@@ -84,7 +84,7 @@ def test_the_end_has_a_plot_and_the_metrics_tell_of_steps_and_validations(plain)
     assert validation["train_loss"] == pytest.approx(np.mean([s["train_loss"] for s in steps[:4]]))
 
 
-def test_tensorboard_gets_the_same_figures(world, tmp_path):
+def test_tensorboard_has_the_same_figures(world, tmp_path):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     out = tmp_path / "model"
     run(world, out, tensorboard=True, preview_every=6)
@@ -95,7 +95,7 @@ def test_tensorboard_gets_the_same_figures(world, tmp_path):
     assert [point.step for point in events.Images("previews")] == [6, 12]
 
 
-def test_tensorboard_that_is_not_installed_says_what_to_install(world, tmp_path, monkeypatch):
+def test_without_tensorboard_the_error_names_what_to_install(world, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"pip install 'artist-toolkit\[tensorboard\]'"):
         run(world, tmp_path / "model", tensorboard=True)
@@ -123,8 +123,8 @@ def test_checkpointed_activations_change_the_memory_and_not_the_result(world, pl
     assert same(plain, tmp_path / "model")
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch about itself
-def test_without_a_compiler_a_warning_says_so_and_the_run_goes_on(caplog, monkeypatch):
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # raised by torch itself
+def test_without_a_compiler_a_warning_is_logged_and_the_run_continues(caplog, monkeypatch):
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nowhere/c++",))
     module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.GELU())
     compiled = Compiled(module)
@@ -144,13 +144,24 @@ def test_a_compiled_training_learns_what_a_plain_one_does(world, tmp_path):
     assert fast.valid_loss == pytest.approx(plain.valid_loss, abs=1e-3)
 
 
-def test_running_out_of_memory_says_what_to_lower_in_order():
+def test_fusion_easynlp_has_the_released_codes_number_of_entities_by_default():
+    assert TrainConfig.preset("default", fusion="easynlp").max_entities == 10
+    assert TrainConfig.preset("easynlp", fusion="easynlp", max_entities=4).max_entities == 4
+    assert TrainConfig.preset("easynlp").max_entities == TrainConfig().max_entities
+
+
+def test_a_preset_refuses_a_setting_that_does_not_exist():
+    with pytest.raises(ConfigError, match='did you mean "learning_rate"'):
+        TrainConfig.preset("default", learnin_rate=1.0)
+
+
+def test_running_out_of_memory_lists_what_to_lower_in_order():
     config = TrainConfig(batch_size=64, precision="fp32")
     with (
         pytest.raises(ToolkitError, match=r"out of memory .*can't allocate memory.* Try") as caught,
         advice_on_memory(what_to_lower(config, 2), "It goes on."),
     ):
-        torch.empty(1 << 55)  # what CPUs say
+        torch.empty(1 << 55)  # the message of CPUs
     said = str(caught.value)
     order = ["--micro-batch-size 16 (now 32", "--checkpoint-activations", "--precision auto",
              "--size small", "It goes on."]  # fmt: skip
@@ -184,7 +195,7 @@ def test_a_training_that_really_runs_out_of_memory_is_one_clear_line(world, tmp_
     assert "--micro-batch-size 8 (now 16" in done.stderr
 
 
-def test_damaged_beginnings_of_lines_in_the_metrics_do_not_stop_a_resumed_run(world, tmp_path):
+def test_a_truncated_last_line_of_the_metrics_does_not_stop_a_resumed_run(world, tmp_path):
     path = Path(tmp_path) / METRICS
     path.write_text('{"step": 1, "train_loss": 2.0}\n{"step": 2, "tr')
     with MetricsLogger(tmp_path, total_steps=4, images_per_step=1) as journal:

@@ -224,7 +224,7 @@ def test_a_dry_run_reports_memory_and_time_and_writes_nothing(tmp_path: Path) ->
     ("values", "advice"),
     [
         ({"preset": "smal"}, "small or base"),
-        ({"downsample": 5}, "4, 8 or 16"),
+        ({"downsample": 5}, "4, 8, 16"),
         ({"steps": 0}, "at least 1"),
         ({"resolution": 60}, "the nearest are 56 and 64"),
         ({"plain_share": 1.0}, "plain_share"),

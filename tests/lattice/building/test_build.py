@@ -13,8 +13,9 @@ from data.kg_folder import write_names
 from data.runs import read_manifest
 from data.schema import IMAGE, LATTICE, open_table, table_metadata
 from data.tokenizer import Tokenizer
-from lattice.building.build import LatticeConfig, match_texts
+from lattice.building.build import match_texts
 from lattice.building.caption_reader import CAPTIONS
+from lattice.config import LatticeConfig
 
 NAMES = ["北京", "故宫", "北京故宫", "iPhone", "手机", "手机壳", "狗"]
 

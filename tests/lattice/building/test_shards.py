@@ -112,7 +112,7 @@ def test_a_later_run_writes_only_missing_shards(world, tmp_path):
 
 
 def corpus_config(**settings):
-    from lattice.matching.kernel import LatticeConfig
+    from lattice.config import LatticeConfig
 
     return LatticeConfig(**settings)
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from data.errors import InputError
 from data.kg_folder import write_names
 from lattice.building.build import match_texts
+from lattice.config import LatticeConfig
 from lattice.inspecting.explain import LONGEST, Claim, explain_text
-from lattice.matching.kernel import LatticeConfig
 from lattice.matching.lexicon import make_lexicon
 
 

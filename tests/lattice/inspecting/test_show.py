@@ -5,10 +5,10 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from data.kg_folder import write_names
+from lattice.config import LatticeConfig
 from lattice.inspecting.explain import explain_text
 from lattice.inspecting.show import columns, lanes_of, render
 from lattice.inspecting.svg import lattice_svg
-from lattice.matching.kernel import LatticeConfig
 
 NAMES = ["北京", "故宫", "北京故宫", "iPhone", "phone", "T恤", "t恤", "狗", "李娜（歌手）"]
 NAMES += ["研究生", "生命"]

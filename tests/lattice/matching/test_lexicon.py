@@ -4,7 +4,8 @@ import pytest
 
 from data.errors import ConfigError, InputError
 from data.kg_folder import write_names
-from lattice.matching.lexicon import Lexicon, LexiconConfig, load_lexicon, make_lexicon
+from lattice.config import LexiconConfig
+from lattice.matching.lexicon import Lexicon, load_lexicon, make_lexicon
 
 
 def meanings(lexicon: Lexicon) -> dict[str, list[int]]:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from lattice.building.caption_reader import CAPTIONS
-from lattice.matching.kernel import LatticeConfig, LatticeKernel
+from lattice.config import LatticeConfig
+from lattice.matching.kernel import LatticeKernel
 from lattice.matching.lexicon import make_lexicon
 from lattice.matching.vocabulary import Vocabulary
 from tests.lattice.oracle import meanings, scan
