@@ -45,8 +45,8 @@ def artist_evaluate(
     """Measure a model: likelihood, the effect of knowledge, its VQGAN, and images.
 
     With --model and TABLE: likelihood and reconstruction. --inception and --clip add metrics of
-    images, which are generated, or given as --pictures; those need no model. The report lists what
-    was not measured.
+    images, which are generated, or given as `--pictures`; those need no model. The report lists
+    what was not measured.
     """
     from artist.evaluation.evaluator import evaluate
 

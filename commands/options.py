@@ -108,7 +108,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class _Block:
-    """A parameter that stands for the options of a config dataclass."""
+    """The options that replace a parameter of a config dataclass."""
 
     def __init__(self, config: type, only: Only | None, as_dict: bool) -> None:
         self.config, self.as_dict = config, as_dict

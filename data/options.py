@@ -90,7 +90,7 @@ class Setting:
         if low is None:
             return f"be at most {high}" if self.below is None else f"be below {high}"
         left, right = "[" if self.above is None else "(", "]" if self.below is None else ")"
-        return f"lie in {left}{low}, {high}{right}"
+        return f"be in {left}{low}, {high}{right}"
 
     def _ends(self) -> tuple[float | None, float | None]:
         return (
@@ -107,7 +107,7 @@ class Option(Setting):
         flag: The option's name where it is not the field's, such as `--from`. For a bool: both
             names, as `--keep/--drop`, or a single one that sets it, or sets it to False if it
             begins with `--no-`. Default: `--name`, and `--name/--no-name` if the field is True.
-        off: Value on the command line that stands for None.
+        off: Value on the command line that means None.
     """
 
     _: KW_ONLY

@@ -16,7 +16,7 @@ import cli
 from tests.conftest import ROOT
 
 STAGES = {"kg", "lattice", "artist"}
-MAY_IMPORT = {  # package -> what it may import besides itself
+MAY_IMPORT = {  # package -> packages it may import
     "data": set(),
     "kg": {"data"},
     "lattice": {"data"},
@@ -26,7 +26,7 @@ MAY_IMPORT = {  # package -> what it may import besides itself
     "commands": {"data", "pipeline", *STAGES},
     "cli": {"commands", "data", "artist", "experiments"},
 }
-# Of the packages inside a stage, each may import those after it, and modules beside them.
+# Each package of a stage may import those after it, and the modules of the stage itself.
 FLOORS = {
     "artist": ("evaluation", "training", "generation", "tables", "formats", "models"),
     "kg": ("tools", "training", "reading"),
@@ -77,7 +77,7 @@ def test_packages_of_a_stage_import_downwards_only(stage):
     assert {p.parent.name for p in (ROOT / stage).glob("*/__init__.py")} == set(floors)
     for path in sources(stage):
         place = path.relative_to(ROOT / stage).parts[0]
-        # Modules beside the packages are the ground that all of them stand on.
+        # Modules of the stage itself can be imported by all of its packages.
         below = floors[floors.index(place) + 1 :] if place in floors else ()
         rooms = {n.split(".")[1] for n in imported(path) if n.startswith(f"{stage}.")}
         wrong = rooms & set(floors) - set(below) - {place}

@@ -86,7 +86,7 @@ def test_every_kind_of_field_is_an_option(built):
     )
 
 
-def test_the_value_off_stands_for_none_and_an_explicit_default_is_kept(built):
+def test_the_value_off_means_none_and_an_explicit_default_is_kept(built):
     config = built("--top-k", 0, "--top-p", 1, "--learn", "--aliases")
     assert config == Config(top_k=None, top_p=None)
 

@@ -41,11 +41,11 @@ class Config(Base):
         ),
         ({"norm": 3}, "norm=3 is unknown; use 1 or 2."),
         ({"steps": 0}, "steps=0 must be at least 1."),
-        ({"share": 1.0}, "share=1.0 must lie in [0, 1)."),
-        ({"crop": 0.0}, "crop=0.0 must lie in (0, 1]."),
+        ({"share": 1.0}, "share=1.0 must be in [0, 1)."),
+        ({"crop": 0.0}, "crop=0.0 must be in (0, 1]."),
         ({"rate": 0.0}, "rate=0.0 must be above 0; use steps=1."),
         ({"quality": 101}, "quality=101 must be at most 100."),
-        ({"betas": (0.9, 1.0)}, "betas=(0.9, 1.0) must lie in [0, 1)."),
+        ({"betas": (0.9, 1.0)}, "betas=(0.9, 1.0) must be in [0, 1)."),
     ],
 )
 def test_a_wrong_value_is_one_sentence_that_states_the_limit(wrong, said):

@@ -194,7 +194,7 @@ def test_the_published_sizes_have_the_published_numbers_of_parameters():
         ({"n_embd": 10, "n_head": 4}, "the nearest width below is 8"),
         ({"fusion": "latice"}, "use one of lattice, easynlp, none"),
         ({"image_len": 0}, "image_len=0 must be at least 1"),
-        ({"attn_pdrop": 1.0}, r"must lie in \[0, 1\)"),
+        ({"attn_pdrop": 1.0}, r"must be in \[0, 1\)"),
     ],
 )
 def test_an_impossible_size_says_what_to_change(wrong, said):

@@ -231,7 +231,7 @@ def test_half_are_mirrored_but_never_where_the_caption_says_a_side():
     ("wrong", "said"),
     [
         ({"count": 0}, "at least 1"),
-        ({"count": 2, "crop": 0.0}, r"must lie in \(0, 1\]"),
+        ({"count": 2, "crop": 0.0}, r"must be in \(0, 1\]"),
         ({"count": 3, "crop": 1.0, "flip": True}, "Set --crop below 1"),
     ],
 )

@@ -338,7 +338,7 @@ def test_a_table_without_its_tokenizer_says_what_is_missing(world, tmp_path):
         ({"epochs": 0}, "at least 1"),
         ({"optimizer": "sgd"}, "use adamw or muon"),
         ({"keep": "first"}, "use best or last"),
-        ({"caption_dropout": 1.0}, "must lie in"),
+        ({"caption_dropout": 1.0}, "must be in"),
     ],
 )
 def test_an_impossible_setting_says_what_to_use(wrong, said):
