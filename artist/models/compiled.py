@@ -55,7 +55,7 @@ def compiled(call: Callable[..., Any]) -> Callable[..., Any]:
             return fast(*values)
         except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
-            log.warning("--compile does not work here (%s); going on without.", reason)
+            log.warning("--compile does not work here (%s); continuing without it.", reason)
             fast = None
             return call(*values)
 
