@@ -1,6 +1,6 @@
-"""How codes are sampled: settings, defaults and limits. Imports no torch."""
+"""Settings of sampling: defaults and limits. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from data.errors import ConfigError
 
@@ -9,18 +9,18 @@ CFG_SCHEDULES = ("constant", "linear", "cosine")
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How a code is chosen from its distribution.
+    """How a code is sampled from its distribution.
 
     Attributes:
-        temperature: Divides the logits; 1.0 is the model's own distribution.
-        top_k: Keep the k likeliest codes, and all that tie with the k-th. None means off.
-        top_p: Keep the likeliest codes that together hold this probability. None means off.
-        cfg_scale: Classifier-free guidance, logits = without + scale * (with - without), where
-            `without` sees an empty caption. 1.0 means off. (Ho and Salimans 2022.) Only a model
-            trained with caption dropout knows the empty caption.
-        cfg_schedule: How the scale goes from the first code to the last: `constant`; `linear`, from
-            1 up to `cfg_scale`; `cosine`, the same slowly at both ends. The first codes lay out the
-            picture, and strong guidance there makes pictures alike. (Chang et al. 2023, Muse.)
+        temperature: Divides the logits; lower is less random, 1.0 is the model's distribution.
+        top_k: Keep the k most likely codes and all ties with the k-th. None means off.
+        top_p: Keep the most likely codes that together have this probability. None means off.
+        cfg_scale: Classifier-free guidance: logits = empty + scale * (with - empty), where `empty`
+            is conditioned on an empty caption. 1.0 means off. Needs a model trained with caption
+            dropout. (Ho and Salimans 2022.)
+        cfg_schedule: Scale from the first code to the last: `constant`; `linear`, from 1 up to
+            `cfg_scale`; `cosine`, the same with slow ends. The first codes determine the layout,
+            and strong guidance there reduces diversity. (Chang et al. 2023, Muse.)
     """
 
     temperature: float = 1.0
@@ -37,7 +37,7 @@ class SamplingConfig:
             )
         if self.temperature <= 0:
             raise ConfigError(
-                f"temperature={self.temperature} must be positive; for the likeliest "
+                f"temperature={self.temperature} must be positive; for the most likely "
                 "code at each step use top_k=1."
             )
         if self.top_k is not None and self.top_k < 1:
@@ -45,4 +45,11 @@ class SamplingConfig:
                 f"top_k={self.top_k} must be at least 1; leave it out to turn it off."
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p={self.top_p} must lie in (0, 1].")
+            raise ConfigError(f"top_p={self.top_p} must be in (0, 1].")
+
+    def __str__(self) -> str:
+        """Return the settings that are on, as text for a page's footer."""
+        on = {k: v for k, v in asdict(self).items() if v is not None}
+        if self.cfg_scale == 1.0:
+            del on["cfg_schedule"]
+        return ", ".join(f"{k} {v if isinstance(v, str) else f'{v:g}'}" for k, v in on.items())

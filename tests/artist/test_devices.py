@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from artist.generation.config import SamplingConfig
-from artist.generation.cuda_graph import StaticSampler
+from artist.generation.cuda_graph import CUDAGraphSampler
 from artist.generation.sampling import sample, sample_plain
 from artist.models.conditioning import Entities
 from artist.models.config import FUSIONS
@@ -75,11 +75,11 @@ def test_codes_drawn_are_the_cpu_s(name, fusion, config):
     device = torch.device(name)
     text, entities = captions(device)
     empty = torch.full((T,), 50, device=device)
-    static = StaticSampler(middling(fusion, device), 3, config, empty_ids=empty)
+    static = CUDAGraphSampler(middling(fusion, device), 3, config, empty_ids=empty)
     assert bool(static.graphs) == (name == "cuda")
     for _ in range(2):
-        assert torch.equal(static.draw(text, entities, [1, 2]).cpu(), plain)
-    again = static.draw(text, entities, [1, 2], given=plain[:, :30].to(device))
+        assert torch.equal(static.sample(text, entities, [1, 2]).cpu(), plain)
+    again = static.sample(text, entities, [1, 2], given=plain[:, :30].to(device))
     assert torch.equal(again.cpu(), plain)
     dynamic = sample(middling(fusion, device), text, entities, [1, 2], config, empty_ids=empty)
     assert torch.equal(dynamic.cpu(), plain)
@@ -91,7 +91,7 @@ def test_in_bfloat16_both_ways_of_drawing_begin_alike(name):
     device = torch.device(name)
     gpt, config = middling("lattice", device), SamplingConfig(top_k=1)
     text, entities = captions(device)
-    static = StaticSampler(gpt, 2, config, dtype=torch.bfloat16).draw(text, entities, [1, 2])
+    static = CUDAGraphSampler(gpt, 2, config, dtype=torch.bfloat16).sample(text, entities, [1, 2])
     dynamic = sample(gpt, text, entities, [1, 2], config, dtype=torch.bfloat16)
     assert (static[:, 0] == dynamic[:, 0]).all()
     assert next(gpt.parameters()).dtype == torch.float32  # the sampler's copy alone is cast
@@ -114,10 +114,10 @@ def test_codes_and_pictures_of_images_are_the_cpu_s(name):
 
 
 def test_a_static_sampler_refuses_more_rows_than_it_is_made_for():
-    static = StaticSampler(middling("none", CPU), 1, SamplingConfig())
+    static = CUDAGraphSampler(middling("none", CPU), 1, SamplingConfig())
     text, _ = captions(CPU)
-    with pytest.raises(ValueError, match="2 rows for a sampler of 1"):
-        static.draw(text, None, [1, 2])
+    with pytest.raises(ValueError, match="2 rows for a sampler of batch size 1"):
+        static.sample(text, None, [1, 2])
 
 
 class Recording:
@@ -137,7 +137,7 @@ def test_what_is_recorded_serves_its_block_of_positions_and_leaves_no_trace(monk
     """The steps themselves are real; only the GPU's recorder is not."""
     config = SamplingConfig(top_k=5)
     gpt, (text, entities) = middling("lattice", CPU), captions(CPU)
-    static = StaticSampler(gpt, 2, config)
+    static = CUDAGraphSampler(gpt, 2, config)
     step, made, recording = static._step, [], None
 
     @contextmanager
@@ -160,10 +160,10 @@ def test_what_is_recorded_serves_its_block_of_positions_and_leaves_no_trace(monk
     monkeypatch.setattr(torch.cuda, "Stream", MagicMock())
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
-    static._record()
+    static._capture()
     assert made == [32, 64, 96] == list(static.graphs)
     monkeypatch.setattr(static, "_step", None)  # from here on only replays
-    drawn = static.draw(text, entities, [1, 2])
+    drawn = static.sample(text, entities, [1, 2])
     assert torch.equal(drawn, sample_plain(gpt, text, entities, [1, 2], config))
 
 
@@ -172,9 +172,9 @@ def test_where_nothing_can_be_recorded_a_warning_says_so_and_steps_run_one_by_on
 ):
     config = SamplingConfig(top_k=5)
     gpt, (text, entities) = middling("lattice", CPU), captions(CPU)
-    static = StaticSampler(gpt, 2, config)
+    static = CUDAGraphSampler(gpt, 2, config)
     monkeypatch.setattr(torch.cuda, "Stream", MagicMock(side_effect=RuntimeError("no such thing")))
-    static._record()
-    assert "Drawing without CUDA graphs, slower at small batches: no such thing" in caplog.text
-    drawn = static.draw(text, entities, [1, 2])
+    static._capture()
+    assert "Sampling without CUDA graphs, slower at small batches: no such thing" in caplog.text
+    drawn = static.sample(text, entities, [1, 2])
     assert torch.equal(drawn, sample_plain(gpt, text, entities, [1, 2], config))

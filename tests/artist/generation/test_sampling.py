@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artist.generation.config import CFG_SCHEDULES, SamplingConfig
-from artist.generation.cuda_graph import StaticSampler
-from artist.generation.sampling import guidance, keep_top_k, keep_top_p, pick, sample, sample_plain
+from artist.generation.cuda_graph import CUDAGraphSampler
+from artist.generation.sampling import guidance_scale, keep_top_k, keep_top_p, sample_code, sample, sample_plain
 from artist.models.gpt import GPT
 from data.errors import ConfigError
 from tests.artist.models.test_gpt import L, T, entities_of, ids_of, model_of
@@ -44,9 +44,9 @@ def test_the_cached_sampler_draws_what_the_plain_one_draws(
     assert fast.shape == (2, L)
     assert torch.equal(fast, slow)
     assert torch.equal(fast[:, :kept], given)
-    static = StaticSampler(model, 3, config, empty_ids=EMPTY)
+    static = CUDAGraphSampler(model, 3, config, empty_ids=EMPTY)
     for _ in range(2):  # what is left of the first drawing must not reach the second
-        assert torch.equal(static.draw(text, entities, [5, 6], given=given), slow)
+        assert torch.equal(static.sample(text, entities, [5, 6], given=given), slow)
 
 
 def test_a_completed_image_goes_on_as_the_whole_one_did():
@@ -64,7 +64,7 @@ def test_a_completed_image_goes_on_as_the_whole_one_did():
 )
 def test_a_schedule_leads_the_scale_from_the_first_code_to_the_last(schedule, scales):
     config = SamplingConfig(cfg_scale=3.0, cfg_schedule=schedule)
-    found = [guidance(config, n, len(scales)) for n in range(len(scales))]
+    found = [guidance_scale(config, n, len(scales)) for n in range(len(scales))]
     assert found == pytest.approx(scales)
 
 
@@ -106,21 +106,21 @@ def test_top_p_keeps_the_smallest_set_that_suffices(row, p):
 
 @given(row=logits, uniform=st.floats(0, 1, exclude_max=True), k=st.integers(1, 4))
 def test_a_picked_code_is_one_that_the_filters_kept(row, uniform, k):
-    code = pick(row, torch.tensor([uniform]), SamplingConfig(top_k=k))
+    code = sample_code(row, torch.tensor([uniform]), SamplingConfig(top_k=k))
     assert keep_top_k(row, k)[0, code].isfinite()
 
 
 def test_picked_codes_follow_their_distribution():
     row = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
     uniform = (torch.arange(100_000) + 0.5) / 100_000
-    codes = pick(row.expand(100_000, 4), uniform, SamplingConfig(top_k=None))
+    codes = sample_code(row.expand(100_000, 4), uniform, SamplingConfig(top_k=None))
     share = codes.bincount(minlength=4) / 100_000
     torch.testing.assert_close(share, row.softmax(-1)[0], atol=1e-4, rtol=0)
 
 
 def test_the_largest_number_below_one_never_picks_a_filtered_code():
     row = torch.tensor([[3.0, 2.0, 1.0, 0.0]])
-    code = pick(row, torch.tensor([1 - 2**-24]), SamplingConfig(top_k=2))
+    code = sample_code(row, torch.tensor([1 - 2**-24]), SamplingConfig(top_k=2))
     assert code.item() == 1
 
 
