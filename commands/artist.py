@@ -331,7 +331,8 @@ def artist_predict(
     """Draw pictures from prompts: a TSV, PNG files and a gallery."""
     import pyarrow as pa
 
-    from artist.generation.predict import predict, read_prompts
+    from artist.generation.predict import predict
+    from artist.generation.prompts import read_prompts
     from pipeline import prompt_matcher
 
     sampling = SamplingConfig(

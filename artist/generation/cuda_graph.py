@@ -5,9 +5,9 @@
 At a small batch a step is some 200 kernels of a few microseconds, and launching them from Python
 takes longer than running them. So a step takes its position as a tensor, is captured as a CUDA
 graph and launched as a whole; nothing returns from the device until all codes are sampled. One
-graph serves `BLOCK` positions: it reads the cache up to the end of its block and masks the positions
-that are not filled yet. Reading the whole cache at every step would nearly double the memory traffic
-of large batches.
+graph serves `BLOCK` positions: it reads the cache up to the end of its block and masks the
+positions that are not filled yet. Reading the whole cache at every step would nearly double the
+memory traffic of large batches.
 
 On other devices the same steps run one by one; there `artist.generation.sampling.sample` is faster,
 unless the steps are compiled. All samplers give the same codes.
@@ -80,9 +80,7 @@ class CUDAGraphSampler:
         # A graph reads and writes fixed addresses, so these tensors are reused by every step.
         self.scales = torch.tensor(scales).to(self.device)  # (L,)
         self.random = torch.zeros(batch_size, sizes.image_len, device=self.device)
-        self.codes = torch.zeros(
-            batch_size, sizes.image_len, dtype=torch.long, device=self.device
-        )
+        self.codes = torch.zeros(batch_size, sizes.image_len, dtype=torch.long, device=self.device)
         batch = len(self.cache.layers[0][0])
         self.last_codes = torch.zeros(batch, dtype=torch.long, device=self.device)
         self.position = torch.zeros(1, dtype=torch.long, device=self.device)

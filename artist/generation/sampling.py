@@ -100,7 +100,8 @@ def sample(
 
     def next_logits(past: Tensor) -> Tensor:
         ids = past[:, -1:] if cache.length else torch.cat([text_ids, past], 1)
-        return model(ids, entities, cache=cache, first=ids.shape[1] - 1)[:, -1]
+        logits: Tensor = model(ids, entities, cache=cache, first=ids.shape[1] - 1)
+        return logits[:, -1]
 
     # Around the loop: autocast caches the weights it casts only until it exits.
     with (
@@ -127,7 +128,8 @@ def sample_plain(
         text_ids, entities = with_empty(text_ids, entities, empty_ids)
 
     def next_logits(past: Tensor) -> Tensor:
-        return model(torch.cat([text_ids, past], 1), entities)[:, -1]
+        logits: Tensor = model(torch.cat([text_ids, past], 1), entities)
+        return logits[:, -1]
 
     return _sample_codes(next_logits, seeds, config, model.config.image_len, device, given)
 

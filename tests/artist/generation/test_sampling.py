@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from artist.generation.config import CFG_SCHEDULES, SamplingConfig
 from artist.generation.cuda_graph import CUDAGraphSampler
-from artist.generation.sampling import guidance_scale, keep_top_k, keep_top_p, sample_code, sample, sample_plain
+from artist.generation.sampling import (
+    guidance_scale,
+    keep_top_k,
+    keep_top_p,
+    sample,
+    sample_code,
+    sample_plain,
+)
 from artist.models.gpt import GPT
 from data.errors import ConfigError
 from tests.artist.models.test_gpt import L, T, entities_of, ids_of, model_of
