@@ -349,7 +349,7 @@ def test_a_single_sentence_is_enough(runs, command, tmp_path):
                             runs / "model", "--kg", runs / "kg", "--out", tmp_path / "out",
                             "--cfg-scale", 2)  # fmt: skip
     assert code == 0
-    assert "1 pictures of 1 prompts" in said or "1 picture of 1 prompt" in said
+    assert "1 images of 1 prompts" in said
 
 
 BAD = {

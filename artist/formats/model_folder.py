@@ -148,7 +148,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{folder / CONFIG} is not valid JSON: {error}.") from None
+        raise InputError(f"{folder / CONFIG} is not JSON: {error}.") from None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ArtefactError(f"{folder / CONFIG} has no model_type, so it is not a model folder.")
     return config

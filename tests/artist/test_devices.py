@@ -68,21 +68,21 @@ def test_losses_and_gradients_are_the_cpu_s(name, fusion):
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("config", [SamplingConfig(top_k=5), GUIDED])
 def test_codes_drawn_are_the_cpu_s(name, fusion, config):
-    """60 codes behind 6 tokens: the static sampler's positions lie in three blocks."""
+    """60 codes behind 6 tokens: the sampler sampler's positions lie in three blocks."""
     plain = sample_plain(
         middling(fusion, CPU), *captions(CPU), [1, 2], config, empty_ids=torch.full((T,), 50)
     )
     device = torch.device(name)
     text, entities = captions(device)
     empty = torch.full((T,), 50, device=device)
-    static = CUDAGraphSampler(middling(fusion, device), 3, config, empty_ids=empty)
-    assert bool(static.graphs) == (name == "cuda")
+    sampler = CUDAGraphSampler(middling(fusion, device), 3, config, empty_ids=empty)
+    assert bool(sampler.graphs) == (name == "cuda")
     for _ in range(2):
-        assert torch.equal(static.sample(text, entities, [1, 2]).cpu(), plain)
-    again = static.sample(text, entities, [1, 2], given=plain[:, :30].to(device))
+        assert torch.equal(sampler.sample(text, entities, [1, 2]).cpu(), plain)
+    again = sampler.sample(text, entities, [1, 2], given=plain[:, :30].to(device))
     assert torch.equal(again.cpu(), plain)
-    dynamic = sample(middling(fusion, device), text, entities, [1, 2], config, empty_ids=empty)
-    assert torch.equal(dynamic.cpu(), plain)
+    eager = sample(middling(fusion, device), text, entities, [1, 2], config, empty_ids=empty)
+    assert torch.equal(eager.cpu(), plain)
 
 
 @pytest.mark.parametrize("name", DEVICES)
@@ -91,9 +91,9 @@ def test_in_bfloat16_both_ways_of_drawing_begin_alike(name):
     device = torch.device(name)
     gpt, config = middling("lattice", device), SamplingConfig(top_k=1)
     text, entities = captions(device)
-    static = CUDAGraphSampler(gpt, 2, config, dtype=torch.bfloat16).sample(text, entities, [1, 2])
-    dynamic = sample(gpt, text, entities, [1, 2], config, dtype=torch.bfloat16)
-    assert (static[:, 0] == dynamic[:, 0]).all()
+    sampler = CUDAGraphSampler(gpt, 2, config, dtype=torch.bfloat16).sample(text, entities, [1, 2])
+    eager = sample(gpt, text, entities, [1, 2], config, dtype=torch.bfloat16)
+    assert (sampler[:, 0] == eager[:, 0]).all()
     assert next(gpt.parameters()).dtype == torch.float32  # the sampler's copy alone is cast
 
 
@@ -114,10 +114,10 @@ def test_codes_and_pictures_of_images_are_the_cpu_s(name):
 
 
 def test_a_static_sampler_refuses_more_rows_than_it_is_made_for():
-    static = CUDAGraphSampler(middling("none", CPU), 1, SamplingConfig())
+    sampler = CUDAGraphSampler(middling("none", CPU), 1, SamplingConfig())
     text, _ = captions(CPU)
     with pytest.raises(ValueError, match="2 rows for a sampler of batch size 1"):
-        static.sample(text, None, [1, 2])
+        sampler.sample(text, None, [1, 2])
 
 
 class Recording:
@@ -137,8 +137,8 @@ def test_what_is_recorded_serves_its_block_of_positions_and_leaves_no_trace(monk
     """The steps themselves are real; only the GPU's recorder is not."""
     config = SamplingConfig(top_k=5)
     gpt, (text, entities) = middling("lattice", CPU), captions(CPU)
-    static = CUDAGraphSampler(gpt, 2, config)
-    step, made, recording = static._step, [], None
+    sampler = CUDAGraphSampler(gpt, 2, config)
+    step, made, recording = sampler._step, [], None
 
     @contextmanager
     def graph(one, pool):
@@ -154,16 +154,16 @@ def test_what_is_recorded_serves_its_block_of_positions_and_leaves_no_trace(monk
         else:
             step(seen)
 
-    monkeypatch.setattr(static, "_step", observed)
+    monkeypatch.setattr(sampler, "_step", observed)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recording)
     monkeypatch.setattr(torch.cuda, "graph", graph)
     monkeypatch.setattr(torch.cuda, "Stream", MagicMock())
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
-    static._capture()
-    assert made == [32, 64, 96] == list(static.graphs)
-    monkeypatch.setattr(static, "_step", None)  # from here on only replays
-    drawn = static.sample(text, entities, [1, 2])
+    sampler._capture()
+    assert made == [32, 64, 96] == list(sampler.graphs)
+    monkeypatch.setattr(sampler, "_step", None)  # from here on only replays
+    drawn = sampler.sample(text, entities, [1, 2])
     assert torch.equal(drawn, sample_plain(gpt, text, entities, [1, 2], config))
 
 
@@ -172,9 +172,9 @@ def test_where_nothing_can_be_recorded_a_warning_says_so_and_steps_run_one_by_on
 ):
     config = SamplingConfig(top_k=5)
     gpt, (text, entities) = middling("lattice", CPU), captions(CPU)
-    static = CUDAGraphSampler(gpt, 2, config)
+    sampler = CUDAGraphSampler(gpt, 2, config)
     monkeypatch.setattr(torch.cuda, "Stream", MagicMock(side_effect=RuntimeError("no such thing")))
-    static._capture()
+    sampler._capture()
     assert "Sampling without CUDA graphs, slower at small batches: no such thing" in caplog.text
-    drawn = static.sample(text, entities, [1, 2])
+    drawn = sampler.sample(text, entities, [1, 2])
     assert torch.equal(drawn, sample_plain(gpt, text, entities, [1, 2], config))
