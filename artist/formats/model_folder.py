@@ -105,7 +105,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Model:
     """Load an ARTIST model, as `artist finetune` writes it.
 
     Raises:
-        ArtefactError: The folder is not a finished model, or holds a model of another type.
+        ArtefactError: The folder is not a finished model, or a model of another type.
         InputError: A file in it is damaged or does not fit the others.
     """
     config = read_config(folder)

@@ -67,8 +67,8 @@ def test_losses_and_gradients_are_the_cpu_s(name, fusion):
 @pytest.mark.parametrize("name", DEVICES)
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("config", [SamplingConfig(top_k=5), GUIDED])
-def test_codes_drawn_are_the_cpu_s(name, fusion, config):
-    """60 codes behind 6 tokens: the sampler sampler's positions lie in three blocks."""
+def test_sampled_codes_are_the_cpu_s(name, fusion, config):
+    """60 codes after 6 tokens: the positions of the CUDA graph sampler span three blocks."""
     plain = sample_plain(
         middling(fusion, CPU), *captions(CPU), [1, 2], config, empty_ids=torch.full((T,), 50)
     )
@@ -86,19 +86,19 @@ def test_codes_drawn_are_the_cpu_s(name, fusion, config):
 
 
 @pytest.mark.parametrize("name", DEVICES)
-def test_in_bfloat16_both_ways_of_drawing_begin_alike(name):
-    """Later a code may fall to the other side of a rounding, and another picture follow."""
+def test_in_bfloat16_both_samplers_agree_on_the_first_code(name):
+    """Later codes can differ by rounding."""
     device = torch.device(name)
     gpt, config = middling("lattice", device), SamplingConfig(top_k=1)
     text, entities = captions(device)
     sampler = CUDAGraphSampler(gpt, 2, config, dtype=torch.bfloat16).sample(text, entities, [1, 2])
     eager = sample(gpt, text, entities, [1, 2], config, dtype=torch.bfloat16)
     assert (sampler[:, 0] == eager[:, 0]).all()
-    assert next(gpt.parameters()).dtype == torch.float32  # the sampler's copy alone is cast
+    assert next(gpt.parameters()).dtype == torch.float32  # only the sampler's copy is cast
 
 
 @pytest.mark.parametrize("name", DEVICES)
-def test_codes_and_pictures_of_images_are_the_cpu_s(name):
+def test_encoding_and_decoding_equal_the_cpu_s(name):
     found = []
     for device in (CPU, torch.device(name)):
         torch.manual_seed(0)
@@ -113,7 +113,7 @@ def test_codes_and_pictures_of_images_are_the_cpu_s(name):
     torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-3, atol=1e-3)
 
 
-def test_a_static_sampler_refuses_more_rows_than_it_is_made_for():
+def test_a_cuda_graph_sampler_refuses_more_rows_than_its_batch_size():
     sampler = CUDAGraphSampler(middling("none", CPU), 1, SamplingConfig())
     text, _ = captions(CPU)
     with pytest.raises(ValueError, match="2 rows for a sampler of batch size 1"):
@@ -121,7 +121,7 @@ def test_a_static_sampler_refuses_more_rows_than_it_is_made_for():
 
 
 class Recording:
-    """Stands for a CUDA graph where there is no GPU: what is recorded runs again at a replay."""
+    """A CUDA graph for tests without a GPU: replaying runs the captured step again."""
 
     def __init__(self):
         self.step = None
@@ -133,8 +133,8 @@ class Recording:
         self.step()
 
 
-def test_what_is_recorded_serves_its_block_of_positions_and_leaves_no_trace(monkeypatch):
-    """The steps themselves are real; only the GPU's recorder is not."""
+def test_a_captured_graph_serves_its_block_of_positions_and_leaves_no_state(monkeypatch):
+    """The steps are real; only the capture is simulated."""
     config = SamplingConfig(top_k=5)
     gpt, (text, entities) = middling("lattice", CPU), captions(CPU)
     sampler = CUDAGraphSampler(gpt, 2, config)
@@ -162,19 +162,17 @@ def test_what_is_recorded_serves_its_block_of_positions_and_leaves_no_trace(monk
     monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
     sampler._capture()
     assert made == [32, 64, 96] == list(sampler.graphs)
-    monkeypatch.setattr(sampler, "_step", None)  # from here on only replays
-    drawn = sampler.sample(text, entities, [1, 2])
-    assert torch.equal(drawn, sample_plain(gpt, text, entities, [1, 2], config))
+    monkeypatch.setattr(sampler, "_step", None)  # only replays from here
+    codes = sampler.sample(text, entities, [1, 2])
+    assert torch.equal(codes, sample_plain(gpt, text, entities, [1, 2], config))
 
 
-def test_where_nothing_can_be_recorded_a_warning_says_so_and_steps_run_one_by_one(
-    monkeypatch, caplog
-):
+def test_a_failed_capture_is_a_warning_and_steps_run_one_by_one(monkeypatch, caplog):
     config = SamplingConfig(top_k=5)
     gpt, (text, entities) = middling("lattice", CPU), captions(CPU)
     sampler = CUDAGraphSampler(gpt, 2, config)
     monkeypatch.setattr(torch.cuda, "Stream", MagicMock(side_effect=RuntimeError("no such thing")))
     sampler._capture()
     assert "Sampling without CUDA graphs, slower at small batches: no such thing" in caplog.text
-    drawn = sampler.sample(text, entities, [1, 2])
-    assert torch.equal(drawn, sample_plain(gpt, text, entities, [1, 2], config))
+    codes = sampler.sample(text, entities, [1, 2])
+    assert torch.equal(codes, sample_plain(gpt, text, entities, [1, 2], config))

@@ -145,9 +145,7 @@ def test_errors_name_the_fault_of_a_directory(golden, tmp_path):
         ("large", "none", 357_795_840),
     ],
 )
-def test_exported_directories_of_the_real_sizes_equal_the_imported_ones(
-    tmp_path, size, fusion, parameters
-):
+def test_exports_of_the_real_sizes_equal_the_imports(tmp_path, size, fusion, parameters):
     """Random weights; the numbers of parameters are those of the released models."""
     torch.manual_seed(0)
     config = GPTConfig(fusion=fusion, max_entities=EASYNLP_ENTITIES, **settings.SIZES[size])

@@ -33,7 +33,7 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
-        self.said: list[tuple[str, str]] = []
+        self.texts: list[tuple[str, str]] = []
         self.feed(source)
         self.close()
         assert self.open == [], "every tag is closed"
@@ -48,10 +48,10 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if data.strip():
-            self.said.append((self.open[-1] if self.open else "", data))
+            self.texts.append((self.open[-1] if self.open else "", data))
 
     def text(self, tag: str) -> list[str]:
-        return [said for where, said in self.said if where == tag]
+        return [text for where, text in self.texts if where == tag]
 
     def all(self, tag: str, kind: str | None = None) -> list[dict[str, str | None]]:
         return [
@@ -129,7 +129,7 @@ def test_hostile_text_stays_text_in_every_place(tmp_path: Path) -> None:
     assert not read.all("script")
     assert len(read.all("img")) == 1
     assert not any(name.startswith("on") for _, attrs in read.tags for name in attrs)
-    assert sum(bad in said for _, said in read.said) >= 15
+    assert sum(bad in text for _, text in read.texts) >= 15
 
 
 def test_hostile_entity_names_and_types_stay_text(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_hostile_entity_names_and_types_stay_text(tmp_path: Path) -> None:
     assert all(set(bar) == {"class", "style"} for bar in bars)
     assert [bar["style"] for bar in bars] == [f"grid-area:1/{n}/2/{n + 1}" for n in range(1, 7)]
     assert read.text("small") == labels
-    assert [said for said in read.text("span") if said in labels] == labels
+    assert [text for text in read.text("span") if text in labels] == labels
     assert not {tag for tag, _ in read.tags} & {"script", "img", "b"}
 
 

@@ -24,7 +24,7 @@ from tests.artist.world import World, make_world
 
 
 class Flat:
-    """A model without codes, KG or likelihood: images of one colour, which follows from the seed."""
+    """A family without codes or KG: its images have one colour, given by the seed."""
 
     kg_fingerprint = ""
     resolution = 8
@@ -66,18 +66,17 @@ def model(world, tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_a_model_of_another_family_is_predicted_from_by_its_model_type(world, model, tmp_path):
+def test_predict_accepts_a_model_of_another_family(world, model, tmp_path):
     prompts = pq.read_table(world.valid).select(LATTICE.names)
-    report = predict(
-        prompts, model=model, kg=None, out=tmp_path / "out", num_images=2, device="cpu"
-    )
+    out = tmp_path / "out"
+    report = predict(prompts, model=model, kg=None, out=out, num_images=2, device="cpu")
     assert (report.prompts, report.images) == (3, 6)
-    files = sorted((tmp_path / "out" / "images").iterdir())
+    files = sorted((out / "images").iterdir())
     for file in files:
         image = Image.open(file)
         assert image.getpixel((0, 0)) == (int(image.info["seed"]) % 256,) * 3
-    assert "6 images" in (tmp_path / "out" / "gallery.html").read_text("utf-8")
-    assert read_manifest(tmp_path / "out").counts["images"] == 6
+    assert "6 images" in (out / "gallery.html").read_text("utf-8")
+    assert read_manifest(out).counts["images"] == 6
 
 
 def test_completing_images_is_refused_for_a_family_without_codes(world, model, tmp_path):

@@ -67,7 +67,7 @@ def test_a_completed_image_equals_the_one_its_codes_are_from():
     ("schedule", "scales"),
     [("constant", [3, 3, 3, 3, 3]), ("linear", [1, 1.5, 2, 2.5, 3]), ("cosine", [1, 2, 3])],
 )
-def test_schedules_go_from_1_or_the_scale_to_the_scale(schedule, scales):
+def test_a_schedule_sets_the_scale_from_the_first_code_to_the_last(schedule, scales):
     config = SamplingConfig(cfg_scale=3.0, cfg_schedule=schedule)
     found = [guidance_scale(config, n, len(scales)) for n in range(len(scales))]
     assert found == pytest.approx(scales)
@@ -87,8 +87,8 @@ def test_a_row_depends_on_its_seed_and_not_on_its_batch():
 
 def test_another_seed_gives_another_image():
     model, text = model_of(), ids_of(1)[:, :T]
-    drawn = {tuple(sample(model, text, None, [s], SamplingConfig())[0].tolist()) for s in range(9)}
-    assert len(drawn) > 1
+    found = {tuple(sample(model, text, None, [s], SamplingConfig())[0].tolist()) for s in range(9)}
+    assert len(found) > 1
 
 
 @given(row=logits, k=st.integers(1, 15))
@@ -105,7 +105,7 @@ def test_top_p_keeps_the_smallest_sufficient_set(row, p):
     chance = row.softmax(-1)[0]
     held = chance[kept].sum()
     assert held >= p - 1e-5
-    assert held - chance[kept].min() < p + 1e-5  # without its least likely one it would not
+    assert held - chance[kept].min() < p + 1e-5  # minimal: smaller without its least likely one
     assert chance[kept].min() >= chance[~kept].max() - 1e-6 if (~kept).any() else True
 
 
@@ -134,7 +134,7 @@ def test_guidance_without_an_empty_caption_is_refused():
         sample(model_of(), ids_of(1)[:, :T], None, [0], SamplingConfig(cfg_scale=2.0))
 
 
-def test_bfloat16_draws_a_valid_image_too():
+def test_bfloat16_samples_valid_codes():
     model: GPT = model_of()
     codes = sample(model, ids_of(2)[:, :T], None, [1, 2], SamplingConfig(), dtype=torch.bfloat16)
     assert codes.shape == (2, L)
@@ -142,7 +142,7 @@ def test_bfloat16_draws_a_valid_image_too():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"temperature": 0.0}, "use top_k=1"),
         ({"top_k": 0}, "at least 1"),
@@ -150,6 +150,6 @@ def test_bfloat16_draws_a_valid_image_too():
         ({"cfg_schedule": "square"}, "constant, linear, cosine"),
     ],
 )
-def test_an_impossible_setting_says_what_to_use(wrong, said):
-    with pytest.raises(ConfigError, match=said):
+def test_errors_of_invalid_settings_offer_alternatives(wrong, message):
+    with pytest.raises(ConfigError, match=message):
         replace(SamplingConfig(), **wrong)
