@@ -14,7 +14,7 @@ from artist.generation import pipeline_protocol
 from artist.generation.config import SamplingConfig
 from artist.generation.pipeline_protocol import load_pipeline
 from artist.generation.predict import predict
-from artist.tables.lattice_rows import Rows, rows_from_table
+from artist.tables.lattice_rows import Rows, RowsConfig, rows_from_table
 from data.errors import ArtefactError, ConfigError
 from data.images import encode_png
 from data.runs import read_manifest
@@ -40,7 +40,8 @@ class Flat:
 
     def rows(self, table) -> Rows:
         pad_id = self.tokenizer.pad_id
-        return rows_from_table(table, text_len=self.text_len, pad_id=pad_id, max_entities=0)
+        config = RowsConfig(text_len=self.text_len, pad_id=pad_id, max_entities=0)
+        return rows_from_table(table, config)
 
     def draw(self, rows, chosen, seeds, sampling):
         assert isinstance(sampling, SamplingConfig)
