@@ -1,33 +1,30 @@
-"""From a sentence to pictures in one call.
+"""Generate images from sentences in Python.
 
     from pipeline import ArtistPipeline
 
     artist = ArtistPipeline.from_pretrained("runs/model", kg="runs/kg")
-    pictures = artist("一颗绿色的花椰菜在生长", num_images=4, seed=1)  # PIL images
+    images = artist("一颗绿色的花椰菜在生长", num_images=4, seed=1)  # PIL images
 
-It joins two stages, lattice and artist, so it lives above both. `cli.py artist predict` draws the
-same pictures from the same seed, and writes them.
+`cli.py artist predict` generates the same images from the same seed, and writes them to files. This
+module joins two stages, lattice and artist.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from PIL import Image
 
-from artist.formats.model_folder import load_model, read_config
+from artist.formats.model_folder import read_config
 from artist.generation.config import SamplingConfig
-from artist.generation.predict import (
-    Artist,
-    entity_vectors,
-    matching_settings,
-    picture_seed,
-    read_prompts,
-)
+from artist.generation.image_files import image_seed
+from artist.generation.pipeline_protocol import ImagePipeline, completing, load_pipeline
+from artist.generation.prompts import read_prompts
 from artist.tables.lattice_rows import lattice_settings
-from data.device import choose_device
 from data.errors import ConfigError
 from data.images import square
 from data.schema import LATTICE, open_shards, table_metadata
@@ -39,21 +36,21 @@ from lattice.config import LatticeConfig
 def prompt_matcher(
     model: Path, kg: Path | None, *, names: Path | None = None, mentions: Path | None = None
 ) -> TextMatcher:
-    """Finds entities in prompts as they were found in the captions that a model was trained on.
+    """Return a matcher with the settings of a model's training captions.
 
     Args:
         model: The model folder.
-        kg: The KG it was trained with; None, if it was trained without.
-        names: A vocabulary compiled from the KG's names by `lattice compile`, which is ready at
-            once; None: the KG's names are read.
+        kg: The KG it was trained with; None for a model trained without.
+        names: A vocabulary compiled from the KG's names by `lattice compile`, which loads faster;
+            None: the KG's names are read.
         mentions: The mention file that the captions were matched with, if any.
     """
-    config = LatticeConfig(**matching_settings(model))
+    config = LatticeConfig(**read_config(model)["lattice"])
     return TextMatcher(names or kg, tokenizer=model, config=config, mentions=mentions)
 
 
 def match_as_table(tsv: Path, table: Path, kg: Path) -> pa.Table:
-    """The prompts of a TSV, with entities found as they were found in a lattice table's captions.
+    """Read the prompts of a TSV and match them with the settings of a lattice table.
 
     Raises:
         ToolkitError: The TSV cannot be read, or the table was matched with a mention file.
@@ -66,10 +63,10 @@ def match_as_table(tsv: Path, table: Path, kg: Path) -> pa.Table:
 
 
 class ArtistPipeline:
-    """A model, its graph and its tokenizer, ready to draw. Make one with `from_pretrained`."""
+    """A loaded model of any family with a matcher of its KG; see `from_pretrained`."""
 
-    def __init__(self, artist: Artist, matcher: TextMatcher) -> None:
-        self._artist, self._matcher = artist, matcher
+    def __init__(self, pipeline: ImagePipeline, matcher: TextMatcher) -> None:
+        self._pipeline, self._matcher = pipeline, matcher
 
     @classmethod
     def from_pretrained(
@@ -87,12 +84,12 @@ class ArtistPipeline:
 
         Args:
             model: From `artist finetune` or `artist import`.
-            kg: The KG folder it was trained with; only models of fusion `none` do without.
-            names: A vocabulary compiled from the KG's names, which saves reading them.
+            kg: The KG folder it was trained with; optional for models of fusion `none` only.
+            names: A vocabulary compiled from the KG's names, which loads faster.
             mentions: The mention file that the captions were matched with, if any.
             device: `auto`, `cpu` or `cuda`.
             precision: `auto`, `bf16` or `fp32`.
-            compile: Compile the steps at the first call, which pays for many pictures.
+            compile: Compile the steps at the first call, which is worthwhile for many images.
 
         Raises:
             ToolkitError: A folder is missing, damaged, or belongs to another model.
@@ -101,10 +98,10 @@ class ArtistPipeline:
             None if path is None else Path(path) for path in (model, kg, names, mentions)
         )
         assert folder is not None
-        read_config(folder)  # a path that is no model is said first
-        loaded = load_model(folder, choose_device(device))
-        artist = Artist(loaded, entity_vectors(loaded, graph), precision=precision, compile=compile)
-        return cls(artist, prompt_matcher(folder, graph, names=vocabulary, mentions=pairs))
+        pipeline = load_pipeline(
+            folder, kg=graph, device=device, precision=precision, compile=compile
+        )
+        return cls(pipeline, prompt_matcher(folder, graph, names=vocabulary, mentions=pairs))
 
     @overload
     def __call__(self, prompt: str, **options: Any) -> list[Image.Image]: ...
@@ -123,42 +120,43 @@ class ArtistPipeline:
         batch_size: int = 32,
         **sampling: Any,
     ) -> list[Image.Image] | list[list[Image.Image]]:
-        """Draw pictures.
+        """Generate images.
 
         Args:
             prompt: A sentence, or several.
-            num_images: Pictures a prompt.
-            seed: The same seed gives the same pictures on one machine.
-            image: A picture whose upper part is kept.
-            keep_top: How much of it.
-            batch_size: Pictures drawn at once.
+            num_images: Images per prompt.
+            seed: The same seed gives the same images on one machine.
+            image: An image whose upper part is kept.
+            keep_top: Share of it to keep.
+            batch_size: Images generated at once.
             **sampling: `temperature`, `top_k`, `top_p`, `cfg_scale`, `cfg_schedule`; see
-                `artist.training.config.SamplingConfig`.
+                `artist.generation.config.SamplingConfig`.
 
         Returns:
-            `num_images` pictures; for several sentences, a list of them for each.
+            `num_images` images; for several sentences, a list of images for each.
+
+        Raises:
+            ConfigError: A setting is out of range, or the model cannot complete images.
         """
         if num_images < 1:
             raise ConfigError(f"num_images={num_images} must be at least 1.")
+        settings = SamplingConfig(**sampling)
         texts = [prompt] if isinstance(prompt, str) else list(prompt)
         idx = [str(n + 1) for n in range(len(texts))]
         table = self._matcher(texts).set_column(0, "idx", pa.array(idx, pa.string()))
-        rows = self._artist.rows(table)
-        given = None
+        rows = self._pipeline.rows(table)
+        draw: Callable[..., NDArray[np.uint8]] = self._pipeline.draw
         if image is not None:
-            size = self._artist.model.image_tokenizer.resolution
-            given = self._artist.top_codes([square(image.convert("RGB"), size)], keep_top)
+            pipeline = completing(self._pipeline)
+            given_pixels = square(image.convert("RGB"), pipeline.resolution)
+            given = pipeline.top_codes([given_pixels], keep_top)  # (1, G)
+            draw = partial(pipeline.draw, given=given)
         wanted = [(n, i) for n in range(len(texts)) for i in range(num_images)]
-        pictures: list[list[Image.Image]] = [[] for _ in texts]
+        images: list[list[Image.Image]] = [[] for _ in texts]
         for begin in range(0, len(wanted), batch_size):
             part = wanted[begin : begin + batch_size]
-            drawn = self._artist.draw(
-                rows,
-                [n for n, _ in part],
-                [picture_seed(seed, idx[n], i) for n, i in part],
-                SamplingConfig(**sampling),
-                given=None if given is None else given.expand(len(part), -1),
-            )
-            for (n, _), pixels in zip(part, drawn, strict=True):
-                pictures[n].append(Image.fromarray(np.asarray(pixels)))
-        return pictures[0] if isinstance(prompt, str) else pictures
+            chosen = [n for n, _ in part]
+            seeds = [image_seed(seed, idx[n], i) for n, i in part]
+            for n, pixels in zip(chosen, draw(rows, chosen, seeds, settings), strict=True):
+                images[n].append(Image.fromarray(pixels))
+        return images[0] if isinstance(prompt, str) else images

@@ -1,4 +1,4 @@
-"""Which device and which precision this machine does best."""
+"""Choice of device and precision, and a description of the machine."""
 
 import os
 import shutil
@@ -13,10 +13,10 @@ from data.runs import versions
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The precision of matrix products: bfloat16 where the hardware multiplies it, else float32.
+    """Return the precision of matrix products: bfloat16 where hardware supports it, else float32.
 
     Raises:
-        ConfigError: The precision is unknown, or float16 is asked for on a CPU.
+        ConfigError: The precision is unknown, or float16 is requested on a CPU.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision={precision!r}: use one of {', '.join(PRECISIONS)}.")
@@ -25,14 +25,14 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "fp16" and device.type == "cpu":
         better = "bf16" if has_fast_bf16(device) else "fp32"
         raise ConfigError(
-            "precision=fp16 is for GPUs: CPUs do not multiply float16 any faster, and its range is "
-            f"too small to train in without scaling the loss. Use --precision {better} here."
+            "precision=fp16 is for GPUs: CPUs do not multiply float16 faster, and training in its "
+            f"range requires loss scaling. Use --precision {better} here."
         )
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 products are faster than float32 there, not merely possible."""
+    """Return whether bfloat16 products are faster than float32 on the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
@@ -42,7 +42,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def describe_machine() -> str:
-    """Versions, devices, precision, memory and optional packages, for a person."""
+    """Return versions, devices, precision, memory and optional packages as text."""
     cpu = torch.device("cpu")
     lines = [f"{name:16} {version}" for name, version in versions().items()]
     lines.append(f"{'cpu':16} {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")

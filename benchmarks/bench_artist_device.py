@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from artist.device import choose_dtype
 from artist.generation.config import SamplingConfig
-from artist.generation.cuda_graph import StaticSampler
+from artist.generation.cuda_graph import CUDAGraphSampler
 from artist.generation.sampling import sample
 from artist.models.compiled import Compiled
 from artist.models.conditioning import Conditioning, Entities
@@ -119,7 +119,7 @@ class Bench:
         found = there.code_losses(self.captions(2)[0], codes, self.captions(2)[1])
         text, entities = self.captions(2)
         drawn = sample(there, text, entities, [1, 2], draw)
-        static = StaticSampler(there, 2, draw).draw(text, entities, [1, 2])
+        static = CUDAGraphSampler(there, 2, draw).sample(text, entities, [1, 2])
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             low = there.code_losses(text, codes, entities)
         return {
@@ -177,10 +177,10 @@ class Bench:
         model, draw, seeds = self.model().eval(), SamplingConfig(top_k=100), list(range(rows))
         text, entities = self.captions(rows)
         begun = time.perf_counter()
-        static = StaticSampler(model, rows, draw, dtype=self.dtype)
+        static = CUDAGraphSampler(model, rows, draw, dtype=self.dtype)
         self.wait()
         recording = time.perf_counter() - begun
-        ours = self.seconds(lambda: static.draw(text, entities, seeds), 2)
+        ours = self.seconds(lambda: static.sample(text, entities, seeds), 2)
         steps = self.seconds(lambda: sample(model, text, entities, seeds, draw, dtype=self.dtype))
         return {
             "ms": 1000 * ours,
@@ -199,11 +199,11 @@ class Bench:
         vqgan = VQGAN(self.vqgan_config).eval().to(self.device).decoding_in(self.dtype)
         text, entities = self.captions(rows)
         config = SamplingConfig(top_k=100, cfg_scale=3.0 if guided else 1.0)
-        static = StaticSampler(model, rows, config, empty_ids=text[0], dtype=self.dtype)
-        codes = static.draw(text, entities, list(range(rows)))
+        static = CUDAGraphSampler(model, rows, config, empty_ids=text[0], dtype=self.dtype)
+        codes = static.sample(text, entities, list(range(rows)))
 
         def images() -> Tensor:
-            drawn = static.draw(text, entities, list(range(rows)))
+            drawn = static.sample(text, entities, list(range(rows)))
             return to_uint8(vqgan.decode(drawn)).cpu()
 
         return {

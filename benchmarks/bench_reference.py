@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from artist.generation.config import SamplingConfig
-from artist.generation.cuda_graph import StaticSampler
+from artist.generation.cuda_graph import CUDAGraphSampler
 from artist.generation.sampling import sample
 from artist.models.config import GPTConfig, VQGANConfig
 from artist.models.gpt import GPT, parameter_groups
@@ -180,11 +180,11 @@ def bench_sample(options: argparse.Namespace, config: GPTConfig) -> dict[str, fl
         found[f"ours_{name}_s"] = cpu_seconds(run)
         found[f"ratio_{name}"] = their / found[f"ours_{name}_s"]
         if options.compile:
-            static = StaticSampler(
+            static = CUDAGraphSampler(
                 model, options.batch, SamplingConfig(top_k=100), dtype=dtype, compile=True
             )
-            static.draw(text, None, seeds)  # compiles
-            run = lambda static=static: static.draw(text, None, seeds)  # noqa: E731
+            static.sample(text, None, seeds)  # compiles
+            run = lambda static=static: static.sample(text, None, seeds)  # noqa: E731
             found[f"ours_{name}_compiled_s"] = cpu_seconds(run)
             found[f"ratio_{name}_compiled"] = their / found[f"ours_{name}_compiled_s"]
     return found

@@ -159,7 +159,8 @@ def artist_predict(
     """Generate images from prompts: a TSV, image files and a gallery."""
     import pyarrow as pa
 
-    from artist.generation.predict import predict, read_prompts
+    from artist.generation.predict import predict
+    from artist.generation.prompts import read_prompts
     from pipeline import prompt_matcher
 
     prompts = read_prompts(tsv, text or [], with_images=config.keep_top > 0)

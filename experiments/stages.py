@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from artist.generation.artist_pipeline import Artist
 from artist.generation.config import SamplingConfig
-from artist.generation.predict import Artist, picture_seed
+from artist.generation.image_files import image_seed
 from artist.tables.lattice_rows import Rows
 from artist.training.config import TrainConfig
 from data.tokenizer import tokenizer_folder
@@ -64,7 +65,7 @@ def generate(
     with tqdm(total=len(chosen), desc="sampling", unit="image", leave=False, disable=None) as bar:
         for begin in range(0, len(chosen), BATCH_SIZE):
             part = chosen[begin : begin + BATCH_SIZE].tolist()
-            seeds = [picture_seed(seed, rows.idx[n], number) for n in part]
+            seeds = [image_seed(seed, rows.idx[n], number) for n in part]
             images.extend(artist.draw(rows, part, seeds, sampling))
             bar.update(len(part))
     return images

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from artist.formats.model_folder import load_model
-from artist.generation.predict import Artist
+from artist.generation.artist_pipeline import Artist
 from artist.models.image_tokenizer import from_uint8
 from data.kg_folder import read_vectors
 from data.runs import read_manifest
@@ -88,7 +88,7 @@ def test_the_commands_of_the_readme_generate_images(runs, command, tmp_path):
              runs / "kg", "--out", out, "--num-images", 2, "--seed", 7]  # fmt: skip
     code, said, _ = command(*words)
     assert code == 0
-    assert "4 pictures of 2 prompts (1 with a known entity)" in said
+    assert "4 images of 2 prompts (1 with a known entity)" in said
     rows = [line.split("\t") for line in (out / "predictions.tsv").read_text().splitlines()]
     assert [row[:2] for row in rows] == [["a/../1", "一只老虎"], ["b", "没有实体"]]
     files = sorted((out / "images").iterdir())
@@ -349,7 +349,7 @@ def test_a_single_sentence_is_enough(runs, command, tmp_path):
                             runs / "model", "--kg", runs / "kg", "--out", tmp_path / "out",
                             "--cfg-scale", 2)  # fmt: skip
     assert code == 0
-    assert "1 pictures of 1 prompts" in said or "1 picture of 1 prompt" in said
+    assert "1 images of 1 prompts" in said
 
 
 BAD = {

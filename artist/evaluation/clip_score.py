@@ -6,8 +6,8 @@ The score is the cosine similarity of an image and its caption, times 100. R-pre
 2018, AttnGAN) is the share of images closer to their own caption than to 99 captions of other
 images; here its expectation over all choices of those 99 is computed, without random sampling.
 
-Figures of different CLIPs are not comparable. The embeddings come from
-`artist.generation.text_image_scorer`.
+Figures of different CLIPs are not comparable. The embeddings come from a
+`TextImageScorer`.
 """
 
 from collections.abc import Sequence

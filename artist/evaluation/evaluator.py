@@ -40,10 +40,11 @@ from artist.evaluation.likelihood import Likelihood, OtherGraph, measure_likelih
 from artist.evaluation.reconstruction import Reconstruction, decoded, measure_reconstruction
 from artist.evaluation.report import write_report
 from artist.evaluation.results import Evaluation, Unchanged
-from artist.formats.predictions import PREDICTIONS
+from artist.formats.predictions import IMAGES, PREDICTIONS, write_predictions
+from artist.generation.artist_pipeline import Artist
 from artist.generation.config import SamplingConfig
-from artist.generation.predict import IMAGES, Artist, draw_missing, write_tsv
-from artist.generation.text_image_scorer import ClipScorer
+from artist.generation.image_files import generate_missing
+from artist.generation.text_image_scorer import TextImageScorer, load_text_image_scorer
 from data.device import choose_device
 from data.errors import ArtefactError, ConfigError
 from data.kg_folder import ENTITY_NAMES, open_names, read_vectors
@@ -186,7 +187,8 @@ class Evaluator:
     def run(self, inputs: dict[str, str]) -> Evaluation:
         """Run all steps in order of their cost; `inputs` are the fingerprints of the sources."""
         inception = self._inception()  # bad weights are refused before hours of work
-        clip = ClipScorer(self.sources.clip, self.inputs.device) if self.sources.clip else None
+        folder, device = self.sources.clip, self.inputs.device
+        clip = load_text_image_scorer(folder, device) if folder is not None else None
         findings = Findings()
         if self.sources.model is not None:
             findings = replace(findings, likelihood=self._likelihood())
@@ -301,16 +303,16 @@ class Evaluator:
             chosen = np.sort(rng.permutation(chosen)[: self.config.draw])
         rows = self.inputs.rows.take(chosen)
         artist = Artist(self.inputs.model, self.inputs.vectors, precision="auto")
-        files = draw_missing(
+        files = generate_missing(
             artist,
             rows,
             self.work / IMAGES,
-            1,
-            self.sampling,
-            self.config.seed,
-            self.config.batch_size,
+            num_images=1,
+            sampling=self.sampling,
+            seed=self.config.seed,
+            batch_size=self.config.batch_size,
         )
-        write_tsv(self.work / PREDICTIONS, rows, files)
+        write_predictions(self.work / PREDICTIONS, rows.idx, rows.texts, files)
         return ImageSet(path=self.work / PREDICTIONS)
 
     def _images(self, inception: Loaded) -> tuple[ImageMetrics | None, ImageMetrics | None]:
@@ -380,7 +382,7 @@ class Evaluator:
             seed=self.config.seed,
         )
 
-    def _match(self, clip: ClipScorer) -> tuple[TextMatch | None, TextMatch | None]:
+    def _match(self, clip: TextImageScorer) -> tuple[TextMatch | None, TextMatch | None]:
         found, scores = self._match_images(clip, iter(self.images), "the images")
         self.inputs.warn_of_rejects(self.images)
         self.clip_of = scores
@@ -390,7 +392,7 @@ class Evaluator:
         return found, ceiling
 
     def _match_images(
-        self, clip: ClipScorer, images: Iterator[CaptionedImage], what: str
+        self, clip: TextImageScorer, images: Iterator[CaptionedImage], what: str
     ) -> tuple[TextMatch | None, dict[str, float]]:
         """Return the match of images, and their scores by idx."""
         captions: list[str] = []

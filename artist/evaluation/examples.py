@@ -15,9 +15,11 @@ from artist.evaluation.image_sets import CaptionedImage
 from artist.evaluation.inputs import Inputs
 from artist.evaluation.likelihood import GIVEN, NONE, SHUFFLED, Likelihood
 from artist.evaluation.reconstruction import Reconstruction, decoded
+from artist.generation.artist_pipeline import Artist
 from artist.generation.config import SamplingConfig
-from artist.generation.gallery import Card, Picture, PictureRow
-from artist.generation.predict import Artist, picture_seed, prompt_card
+from artist.generation.gallery import Card, GalleryImage, ImageRow
+from artist.generation.image_files import image_seed
+from artist.generation.prompt_cards import prompt_card
 from data.images import encode_png
 
 
@@ -97,7 +99,7 @@ def _psnr_by_row(inputs: Inputs, reconstruction: Reconstruction | None) -> dict[
 
 def _image_rows(
     inputs: Inputs, rows: list[int], sampling: SamplingConfig, seed: int
-) -> Iterator[tuple[int, list[PictureRow]]]:
+) -> Iterator[tuple[int, list[ImageRow]]]:
     """Yield each row and its images."""
     originals = _originals(inputs, rows) if inputs.has_images else {}
     codes = inputs.rows.codes[np.array(rows)]
@@ -112,7 +114,7 @@ def _image_rows(
         yield (
             row,
             [
-                PictureRow(label=label, pictures=[Picture(content=encode_png(pixels))])
+                ImageRow(label=label, images=[GalleryImage(content=encode_png(pixels))])
                 for label, pixels in shown.items()
                 if pixels is not None
             ],
@@ -129,7 +131,7 @@ def _generate(
     inputs: Inputs, rows: list[int], sampling: SamplingConfig, seed: int
 ) -> Iterable[tuple[str, NDArray[np.uint8]]]:
     """Yield images (B, H, W, 3) of the rows as given and under each control, from equal seeds."""
-    seeds = [picture_seed(seed, inputs.rows.idx[row], 0) for row in rows]
+    seeds = [image_seed(seed, inputs.rows.idx[row], 0) for row in rows]
     artist = Artist(inputs.model, inputs.vectors)
     if inputs.model.gpt.config.fusion == "none":
         yield "generated", artist.draw(inputs.rows, rows, seeds, sampling)
@@ -144,7 +146,7 @@ def _card(
     inputs: Inputs,
     found: Likelihood,
     row: int,
-    image_rows: list[PictureRow],
+    image_rows: list[ImageRow],
     psnr_of: Mapping[int, float],
 ) -> Card:
     notes = [f"{found.rows[GIVEN][row]:.3f} nats per code"]
@@ -157,7 +159,8 @@ def _card(
     if inputs.seen_entities is not None and has_unseen(inputs.rows, inputs.seen_entities)[row]:
         badges.append("entity never seen in training")
     return prompt_card(
-        inputs.model,
+        inputs.model.tokenizer,
+        inputs.model.gpt.config.text_len,
         inputs.rows,
         row,
         inputs.names,
@@ -187,11 +190,11 @@ def clip_parts(
     wanted, cards = {*best, *worst}, dict[str, Card]()
     for image in images:
         if image.idx in wanted and image.idx not in cards:
-            content = Picture(content=encode_png(image.pixels))
+            content = GalleryImage(content=encode_png(image.pixels))
             cards[image.idx] = Card(
                 prompt=image.text or captions[image.idx],
                 note=f"score {scores[image.idx]:.2f}",
-                rows=[PictureRow(label="", pictures=[content])],
+                rows=[ImageRow(label="", images=[content])],
             )
     parts = (
         Part("Best matches", "Highest Chinese CLIP score.", [cards[idx] for idx in best]),

@@ -14,7 +14,7 @@ from artist.evaluation.controls import without_entities
 from artist.evaluation.image_sets import CaptionedImage, ImageSet
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
 from artist.formats.model_folder import Model, load_model, read_seen
-from artist.generation.predict import entity_vectors
+from artist.generation.artist_pipeline import entity_vectors
 from artist.tables.encode import with_codes
 from artist.tables.lattice_rows import (
     Rows,

@@ -1,8 +1,8 @@
-"""EasyNLP's model directories, in and out.
+"""Import and export EasyNLP's model directories.
 
-Such a directory holds `config.json` (sizes), `vocab.txt`, and `pytorch_model.bin` with the VQGAN as
-`first_stage_model.*` and the GPT as `transformer.*`. With `transformer.ent_emb` it is an
-artist-knowl model, whose fusion is our `easynlp`; without, a pai-painter, our `none`.
+Such a directory contains `config.json` (sizes), `vocab.txt`, and `pytorch_model.bin` with the VQGAN
+as `first_stage_model.*` and the GPT as `transformer.*`. With `transformer.ent_emb` it is an
+artist-knowl model, fusion `easynlp` here; without, a pai-painter, fusion `none`.
 """
 
 import json
@@ -26,13 +26,13 @@ from data.tokenizer import Tokenizer
 
 WEIGHTS = "pytorch_model.bin"
 _GPT, _VQGAN = "transformer.", "first_stage_model."
-# How EasyNLP's preprocessor matched names: two characters or more, no aliases.
+# EasyNLP's preprocessor matches names of two characters or more, without aliases.
 _MATCHING = {"min_length": 2, "bracket_aliases": False}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionReport(StageReport):
-    """What was converted, and what it is now."""
+    """Result of an import or export."""
 
     fusion: str
     parameters: int
@@ -41,7 +41,7 @@ class ConversionReport(StageReport):
     def __str__(self) -> str:
         return (
             f"{self.outcome()}: fusion {self.fusion}, {self.parameters / 1e6:.1f} M parameters, "
-            f"and a VQGAN of {self.vqgan_parameters / 1e6:.1f} M."
+            f"VQGAN of {self.vqgan_parameters / 1e6:.1f} M."
         )
 
 
@@ -53,26 +53,26 @@ def import_easynlp(
     resolution: int = 256,
     overwrite: bool = False,
 ) -> ConversionReport:
-    """Turn an EasyNLP model directory into a model folder.
+    """Convert an EasyNLP model directory into a model folder.
 
     Args:
         folder: The directory.
         out: The model folder to write.
-        kg: For a model with `ent_emb`: the folder of its `entity2id.txt` and `entity2vec.pt`.
-        resolution: Side of its images; no tensor tells it.
+        kg: For a model with `ent_emb`: folder of its `entity2id.txt` and `entity2vec.pt`.
+        resolution: Side of its images, in pixels; the tensors do not determine it.
         overwrite: Replace what is at `out`.
 
     Raises:
-        InputError: A file is missing or damaged, or tensors are missing, left over or of other
-            shapes than `config.json` says.
-        ConfigError: The model knows entities and no `kg` is given.
+        InputError: A file is missing or damaged, or tensors are missing, unexpected or of shapes
+            other than in `config.json`.
+        ConfigError: The model has `ent_emb` and no `kg` is given.
     """
     sizes = _read_sizes(folder)
     state = _read_weights(folder / WEIGHTS)
     fusion = "easynlp" if "ent_emb.weight" in state else "none"
     if fusion == "easynlp" and kg is None:
         raise ConfigError(
-            f"{folder} is a model with knowledge. Give the folder of the entity2id.txt and "
+            f"{folder} is a model with entity embeddings. Give the folder of the entity2id.txt and "
             "entity2vec.pt that it was trained with as --kg."
         )
     settings = {"resolution": resolution, "fusion": fusion}
@@ -81,31 +81,13 @@ def import_easynlp(
         if run.finished:
             return ConversionReport(out=out, **run.finished.counts, already_finished=True)
         vqgan = read_taming_checkpoint(folder / WEIGHTS, resolution)
-        text_len = sizes["block_size"] - vqgan.config.image_len
-        if text_len < 1:
+        width = state["ent_emb.weight"].shape[1] if fusion == "easynlp" else None
+        config = _gpt_config(folder, sizes, vqgan, width)
+        if kg is not None and width is not None and read_vectors(kg).shape[1] != width:
             raise InputError(
-                f"{folder}: block_size {sizes['block_size']} leaves no room for text beside "
-                f"{vqgan.config.image_len} codes. Is --resolution {resolution} right?"
+                f"{kg} has vectors of {read_vectors(kg).shape[1]} dimensions, the model expects "
+                f"{width}. Give the KG it was trained with."
             )
-        config = GPTConfig(
-            text_vocab_size=sizes["text_vocab_size"],
-            image_vocab_size=sizes["img_vocab_size"],
-            text_len=text_len,
-            image_len=vqgan.config.image_len,
-            n_layer=sizes["n_layer"],
-            n_head=sizes["n_head"],
-            n_embd=sizes["n_embd"],
-            fusion=fusion,
-            max_entities=EASYNLP_ENTITIES,
-            entity_dim=state["ent_emb.weight"].shape[1] if fusion == "easynlp" else 100,
-        )
-        if kg is not None and fusion == "easynlp":
-            width = read_vectors(kg).shape[1]
-            if width != config.entity_dim:
-                raise InputError(
-                    f"{kg} has vectors of {width} dimensions, the model expects "
-                    f"{config.entity_dim}. Give the KG it was trained with."
-                )
         gpt = GPT(config)
         load_strict(gpt, from_easynlp(state, config.n_layer), str(folder / WEIGHTS))
         model = Model(
@@ -130,19 +112,19 @@ def export_easynlp(model: Path, out: Path, *, overwrite: bool = False) -> Conver
     """Write a model folder as an EasyNLP directory.
 
     Args:
-        model: A model folder of fusion `none` or `easynlp`.
+        model: A model folder with fusion `none` or `easynlp`.
         out: The directory to write.
         overwrite: Replace what is at `out`.
 
     Raises:
-        ConfigError: EasyNLP's code cannot compute this model.
+        ConfigError: EasyNLP's code does not support this model.
     """
     loaded = load_model(model)
     config = loaded.gpt.config
     if config.fusion == "lattice":
         raise ConfigError(
-            f"{model} fuses entities at the input (fusion lattice), which EasyNLP's code cannot "
-            "compute. Only fusion none and easynlp can be exported."
+            f"{model} has fusion lattice, which EasyNLP's code does not support. Only fusion none "
+            "and easynlp can be exported."
         )
     tokenizer, plain = loaded.image_tokenizer, VQGANConfig()
     if not isinstance(tokenizer, VQGAN):
@@ -192,17 +174,17 @@ def export_easynlp(model: Path, out: Path, *, overwrite: bool = False) -> Conver
 def _counts(model: Model) -> dict[str, Any]:
     return {
         "fusion": model.gpt.config.fusion,
-        "parameters": _size(model.gpt),
-        "vqgan_parameters": _size(model.image_tokenizer),
+        "parameters": _num_parameters(model.gpt),
+        "vqgan_parameters": _num_parameters(model.image_tokenizer),
     }
 
 
-def _size(module: nn.Module) -> int:
+def _num_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
 def _read_sizes(folder: Path) -> dict[str, int]:
-    """The sizes in an EasyNLP `config.json`."""
+    """Read the sizes in an EasyNLP `config.json`."""
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder} is not an EasyNLP model directory: config.json is missing.")
@@ -216,15 +198,40 @@ def _read_sizes(folder: Path) -> dict[str, int]:
         raise InputError(f"{path} cannot be read: {error}.") from None
 
 
+def _gpt_config(
+    folder: Path, sizes: dict[str, int], vqgan: VQGAN, entity_dim: int | None
+) -> GPTConfig:
+    """Return the config of a GPT with these sizes; `entity_dim` is None for fusion `none`."""
+    image_len = vqgan.config.image_len
+    text_len = sizes["block_size"] - image_len
+    if text_len < 1:
+        raise InputError(
+            f"{folder}: block_size {sizes['block_size']} leaves no room for text next to "
+            f"{image_len} codes. Is --resolution {vqgan.config.resolution} right?"
+        )
+    return GPTConfig(
+        text_vocab_size=sizes["text_vocab_size"],
+        image_vocab_size=sizes["img_vocab_size"],
+        text_len=text_len,
+        image_len=image_len,
+        n_layer=sizes["n_layer"],
+        n_head=sizes["n_head"],
+        n_embd=sizes["n_embd"],
+        fusion="none" if entity_dim is None else "easynlp",
+        max_entities=EASYNLP_ENTITIES,
+        entity_dim=100 if entity_dim is None else entity_dim,
+    )
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """The GPT's tensors of a `pytorch_model.bin`, without their prefix."""
+    """Return the GPT's tensors of a `pytorch_model.bin`, without their prefix."""
     if not path.is_file():
         raise InputError(f"{path} does not exist.")
     content = read_state(path, "cannot be loaded", "Fetch it again.")
     unknown = [name for name in content if not name.startswith((_GPT, _VQGAN))]
     if unknown:
         raise InputError(
-            f"{path} holds {len(unknown)} tensors that are neither {_GPT}* nor {_VQGAN}*: "
+            f"{path} contains {len(unknown)} tensors that are neither {_GPT}* nor {_VQGAN}*: "
             f"{', '.join(unknown[:3])}."
         )
     return {

@@ -1,11 +1,13 @@
-"""A trained model as one folder, loaded with one call.
+"""ARTIST models on disk: one folder, loaded by one call.
 
-config.json            sizes of the GPT, how captions are matched, fingerprints of KG and tokenizer
+config.json            model type, GPT config, matching settings, fingerprints of KG and tokenizer
 model.safetensors      the GPT
-vqgan/                 the frozen image tokenizer, of whatever type
+vqgan/                 the frozen image tokenizer, of any type
 vocab.txt, tokenizer_config.json
-seen_entities.safetensors   ids of the entities in the training captions, if it knows any
+seen_entities.safetensors   ids of the entities in the training captions, if any
 manifest.json          settings, inputs, counts, sha256 of each file
+
+Every family's folder has a `config.json` with a `model_type`; `read_config` reads any of them.
 """
 
 import json
@@ -29,6 +31,7 @@ from data.runs import write_json
 from data.tokenizer import Tokenizer
 
 CONFIG = "config.json"
+MODEL_TYPE = "artist-toolkit"
 WEIGHTS = "model.safetensors"
 IMAGE_TOKENIZER_FOLDER = "vqgan"
 SEEN = "seen_entities.safetensors"
@@ -37,14 +40,14 @@ _SEEN_KEY = "entity_ids"
 
 @dataclass
 class Model:
-    """Everything that turns a caption's lattice into a picture.
+    """An ARTIST model with its tokenizers.
 
     Attributes:
         gpt: In eval mode.
         image_tokenizer: In eval mode.
-        tokenizer: The one it was trained with.
-        kg_fingerprint: The KG it was trained with; empty for fusion `none`.
-        lattice: The settings `lattice build` matched the training captions with.
+        tokenizer: The text tokenizer it was trained with.
+        kg_fingerprint: Fingerprint of its KG; empty for fusion `none`.
+        lattice: Settings of `lattice build` for the training captions.
     """
 
     gpt: GPT
@@ -55,12 +58,12 @@ class Model:
 
     @property
     def empty_ids(self) -> torch.Tensor:
-        """The empty caption (T,), as BERT ids."""
+        """Return the empty caption (T,), as BERT ids."""
         return torch.full((self.gpt.config.text_len,), self.tokenizer.pad_id)
 
 
 def save_model(folder: Path, model: Model) -> None:
-    """Write a model into an existing folder; the manifest is the caller's."""
+    """Write a model into an existing folder; the caller writes the manifest."""
     save_image_tokenizer(folder / IMAGE_TOKENIZER_FOLDER, model.image_tokenizer)
     model.tokenizer.save(folder)
     state = {k: v.detach().float().cpu().contiguous() for k, v in model.gpt.state_dict().items()}
@@ -68,7 +71,7 @@ def save_model(folder: Path, model: Model) -> None:
     write_json(
         folder / CONFIG,
         {
-            "model_type": "artist-toolkit",
+            "model_type": MODEL_TYPE,
             "gpt": asdict(model.gpt.config),
             "kg_fingerprint": model.kg_fingerprint,
             "tokenizer_fingerprint": model.tokenizer.fingerprint,
@@ -78,13 +81,13 @@ def save_model(folder: Path, model: Model) -> None:
 
 
 def save_seen(folder: Path, entity_ids: NDArray[np.integer]) -> None:
-    """Note which entities the training captions held, so that others can be told apart."""
+    """Save the ids of the entities in the training captions."""
     ids = torch.from_numpy(np.asarray(entity_ids, dtype=np.int64))
     save_file({_SEEN_KEY: ids}, folder / SEEN)
 
 
 def read_seen(folder: Path) -> NDArray[np.int64] | None:
-    """Ids of the entities in the training captions; None where the model does not tell.
+    """Return the ids of the entities in the training captions, or None if the folder has none.
 
     Raises:
         InputError: The file is damaged.
@@ -99,13 +102,17 @@ def read_seen(folder: Path) -> NDArray[np.int64] | None:
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> Model:
-    """The model of a folder written by `artist finetune`.
+    """Load an ARTIST model, as `artist finetune` writes it.
 
     Raises:
-        ArtefactError: The folder is not a finished model.
+        ArtefactError: The folder is not a finished model, or a model of another type.
         InputError: A file in it is damaged or does not fit the others.
     """
     config = read_config(folder)
+    if config["model_type"] != MODEL_TYPE:
+        raise ArtefactError(
+            f"{folder} is a {config['model_type']!r} model; an ARTIST model is required."
+        )
     gpt = GPT(gpt_config(config["gpt"]))
     state = read_state(folder / WEIGHTS, "cannot be read", "Copy or train the model again.")
     load_strict(gpt, state, str(folder / WEIGHTS))
@@ -124,10 +131,11 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Model:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The `config.json` of a model folder.
+    """Read the `config.json` of a model folder of any type.
 
     Raises:
-        ArtefactError: The folder is not a finished model of this toolkit.
+        ArtefactError: The folder is not a finished model.
+        InputError: `config.json` cannot be read.
     """
     if not (folder / CONFIG).is_file():
         partial = folder.with_name(folder.name + ".partial")
@@ -136,21 +144,22 @@ def read_config(folder: Path) -> dict[str, Any]:
             if partial.exists()
             else " Make one with `cli.py artist finetune`."
         )
-        raise ArtefactError(f"{folder} is not a model folder: it has no {CONFIG}.{hint}")
+        raise ArtefactError(f"{folder} is not a model folder: {CONFIG} is missing.{hint}")
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{folder / CONFIG} is not JSON: {error}.") from None
-    if config.get("model_type") != "artist-toolkit":
-        raise ArtefactError(
-            f"{folder} holds a {config.get('model_type', 'nameless')!r} model, not one of this "
-            "toolkit."
-        )
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ArtefactError(f"{folder / CONFIG} has no model_type, so it is not a model folder.")
     return config
 
 
 def gpt_config(values: dict[str, Any]) -> GPTConfig:
-    """A config from plain values; an unknown name is an error that offers the nearest known one."""
+    """Return a GPTConfig with these values.
+
+    Raises:
+        ConfigError: A name is unknown; the message offers the nearest known one.
+    """
     known = [f.name for f in fields(GPTConfig)]
     for name in values:
         if name not in known:

@@ -1,6 +1,6 @@
 """How images are generated: settings, defaults and limits. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from data.options import Option, Precision, Seed, check_fields
@@ -47,6 +47,13 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def __str__(self) -> str:
+        """Return the settings that are on, as text for a page's footer."""
+        on = {k: v for k, v in asdict(self).items() if v is not None}
+        if self.cfg_scale == 1.0:
+            del on["cfg_schedule"]
+        return ", ".join(f"{k} {v if isinstance(v, str) else f'{v:g}'}" for k, v in on.items())
 
 
 @dataclass(frozen=True, kw_only=True)

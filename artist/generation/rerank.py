@@ -1,4 +1,4 @@
-"""Of many pictures of a prompt, those that a Chinese CLIP finds nearest to it."""
+"""Re-ranking: keep the images of a prompt with the highest text-image score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from artist.generation.text_image_scorer import ClipScorer
+from artist.generation.text_image_scorer import TextImageScorer
 from data.runs import atomic
 from data.tsv import one_line
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A picture of a prompt.
+    """A generated image of a prompt.
 
     Attributes:
-        file: Where it lies.
-        number: Which of the prompt's pictures it is; tells its seed.
-        score: 100 times the cosine of picture and prompt.
+        file: The image file.
+        number: Number of the image, which determines its seed.
+        score: 100 times the cosine of image and prompt.
     """
 
     file: Path
@@ -28,14 +28,14 @@ class Candidate:
 
 
 def rank(
-    scorer: ClipScorer, texts: Sequence[str], files: Sequence[Sequence[Path]]
+    scorer: TextImageScorer, texts: Sequence[str], files: Sequence[Sequence[Path]]
 ) -> list[list[Candidate]]:
-    """The pictures of each text, best first; of equal ones the first drawn is first."""
-    wanted = scorer.texts(texts)  # (N, E)
+    """Return the images of each text, highest score first; ties keep their order."""
+    text_vectors = scorer.texts(texts)  # (N, E)
     ranked = []
-    for text, row in zip(wanted, files, strict=True):
-        pictures = scorer.images(np.asarray(Image.open(file).convert("RGB")) for file in row)
-        scores = (100 * pictures @ text).tolist()
+    for vector, row in zip(text_vectors, files, strict=True):
+        images = scorer.images(np.asarray(Image.open(file).convert("RGB")) for file in row)
+        scores = (100 * images @ vector).tolist()
         found = [Candidate(f, n, s) for n, (f, s) in enumerate(zip(row, scores, strict=True))]
         ranked.append(sorted(found, key=lambda c: -c.score))
     return ranked
@@ -44,7 +44,7 @@ def rank(
 def write_scores(
     path: Path, idx: Sequence[str], ranked: Sequence[Sequence[Candidate]], kept: int
 ) -> None:
-    """A TSV with a header: each picture's prompt, number, score, rank, and whether it was kept."""
+    """Write a TSV with a header: id, number, score and rank of each image, and if it is kept."""
     with atomic(path) as file:
         file.write("idx\tnumber\tclip_score\trank\tkept\n")
         for name, row in zip(idx, ranked, strict=True):

@@ -1,15 +1,15 @@
-"""From text to image codes: prefill, then one-token steps over a key-value cache. Tensors only.
+"""Sample image codes from text: prefill, then one-token steps over a key-value cache. Tensors only.
 
-    B rows   T text tokens   L image codes   V codebook_size
+    B batch   T text tokens   L image codes   V codebook_size
 
-Randomness is drawn before the first step, `(B, L)` numbers from one generator a row, and a code is
-picked by inverting its cumulative distribution. So a row depends on its own seed and never on its
-neighbours in the batch (up to float rounding in the matrix products of other batch sizes), and the
-cached sampler and the plain one, which recomputes everything at each step, draw the same codes.
+All random numbers, `(B, L)`, are generated before the first step, by one generator per row. A code
+is sampled by inverting its cumulative distribution. So a row depends on its own seed and not on the
+other rows of its batch (up to float rounding in matrix products of another batch size), and cached
+and uncached sampling give the same codes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,21 +22,21 @@ from data.errors import ConfigError
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
-    """Logits with all below the k-th largest at minus infinity; ties with it are kept."""
+    """Return logits with all below the k-th largest set to minus infinity; ties are kept."""
     top_k = min(top_k, logits.shape[-1])
     smallest = logits.topk(top_k).values[..., -1:]
     return logits.masked_fill(logits < smallest, -torch.inf)
 
 
 def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
-    """Logits with all outside the smallest set of probability `top_p` at minus infinity."""
+    """Return logits with all outside the smallest set of probability `top_p` at minus infinity."""
     ordered, order = logits.softmax(-1).sort(descending=True, dim=-1)
-    surplus = ordered.cumsum(-1) - ordered >= top_p  # what comes before already suffices
+    surplus = ordered.cumsum(-1) - ordered >= top_p  # more likely codes reach top_p already
     return logits.masked_fill(torch.zeros_like(surplus).scatter(-1, order, surplus), -torch.inf)
 
 
-def pick(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
-    """One code a row: logits (B, V), numbers in [0, 1) (B,) -> codes (B,)."""
+def sample_code(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
+    """Sample one code per row: logits (B, V), numbers in [0, 1) (B,) -> codes (B,)."""
     logits = logits.float() / config.temperature
     if config.top_k is not None:
         logits = keep_top_k(logits, config.top_k)
@@ -45,20 +45,20 @@ def pick(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
     cumulative = logits.softmax(-1).double().cumsum(-1)  # (B, V)
     target = uniform.double()[:, None] * cumulative[:, -1:]
     code = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
-    # Rounding may put the target on the total itself: then the last code that has any probability.
+    # Rounding can move the target to the total; then take the last code of nonzero probability.
     last = logits.shape[-1] - 1 - logits.isfinite().flip(-1).int().argmax(-1)
     return torch.minimum(code, last)
 
 
-def guidance(config: SamplingConfig, n: int, image_len: int) -> float:
-    """The guidance scale for code n of an image."""
-    way = n / max(1, image_len - 1)  # 0 at the first code, 1 at the last
-    share = {"constant": 1.0, "linear": way, "cosine": (1 - math.cos(math.pi * way)) / 2}
+def guidance_scale(config: SamplingConfig, n: int, image_len: int) -> float:
+    """Return the guidance scale for code n of an image."""
+    t = n / max(1, image_len - 1)  # 0 at the first code, 1 at the last
+    share = {"constant": 1.0, "linear": t, "cosine": (1 - math.cos(math.pi * t)) / 2}
     return 1.0 + (config.cfg_scale - 1.0) * share[config.cfg_schedule]
 
 
-def uniforms(seeds: Sequence[int], image_len: int, device: torch.device) -> Tensor:
-    """The random numbers (B, L) of a batch: row i depends on seeds[i] alone."""
+def random_numbers(seeds: Sequence[int], image_len: int, device: torch.device) -> Tensor:
+    """Return uniform random numbers (B, L); row i depends on seeds[i] only."""
     rows = [torch.rand(image_len, generator=torch.Generator().manual_seed(s)) for s in seeds]
     return torch.stack(rows).to(device)
 
@@ -75,45 +75,40 @@ def sample(
     given: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Draw the codes of one image a row.
+    """Sample the codes of one image per row.
 
     Args:
         model: In eval mode.
         text_ids: `(B, T)`, shifted by the codebook's size.
-        entities: What the lattice knows of the captions, or None.
-        seeds: One a row.
+        entities: Entities of the captions, or None.
+        seeds: One per row.
         config: See `SamplingConfig`.
-        empty_ids: `(T,)`, the empty caption; needed for guidance.
-        given: `(B, G)`, the first codes of each image, which are kept; the others are drawn.
+        empty_ids: `(T,)`, the empty caption; required for guidance.
+        given: `(B, G)`, the first codes of each image, which are kept; the others are sampled.
         dtype: Precision of matrix products and cache; logits are always compared in float32.
 
     Returns:
         Codes `(B, L)`, row-major.
+
+    Raises:
+        ConfigError: Guidance is on and `empty_ids` is missing.
     """
-    B, device = len(text_ids), text_ids.device
-    guided = config.cfg_scale != 1.0
-    if guided:
+    device = text_ids.device
+    if config.cfg_scale != 1.0:
         text_ids, entities = with_empty(text_ids, entities, empty_ids)
-    random = uniforms(seeds, model.config.image_len, device)
     cache = KVCache(model.config, len(text_ids), device=device, dtype=dtype)
-    codes = torch.empty(B, model.config.image_len, dtype=torch.long, device=device)
-    fresh, first = text_ids, 0
-    if given is not None:
-        first = given.shape[1]
-        codes[:, :first] = given
-        fresh = torch.cat([text_ids, given.repeat(2 if guided else 1, 1)], 1)
-    # Around the loop, since autocast keeps the weights it has cast only until it ends.
+
+    def next_logits(past: Tensor) -> Tensor:
+        ids = past[:, -1:] if cache.length else torch.cat([text_ids, past], 1)
+        logits: Tensor = model(ids, entities, cache=cache, first=ids.shape[1] - 1)
+        return logits[:, -1]
+
+    # Around the loop: autocast caches the weights it casts only until it exits.
     with (
         torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
         packed(model, len(text_ids), dtype),
     ):
-        for n in range(first, model.config.image_len):
-            logits = model(fresh, entities, cache=cache, first=fresh.shape[1] - 1)[:, -1]
-            if guided:
-                logits = guide(logits, guidance(config, n, model.config.image_len))
-            codes[:, n] = pick(logits, random[:, n], config)
-            fresh = codes[:, n : n + 1].repeat(2 if guided else 1, 1)
-    return codes
+        return _sample_codes(next_logits, seeds, config, model.config.image_len, device, given)
 
 
 @torch.no_grad()
@@ -127,31 +122,60 @@ def sample_plain(
     empty_ids: Tensor | None = None,
     given: Tensor | None = None,
 ) -> Tensor:
-    """`sample` without a cache, a full forward pass for each code: slow, and its oracle."""
-    random = uniforms(seeds, model.config.image_len, text_ids.device)
-    codes = text_ids.new_empty(len(text_ids), 0) if given is None else given
-    guided = config.cfg_scale != 1.0
-    if guided:
+    """Do what `sample` does without a cache, by a forward pass per code; slow, for tests."""
+    device = text_ids.device
+    if config.cfg_scale != 1.0:
         text_ids, entities = with_empty(text_ids, entities, empty_ids)
-    for n in range(codes.shape[1], model.config.image_len):
-        past = codes.repeat(2, 1) if guided else codes
-        logits = model(torch.cat([text_ids, past], 1), entities)[:, -1]
+
+    def next_logits(past: Tensor) -> Tensor:
+        logits: Tensor = model(torch.cat([text_ids, past], 1), entities)
+        return logits[:, -1]
+
+    return _sample_codes(next_logits, seeds, config, model.config.image_len, device, given)
+
+
+def _sample_codes(
+    next_logits: Callable[[Tensor], Tensor],
+    seeds: Sequence[int],
+    config: SamplingConfig,
+    image_len: int,
+    device: torch.device,
+    given: Tensor | None,
+) -> Tensor:
+    """Sample codes (B, L) one by one.
+
+    `next_logits` maps the past codes (B, n), repeated to (2 B, n) with guidance, to (B or 2 B, V).
+    """
+    random = random_numbers(seeds, image_len, device)
+    codes = torch.empty(len(seeds), image_len, dtype=torch.long, device=device)
+    first = 0
+    if given is not None:
+        first = given.shape[1]
+        codes[:, :first] = given
+    guided = config.cfg_scale != 1.0
+    for n in range(first, image_len):
+        past = codes[:, :n]
+        logits = next_logits(past.repeat(2, 1) if guided else past)
         if guided:
-            logits = guide(logits, guidance(config, n, model.config.image_len))
-        codes = torch.cat([codes, pick(logits, random[:, n], config)[:, None]], 1)
+            logits = guide(logits, guidance_scale(config, n, image_len))
+        codes[:, n] = sample_code(logits, random[:, n], config)
     return codes
 
 
 def guide(logits: Tensor, scale: float | Tensor) -> Tensor:
-    """Logits with and without the caption, (2 B, V) -> (B, V)."""
-    known, empty = logits.float().chunk(2)
-    return empty + scale * (known - empty)
+    """Combine logits with and without the caption by the guidance scale: (2 B, V) -> (B, V)."""
+    conditional, empty = logits.float().chunk(2)
+    return empty + scale * (conditional - empty)
 
 
 def with_empty(
     text_ids: Tensor, entities: Entities | None, empty_ids: Tensor | None
 ) -> tuple[Tensor, Entities | None]:
-    """The batch followed by as many empty captions, which no entity covers."""
+    """Return the batch (2 B) followed by B empty captions without entities.
+
+    Raises:
+        ConfigError: `empty_ids` is missing.
+    """
     if empty_ids is None:
         raise ConfigError("guidance (cfg_scale other than 1) needs the ids of the empty caption.")
     both = torch.cat([text_ids, empty_ids.expand_as(text_ids)])

@@ -1,9 +1,13 @@
-"""Vectors of images and texts by a Chinese CLIP (Yang et al. 2022) given as a folder."""
+"""The contract of models that compare texts with images, used by re-ranking and evaluation.
+
+A new scorer implements `TextImageScorer` and gets a line in `TEXT_IMAGE_SCORERS`.
+"""
 
 import json
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,117 +15,50 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.errors import InputError
-from data.runs import fingerprint
 
-_TEXT_LEN = 52  # tokens of Chinese CLIP's texts, [CLS] and [SEP] among them
-_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's pictures, unless the folder says otherwise
-_STD = (0.26862954, 0.26130258, 0.27577711)
+# `model_type` in `config.json` -> module and class. Names, not imports: rooms above add theirs.
+TEXT_IMAGE_SCORERS = {"chinese_clip": ("artist.generation.chinese_clip", "ChineseCLIP")}
 
 
-class ClipScorer:
-    """A Chinese CLIP: pictures and texts to unit vectors of one space.
-
-    Args:
-        folder: As transformers saves it: `config.json`, weights, `vocab.txt` or `tokenizer.json`,
-            and, perhaps, `preprocessor_config.json`.
-        device: Where to compute.
-
-    Raises:
-        InputError: The folder does not hold a Chinese CLIP.
-    """
-
-    def __init__(self, folder: Path, device: str | torch.device = "cpu") -> None:
-        model_type = _read_json(folder / "config.json").get("model_type")
-        if model_type != "chinese_clip":
-            raise InputError(
-                f"{folder} holds a {model_type!r} model; a Chinese CLIP is needed, as "
-                "OFA-Sys/chinese-clip-vit-base-patch16 saved by transformers."
-            )
-        from transformers import BertTokenizer, ChineseCLIPModel
-        from transformers.utils import logging
-
-        quiet: Any = logging.disable_progress_bar  # it draws a bar even where there is no terminal
-        quiet()
-        clip: Any = ChineseCLIPModel  # its hints do not know the loading info
-        try:
-            model, about = clip.from_pretrained(
-                folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
-            )
-            self.tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # transformers raises many kinds here
-            reason = str(error).strip().partition("\n")[0][:200]
-            raise InputError(f"{folder} cannot be loaded as a Chinese CLIP: {reason}") from None
-        missing = sorted(about["missing_keys"])
-        if missing:
-            raise InputError(
-                f"{folder} lacks {len(missing)} of a Chinese CLIP's tensors, the first is "
-                f"{missing[0]}: its scores would be noise."
-            )
-        words = model.config.text_config.vocab_size
-        if len(self.tokenizer) != words:
-            raise InputError(
-                f"{folder}: the tokenizer has {len(self.tokenizer)} tokens, the model {words}. Is "
-                "the model's own vocab.txt there?"
-            )
-        self.model = model.eval().to(device).requires_grad_(False)
-        self.device = torch.device(device)
-        self.folder = folder
-        settings = _read_json(folder / "preprocessor_config.json", optional=True)
-        self.side = int(model.config.vision_config.image_size)
-        self._mean = torch.tensor(settings.get("image_mean", _MEAN))[:, None, None]
-        self._std = torch.tensor(settings.get("image_std", _STD))[:, None, None]
+class TextImageScorer(Protocol):
+    """Texts and images to unit vectors of one space: their dot product is the cosine."""
 
     @property
     def fingerprint(self) -> str:
-        """A name for the files of the folder."""
-        return fingerprint(self.folder)
+        """Digest of the scorer's files."""
 
-    @torch.inference_mode()
     def texts(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
-        """Unit vectors (N, E) of texts, cut to 52 tokens."""
-        limit = min(_TEXT_LEN, self.model.config.text_config.max_position_embeddings)
-        found = []
-        for begin in range(0, len(texts), batch_size):
-            tokens = self.tokenizer(
-                list(texts[begin : begin + batch_size]),
-                padding=True,
-                truncation=True,
-                max_length=limit,
-                return_tensors="pt",
-            ).to(self.device)
-            found.append(self.model.get_text_features(**tokens).pooler_output)
-        return _unit(torch.cat(found))
+        """Return unit vectors (N, E) of texts, float32, on the CPU."""
 
-    @torch.inference_mode()
-    def images(self, pictures: Iterable[NDArray[np.uint8]], batch_size: int = 32) -> Tensor:
-        """Unit vectors (N, E) of pictures (H, W, 3), each squeezed to the square that CLIP sees."""
-        found, waiting = [], []
-        for pixels in pictures:
-            waiting.append(self._prepare(pixels))
-            if len(waiting) == batch_size:
-                found.append(self._image_features(waiting))
-                waiting = []
-        if waiting:
-            found.append(self._image_features(waiting))
-        return _unit(torch.cat(found)) if found else torch.zeros(0, 1)
-
-    def _image_features(self, waiting: list[Tensor]) -> Tensor:
-        features: Tensor = self.model.get_image_features(torch.stack(waiting).to(self.device))
-        pooled: Tensor = features.pooler_output  # type: ignore[attr-defined]
-        return pooled
-
-    def _prepare(self, pixels: NDArray[np.uint8]) -> Tensor:
-        from PIL import Image
-
-        size = (self.side, self.side)
-        image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-        x = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # (3, S, S)
-        return (x - self._mean) / self._std
+    def images(self, images: Iterable[NDArray[np.uint8]], batch_size: int = 32) -> Tensor:
+        """Return unit vectors (N, E) of images (H, W, 3), float32, on the CPU."""
 
 
-def _read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    if optional and not path.exists():
-        return {}
+def load_text_image_scorer(folder: Path, device: str | torch.device = "cpu") -> TextImageScorer:
+    """Load the scorer of a folder, by the `model_type` in its `config.json`.
+
+    Raises:
+        InputError: The folder does not contain a supported scorer.
+    """
+    model_type = read_json(folder / "config.json").get("model_type")
+    if model_type not in TEXT_IMAGE_SCORERS:
+        raise InputError(
+            f"{folder} is a {model_type!r} model; a Chinese CLIP is required, such as "
+            "OFA-Sys/chinese-clip-vit-base-patch16 saved by transformers. Supported model types: "
+            f"{', '.join(TEXT_IMAGE_SCORERS)}."
+        )
+    module, name = TEXT_IMAGE_SCORERS[model_type]
+    family: Any = getattr(import_module(module), name)
+    scorer: TextImageScorer = family(folder, device)
+    return scorer
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of settings.
+
+    Raises:
+        InputError: The file is missing or is not a JSON object.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -129,9 +66,5 @@ def _read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path} does not hold settings.")
+        raise InputError(f"{path} is not a JSON object.")
     return content
-
-
-def _unit(features: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(features.float(), dim=-1).cpu()

@@ -20,9 +20,16 @@ from PIL import Image
 
 from artist.evaluation.ablation import ablate
 from artist.formats.model_folder import load_model
+from artist.generation.artist_pipeline import Artist
 from artist.generation.config import SamplingConfig
-from artist.generation.gallery import ComparisonTable, Note, Picture, PictureRow, write_gallery
-from artist.generation.predict import Artist, prompt_card
+from artist.generation.gallery import (
+    ComparisonTable,
+    GalleryImage,
+    ImageRow,
+    Note,
+    write_gallery,
+)
+from artist.generation.prompt_cards import prompt_card
 from artist.training.config import TrainConfig, VQGANTrainConfig
 from artist.training.vqgan_training import train_vqgan
 from data.images import encode_png
@@ -259,7 +266,8 @@ def _write_gallery(
     types = dict(zip(world.names, world.types, strict=True))
     cards = [
         prompt_card(
-            with_knowledge.model,
+            with_knowledge.tokenizer,
+            with_knowledge.text_len,
             rows,
             n,
             names,
@@ -267,9 +275,9 @@ def _write_gallery(
             badges=["never seen in training"] if prompt.held_out else [],
             note=f"scene of its type: {prompt.scene}",
             rows=[
-                PictureRow(
+                ImageRow(
                     label=label,
-                    pictures=[_classified(images[n], prompt.scene) for images in rounds],
+                    images=[_classified(images[n], prompt.scene) for images in rounds],
                 )
                 for label, rounds in generated.items()
             ],
@@ -295,9 +303,9 @@ def _write_gallery(
     )
 
 
-def _classified(pixels: Pixels, scene: str) -> Picture:
+def _classified(pixels: Pixels, scene: str) -> GalleryImage:
     found = classify_scene(Image.fromarray(pixels))
-    return Picture(content=encode_png(pixels), caption=found, right=found == scene)
+    return GalleryImage(content=encode_png(pixels), caption=found, right=found == scene)
 
 
 def _comparison(scores: dict[str, Score]) -> ComparisonTable:

@@ -21,8 +21,8 @@ from artist.evaluation.ablation import ablate
 from artist.evaluation.controls import shuffled_vectors
 from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.formats.model_folder import load_model
+from artist.generation.artist_pipeline import Artist
 from artist.generation.config import SamplingConfig
-from artist.generation.predict import Artist
 from artist.models.image_tokenizer import from_uint8, to_uint8
 from artist.tables.lattice_rows import Rows
 from artist.training.config import TrainConfig, VQGANTrainConfig

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from artist.generation.cuda_graph import StaticSampler
+from artist.generation.cuda_graph import CUDAGraphSampler
 from artist.generation.sampling import sample
 from artist.models.conditioning import Conditioning
 from artist.models.config import FUSIONS
@@ -57,8 +57,8 @@ def test_drawing_stays_on_its_device_and_waits_for_nothing(fusion):
         text, empty = ids_of(2)[:, :T].to(device), torch.full((T,), 9).to(device)
         entities = entities_of(SPANS).to(device)
         drawn = sample(gpt, text, entities, [1, 2], GUIDED, empty_ids=empty)
-        static = StaticSampler(gpt, 3, GUIDED, empty_ids=empty)
-        again = static.draw(text, entities, [1, 2])
+        sampler = CUDAGraphSampler(gpt, 3, GUIDED, empty_ids=empty)
+        again = sampler.sample(text, entities, [1, 2])
         assert drawn.device == again.device == device
         assert drawn.shape == again.shape == (2, L)
 

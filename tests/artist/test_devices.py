@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from artist.generation.config import SamplingConfig
-from artist.generation.cuda_graph import StaticSampler
+from artist.generation.cuda_graph import CUDAGraphSampler
 from artist.generation.sampling import sample, sample_plain
 from artist.models.conditioning import Entities
 from artist.models.config import FUSIONS
@@ -67,38 +67,38 @@ def test_losses_and_gradients_are_the_cpu_s(name, fusion):
 @pytest.mark.parametrize("name", DEVICES)
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("config", [SamplingConfig(top_k=5), GUIDED])
-def test_codes_drawn_are_the_cpu_s(name, fusion, config):
-    """60 codes behind 6 tokens: the static sampler's positions lie in three blocks."""
+def test_sampled_codes_are_the_cpu_s(name, fusion, config):
+    """60 codes after 6 tokens: the positions of the CUDA graph sampler span three blocks."""
     plain = sample_plain(
         middling(fusion, CPU), *captions(CPU), [1, 2], config, empty_ids=torch.full((T,), 50)
     )
     device = torch.device(name)
     text, entities = captions(device)
     empty = torch.full((T,), 50, device=device)
-    static = StaticSampler(middling(fusion, device), 3, config, empty_ids=empty)
-    assert bool(static.graphs) == (name == "cuda")
+    sampler = CUDAGraphSampler(middling(fusion, device), 3, config, empty_ids=empty)
+    assert bool(sampler.graphs) == (name == "cuda")
     for _ in range(2):
-        assert torch.equal(static.draw(text, entities, [1, 2]).cpu(), plain)
-    again = static.draw(text, entities, [1, 2], given=plain[:, :30].to(device))
+        assert torch.equal(sampler.sample(text, entities, [1, 2]).cpu(), plain)
+    again = sampler.sample(text, entities, [1, 2], given=plain[:, :30].to(device))
     assert torch.equal(again.cpu(), plain)
-    dynamic = sample(middling(fusion, device), text, entities, [1, 2], config, empty_ids=empty)
-    assert torch.equal(dynamic.cpu(), plain)
+    eager = sample(middling(fusion, device), text, entities, [1, 2], config, empty_ids=empty)
+    assert torch.equal(eager.cpu(), plain)
 
 
 @pytest.mark.parametrize("name", DEVICES)
-def test_in_bfloat16_both_ways_of_drawing_begin_alike(name):
-    """Later a code may fall to the other side of a rounding, and another picture follow."""
+def test_in_bfloat16_both_samplers_agree_on_the_first_code(name):
+    """Later codes can differ by rounding."""
     device = torch.device(name)
     gpt, config = middling("lattice", device), SamplingConfig(top_k=1)
     text, entities = captions(device)
-    static = StaticSampler(gpt, 2, config, dtype=torch.bfloat16).draw(text, entities, [1, 2])
-    dynamic = sample(gpt, text, entities, [1, 2], config, dtype=torch.bfloat16)
-    assert (static[:, 0] == dynamic[:, 0]).all()
-    assert next(gpt.parameters()).dtype == torch.float32  # the sampler's copy alone is cast
+    sampler = CUDAGraphSampler(gpt, 2, config, dtype=torch.bfloat16).sample(text, entities, [1, 2])
+    eager = sample(gpt, text, entities, [1, 2], config, dtype=torch.bfloat16)
+    assert (sampler[:, 0] == eager[:, 0]).all()
+    assert next(gpt.parameters()).dtype == torch.float32  # only the sampler's copy is cast
 
 
 @pytest.mark.parametrize("name", DEVICES)
-def test_codes_and_pictures_of_images_are_the_cpu_s(name):
+def test_encoding_and_decoding_equal_the_cpu_s(name):
     found = []
     for device in (CPU, torch.device(name)):
         torch.manual_seed(0)
@@ -113,15 +113,15 @@ def test_codes_and_pictures_of_images_are_the_cpu_s(name):
     torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-3, atol=1e-3)
 
 
-def test_a_static_sampler_refuses_more_rows_than_it_is_made_for():
-    static = StaticSampler(middling("none", CPU), 1, SamplingConfig())
+def test_a_cuda_graph_sampler_refuses_more_rows_than_its_batch_size():
+    sampler = CUDAGraphSampler(middling("none", CPU), 1, SamplingConfig())
     text, _ = captions(CPU)
-    with pytest.raises(ValueError, match="2 rows for a sampler of 1"):
-        static.draw(text, None, [1, 2])
+    with pytest.raises(ValueError, match="2 rows for a sampler of batch size 1"):
+        sampler.sample(text, None, [1, 2])
 
 
 class Recording:
-    """Stands for a CUDA graph where there is no GPU: what is recorded runs again at a replay."""
+    """A CUDA graph for tests without a GPU: replaying runs the captured step again."""
 
     def __init__(self):
         self.step = None
@@ -133,12 +133,12 @@ class Recording:
         self.step()
 
 
-def test_what_is_recorded_serves_its_block_of_positions_and_leaves_no_trace(monkeypatch):
-    """The steps themselves are real; only the GPU's recorder is not."""
+def test_a_captured_graph_serves_its_block_of_positions_and_leaves_no_state(monkeypatch):
+    """The steps are real; only the capture is simulated."""
     config = SamplingConfig(top_k=5)
     gpt, (text, entities) = middling("lattice", CPU), captions(CPU)
-    static = StaticSampler(gpt, 2, config)
-    step, made, recording = static._step, [], None
+    sampler = CUDAGraphSampler(gpt, 2, config)
+    step, made, recording = sampler._step, [], None
 
     @contextmanager
     def graph(one, pool):
@@ -154,27 +154,25 @@ def test_what_is_recorded_serves_its_block_of_positions_and_leaves_no_trace(monk
         else:
             step(seen)
 
-    monkeypatch.setattr(static, "_step", observed)
+    monkeypatch.setattr(sampler, "_step", observed)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recording)
     monkeypatch.setattr(torch.cuda, "graph", graph)
     monkeypatch.setattr(torch.cuda, "Stream", MagicMock())
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
-    static._record()
-    assert made == [32, 64, 96] == list(static.graphs)
-    monkeypatch.setattr(static, "_step", None)  # from here on only replays
-    drawn = static.draw(text, entities, [1, 2])
-    assert torch.equal(drawn, sample_plain(gpt, text, entities, [1, 2], config))
+    sampler._capture()
+    assert made == [32, 64, 96] == list(sampler.graphs)
+    monkeypatch.setattr(sampler, "_step", None)  # only replays from here
+    codes = sampler.sample(text, entities, [1, 2])
+    assert torch.equal(codes, sample_plain(gpt, text, entities, [1, 2], config))
 
 
-def test_where_nothing_can_be_recorded_a_warning_says_so_and_steps_run_one_by_one(
-    monkeypatch, caplog
-):
+def test_a_failed_capture_is_a_warning_and_steps_run_one_by_one(monkeypatch, caplog):
     config = SamplingConfig(top_k=5)
     gpt, (text, entities) = middling("lattice", CPU), captions(CPU)
-    static = StaticSampler(gpt, 2, config)
+    sampler = CUDAGraphSampler(gpt, 2, config)
     monkeypatch.setattr(torch.cuda, "Stream", MagicMock(side_effect=RuntimeError("no such thing")))
-    static._record()
-    assert "Drawing without CUDA graphs, slower at small batches: no such thing" in caplog.text
-    drawn = static.draw(text, entities, [1, 2])
-    assert torch.equal(drawn, sample_plain(gpt, text, entities, [1, 2], config))
+    sampler._capture()
+    assert "Sampling without CUDA graphs, slower at small batches: no such thing" in caplog.text
+    codes = sampler.sample(text, entities, [1, 2])
+    assert torch.equal(codes, sample_plain(gpt, text, entities, [1, 2], config))

@@ -1,7 +1,6 @@
-"""An EasyNLP model directory is imported and draws what the released code draws, and goes back.
+"""Imported EasyNLP directories sample the released code's codes; exports equal the originals.
 
-The directory is put together from the golden weights: a GPT of 2 layers over 64 codes, and a VQGAN
-that has 64 codes.
+The directory is built from the golden weights: a GPT of 2 layers and a VQGAN, both of 64 codes.
 """
 
 import json
@@ -34,7 +33,7 @@ PIXELS = 32  # 16 x 16 codes at f2
 
 
 def make_directory(golden: Path, folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """Write an EasyNLP directory and give its tensors."""
+    """Write an EasyNLP directory and return its tensors."""
     folder.mkdir()
     gpt = released(load_file(golden / f"{name}.safetensors"))
     vqgan = load_file(golden / "vq_tiny_f2.safetensors")
@@ -57,7 +56,7 @@ def make_kg(folder: Path, vectors: torch.Tensor) -> Path:
     return folder
 
 
-def test_an_imported_painter_draws_the_codes_of_the_released_one(golden, tmp_path):
+def test_an_imported_painter_samples_the_codes_of_the_released_one(golden, tmp_path):
     make_directory(golden, tmp_path / "theirs", "painter_tiny")
     report = import_easynlp(tmp_path / "theirs", tmp_path / "ours", resolution=PIXELS)
     assert report.fusion == "none"
@@ -65,15 +64,15 @@ def test_an_imported_painter_draws_the_codes_of_the_released_one(golden, tmp_pat
     vectors = load_file(golden / "painter_tiny.safetensors")
     codes = sample(model.gpt, vectors["ids"][:, :32], None, [0, 0, 0], SamplingConfig(top_k=1))
     assert torch.equal(codes, vectors["greedy_ids"])
-    pictures = model.image_tokenizer.decode(codes)
-    assert pictures.shape == (3, 3, PIXELS, PIXELS)
+    images = model.image_tokenizer.decode(codes)
+    assert images.shape == (3, 3, PIXELS, PIXELS)
 
 
-def test_an_imported_knowl_model_draws_the_codes_of_the_released_one(golden, tmp_path):
+def test_an_imported_knowl_model_samples_the_codes_of_the_released_one(golden, tmp_path):
     make_directory(golden, tmp_path / "theirs", "knowl_tiny")
     vectors = load_file(golden / "knowl_tiny.safetensors")
     kg = make_kg(tmp_path / "kg", vectors["entity_table"])
-    with pytest.raises(ConfigError, match="a model with knowledge"):
+    with pytest.raises(ConfigError, match="a model with entity embeddings"):
         import_easynlp(tmp_path / "theirs", tmp_path / "ours", resolution=PIXELS)
     import_easynlp(tmp_path / "theirs", tmp_path / "ours", kg=kg, resolution=PIXELS)
     model = load_model(tmp_path / "ours")
@@ -83,7 +82,7 @@ def test_an_imported_knowl_model_draws_the_codes_of_the_released_one(golden, tmp
     assert torch.equal(codes, vectors["greedy_ids"])
 
 
-def test_weights_in_torchs_older_format_are_the_same(golden, tmp_path):
+def test_weights_in_the_older_torch_format_are_equal(golden, tmp_path):
     tensors = make_directory(golden, tmp_path / "theirs", "painter_tiny")
     torch.save(tensors, tmp_path / "theirs" / WEIGHTS, _use_new_zipfile_serialization=False)
     import_easynlp(tmp_path / "theirs", tmp_path / "ours", resolution=PIXELS)
@@ -93,7 +92,7 @@ def test_weights_in_torchs_older_format_are_the_same(golden, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["painter_tiny", "knowl_tiny"])
-def test_a_directory_comes_back_as_it_was(golden, tmp_path, name):
+def test_an_exported_directory_equals_the_imported_one(golden, tmp_path, name):
     theirs = make_directory(golden, tmp_path / "theirs", name)
     kg = make_kg(tmp_path / "kg", torch.zeros(40, 100))
     import_easynlp(tmp_path / "theirs", tmp_path / "ours", kg=kg, resolution=PIXELS)
@@ -108,14 +107,14 @@ def test_a_directory_comes_back_as_it_was(golden, tmp_path, name):
     ).read_text()
 
 
-def test_wrong_directories_say_what_is_wrong(golden, tmp_path):
+def test_errors_name_the_fault_of_a_directory(golden, tmp_path):
     theirs, out = tmp_path / "theirs", tmp_path / "ours"
     tensors = make_directory(golden, theirs, "painter_tiny")
     with pytest.raises(InputError, match=r"config\.json is missing"):
         import_easynlp(tmp_path, out)
     with pytest.raises(InputError, match="leaves no room for text"):
         import_easynlp(theirs, out, resolution=64)
-    for change, said in [
+    for change, message in [
         ({"transformer.ln_f.bias": None}, r"missing ln_f\.bias"),
         ({"transformer.blocks.0.attn.key.bias": None}, r"lacks blocks\.0\.attn\.key\.bias"),
         ({"transformer.surplus": torch.zeros(1)}, "unexpected surplus"),
@@ -126,7 +125,7 @@ def test_wrong_directories_say_what_is_wrong(golden, tmp_path):
         shutil.copytree(theirs, tmp_path / "changed")
         changed = {k: v for k, v in (tensors | change).items() if v is not None}
         torch.save(changed, tmp_path / "changed" / WEIGHTS)
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             import_easynlp(tmp_path / "changed", out, resolution=PIXELS, overwrite=True)
     torch.save([torch.zeros(1)], theirs / WEIGHTS)
     with pytest.raises(InputError, match="does not hold tensors by name"):
@@ -146,7 +145,7 @@ def test_wrong_directories_say_what_is_wrong(golden, tmp_path):
         ("large", "none", 357_795_840),
     ],
 )
-def test_directories_of_the_real_sizes_come_back_as_they_were(tmp_path, size, fusion, parameters):
+def test_exports_of_the_real_sizes_equal_the_imports(tmp_path, size, fusion, parameters):
     """Random weights; the numbers of parameters are those of the released models."""
     torch.manual_seed(0)
     config = GPTConfig(fusion=fusion, max_entities=EASYNLP_ENTITIES, **settings.SIZES[size])

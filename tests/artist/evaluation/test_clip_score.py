@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from artist.evaluation.clip_score import match
-from artist.generation.text_image_scorer import ClipScorer
+from artist.generation.text_image_scorer import load_text_image_scorer
 from data.errors import InputError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"红蓝狗猫在草上跑的一只"]
@@ -57,7 +57,7 @@ def noise(n: int) -> list[np.ndarray]:
 def test_vectors_are_those_of_transformers_own_model(clip):
     from transformers import BertTokenizer, ChineseCLIPModel
 
-    scorer = ClipScorer(clip)
+    scorer = load_text_image_scorer(clip)
     texts = ["一只狗在草上跑", "红的猫"]
     model = ChineseCLIPModel.from_pretrained(clip)
     tokens = BertTokenizer.from_pretrained(clip)(texts, padding=True, return_tensors="pt")
@@ -73,14 +73,14 @@ def test_vectors_are_those_of_transformers_own_model(clip):
 
 def test_images_are_resized_and_normalised_as_clip_expects(clip):
     white = np.full((30, 50, 3), 255, dtype=np.uint8)
-    x = ClipScorer(clip)._prepare(white)
+    x = load_text_image_scorer(clip)._prepare(white)
     assert x.shape == (3, 16, 16)
     want = [(1 - 0.48145466) / 0.26862954, (1 - 0.4578275) / 0.26130258]
     assert x[:2, 3, 3].tolist() == pytest.approx(want, abs=1e-5)
 
 
 def test_neither_batches_nor_padding_change_a_vector(clip):
-    scorer = ClipScorer(clip)
+    scorer = load_text_image_scorer(clip)
     texts = ["狗", "一只红的狗在草上跑", "猫"]
     torch.testing.assert_close(
         scorer.texts(texts, batch_size=1), scorer.texts(texts), rtol=1e-4, atol=1e-5
@@ -138,13 +138,13 @@ def test_equal_captions_are_never_candidates_for_each_other():
 
 def test_another_model_or_a_broken_folder_is_refused_by_name(clip, tmp_path):
     with pytest.raises(InputError, match=r"config\.json is missing"):
-        ClipScorer(tmp_path)
+        load_text_image_scorer(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(InputError, match="holds a 'bert' model; a Chinese CLIP is needed"):
-        ClipScorer(tmp_path)
+    with pytest.raises(InputError, match="is a 'bert' model; a Chinese CLIP is required"):
+        load_text_image_scorer(tmp_path)
     (tmp_path / "config.json").write_bytes((clip / "config.json").read_bytes())
     with pytest.raises(InputError, match="cannot be loaded as a Chinese CLIP"):
-        ClipScorer(tmp_path)
+        load_text_image_scorer(tmp_path)
 
 
 def test_missing_tensors_are_refused(clip, tmp_path):
@@ -156,9 +156,9 @@ def test_missing_tensors_are_refused(clip, tmp_path):
     del state["text_projection.weight"]
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match="lacks 1 of a Chinese CLIP's tensors, the first is text_"):
-        ClipScorer(tmp_path)
+        load_text_image_scorer(tmp_path)
 
 
 def test_another_vocabulary_is_refused(tmp_path):
     with pytest.raises(InputError, match="the tokenizer has"):
-        ClipScorer(save_clip(tmp_path, WORDS[:-3]))
+        load_text_image_scorer(save_clip(tmp_path, WORDS[:-3]))

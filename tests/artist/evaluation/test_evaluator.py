@@ -379,7 +379,7 @@ def test_impossible_measurements_are_refused(world, model, table, weights, tmp_p
     ):
         with pytest.raises(ConfigError, match=message):
             run(**sources)
-    with pytest.raises(ConfigError, match="this model knows entities"):
+    with pytest.raises(ConfigError, match="this model uses entities"):
         run(table, model=model)
     with pytest.raises(ConfigError, match=r"must end in \.npz"):
         run(table, model=model, kg=world.kg, save_reference=tmp_path / "stats")

@@ -33,7 +33,7 @@ def assert_same(one: VQGAN, other: VQGAN) -> None:
         assert torch.equal(tensor, other.state_dict()[name]), name
 
 
-def test_a_folder_gives_back_the_same_model(tmp_path: Path) -> None:
+def test_a_loaded_model_equals_the_saved_one(tmp_path: Path) -> None:
     save_image_tokenizer(tmp_path / "vqgan", tiny())
     assert_same(load_image_tokenizer(tmp_path / "vqgan"), tiny())
 
@@ -44,7 +44,7 @@ def test_a_model_that_decodes_in_bfloat16_is_saved_in_float32(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("shape", ["flat", "wrapped", "prefixed"])
-def test_taming_checkpoints_load_in_all_their_shapes(tmp_path: Path, shape: str) -> None:
+def test_taming_checkpoints_of_all_layouts_load(tmp_path: Path, shape: str) -> None:
     state = dict(tiny().state_dict())
     if shape == "wrapped":
         losses = {"loss.discriminator.main.0.weight": torch.zeros(3)}
@@ -66,7 +66,7 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
         load_image_tokenizer(tmp_path / "last.ckpt", resolution=16)
 
 
-def test_a_superfluous_tensor_is_named(tmp_path: Path) -> None:
+def test_an_unexpected_tensor_is_named(tmp_path: Path) -> None:
     torch.save(tiny().state_dict() | {"ema.decay": torch.ones(1)}, tmp_path / "last.ckpt")
     with pytest.raises(InputError, match=r"ema\.decay"):
         load_image_tokenizer(tmp_path / "last.ckpt", resolution=16)
@@ -107,7 +107,7 @@ def test_codebooks_of_other_sizes_load(tmp_path: Path, size: int, width: int) ->
     assert_same(load_image_tokenizer(tmp_path / "last.ckpt", resolution=16), model)
 
 
-def test_files_that_are_no_vqgan_say_so(tmp_path: Path) -> None:
+def test_files_without_a_vqgan_are_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(2)}, tmp_path / "other.pt")
     (tmp_path / "noise.pt").write_bytes(b"no checkpoint at all")
     with pytest.raises(InputError, match="not a VQGAN checkpoint"):
@@ -120,7 +120,7 @@ def test_files_that_are_no_vqgan_say_so(tmp_path: Path) -> None:
         load_image_tokenizer(tmp_path)
 
 
-def test_an_unknown_setting_in_a_folder_is_an_error_with_an_offer(tmp_path: Path) -> None:
+def test_an_unknown_setting_is_an_error_that_offers_the_nearest(tmp_path: Path) -> None:
     save_image_tokenizer(tmp_path, tiny())
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"z_chanels": 3}))

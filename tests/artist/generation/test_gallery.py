@@ -1,9 +1,10 @@
-"""The gallery: everything is shown, nothing becomes markup, nothing is fetched."""
+"""The gallery shows all values, no text becomes markup, nothing is fetched."""
 
 import base64
 import io
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,13 +15,10 @@ from artist.generation.gallery import (
     Card,
     ComparisonTable,
     Entity,
+    GalleryImage,
+    ImageRow,
     Note,
-    Picture,
-    PictureRow,
-    _lattice,
-    _line,
-    _paragraphs,
-    _text,
+    gallery_environment,
     write_gallery,
 )
 from data.errors import InputError
@@ -29,13 +27,13 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """A page read back: its tags in order, its visible text, and whether they nest."""
+    """A parsed page: its tags in order and its visible text; asserts that tags nest."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
-        self.said: list[tuple[str, str]] = []
+        self.texts: list[tuple[str, str]] = []
         self.feed(source)
         self.close()
         assert self.open == [], "every tag is closed"
@@ -50,10 +48,10 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if data.strip():
-            self.said.append((self.open[-1] if self.open else "", data))
+            self.texts.append((self.open[-1] if self.open else "", data))
 
     def text(self, tag: str) -> list[str]:
-        return [said for where, said in self.said if where == tag]
+        return [text for where, text in self.texts if where == tag]
 
     def all(self, tag: str, kind: str | None = None) -> list[dict[str, str | None]]:
         return [
@@ -69,13 +67,22 @@ def image(size: int = 8, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
+def parts() -> Any:
+    """The macros of galleries."""
+    return gallery_environment().get_template("parts.html.j2").module
+
+
+def lattice_html(tokens: list[str], entities: list[Entity]) -> str:
+    return str(parts().lattice(tokens, entities))
+
+
 def page(tmp_path: Path, **arguments: object) -> Page:
     path = tmp_path / "gallery.html"
     write_gallery(path, **{"title": "Gallery", "cards": [], **arguments})  # type: ignore[arg-type]
     return Page(path.read_text("utf-8"))
 
 
-def test_a_card_shows_its_prompt_badges_lattice_and_pictures(tmp_path: Path) -> None:
+def test_a_card_shows_its_prompt_badges_lattice_and_images(tmp_path: Path) -> None:
     card = Card(
         prompt="一颗西兰花",
         tokens=list("一颗西兰花"),
@@ -83,9 +90,9 @@ def test_a_card_shows_its_prompt_badges_lattice_and_pictures(tmp_path: Path) -> 
         badges=["never seen in training"],
         note="seed 7",
         rows=[
-            PictureRow(label="with", pictures=[Picture(content=image(), right=True)] * 2),
-            PictureRow(
-                label="without", pictures=[Picture(content=image(), caption="a", right=False)]
+            ImageRow(label="with", images=[GalleryImage(content=image(), right=True)] * 2),
+            ImageRow(
+                label="without", images=[GalleryImage(content=image(), caption="a", right=False)]
             ),
         ],
     )
@@ -96,10 +103,10 @@ def test_a_card_shows_its_prompt_badges_lattice_and_pictures(tmp_path: Path) -> 
     assert {"never seen in training", "seed 7", "西兰花"} <= set(read.text("span"))
     assert len(read.all("img")) == 3
     assert [len(read.all("span", k)) for k in ("right", "wrong")] == [2, 1]
-    assert "1 prompt, 3 pictures" in read.text("p")
+    assert "1 prompt, 3 images" in read.text("p")
 
 
-def test_a_hostile_text_stays_text_wherever_it_stands(tmp_path: Path) -> None:
+def test_hostile_text_stays_text_in_every_place(tmp_path: Path) -> None:
     bad = '<script>alert(\'1\')</script>"><img src=x onerror="alert(2)">&amp;'
     card = Card(
         prompt=bad,
@@ -107,7 +114,7 @@ def test_a_hostile_text_stays_text_wherever_it_stands(tmp_path: Path) -> None:
         entities=[Entity(start=0, end=1, label=bad, note=bad)],
         badges=[bad],
         note=bad,
-        rows=[PictureRow(label=bad, pictures=[Picture(content=image(), caption=bad)])],
+        rows=[ImageRow(label=bad, images=[GalleryImage(content=image(), caption=bad)])],
     )
     table = ComparisonTable(title=bad, header=[bad, bad], rows=[[bad, bad]], note=bad)
     read = page(
@@ -122,21 +129,46 @@ def test_a_hostile_text_stays_text_wherever_it_stands(tmp_path: Path) -> None:
     assert not read.all("script")
     assert len(read.all("img")) == 1
     assert not any(name.startswith("on") for _, attrs in read.tags for name in attrs)
-    assert sum(bad in said for _, said in read.said) >= 15
+    assert sum(bad in text for _, text in read.texts) >= 15
+
+
+def test_hostile_entity_names_and_types_stay_text(tmp_path: Path) -> None:
+    labels = [
+        "</span></div><script>alert(1)</script>",
+        '" style="background:url(https://example.org/a)" x="',
+        "{{ 7 * 7 }}{% include 'gallery.css' %}{# x #}",
+        "<!--",
+        "&lt;b&gt;",
+        "\u202e猫",
+    ]
+    entities = [
+        Entity(start=n, end=n + 1, label=label, note=label) for n, label in enumerate(labels)
+    ]
+    read = page(tmp_path, cards=[Card(prompt="p", tokens=list("一二三四五六"), entities=entities)])
+    bars = read.all("span", "entity")
+    assert all(set(bar) == {"class", "style"} for bar in bars)
+    assert [bar["style"] for bar in bars] == [f"grid-area:1/{n}/2/{n + 1}" for n in range(1, 7)]
+    assert read.text("small") == labels
+    assert [text for text in read.text("span") if text in labels] == labels
+    assert not {tag for tag, _ in read.tags} & {"script", "img", "b"}
 
 
 @given(text=st.text(max_size=40))
-def test_any_text_comes_back_from_the_page_as_it_was(text: str) -> None:
-    for source in (f"<p>{_text(text)}</p>", _paragraphs("x" + text.replace("\n", ""))):
+def test_any_text_is_read_back_from_the_page_unchanged(text: str) -> None:
+    environment = gallery_environment()
+    element = environment.from_string("<p>{{ text }}</p>").render(text=text)
+    paragraphs = parts().paragraphs("x" + text.replace("\n", ""))
+    for source in (element, paragraphs):
         read = Page(source)
         assert {tag for tag, _ in read.tags} <= {"p", "a"}
-    attribute = Page(f'<img alt="{_text(text)}">').tags[0][1]["alt"]
+    image = environment.from_string('<img alt="{{ text }}">').render(text=text)
+    attribute = Page(image).tags[0][1]["alt"]
     kept = [c for c in text if c.isprintable() and c != "\r"]
     assert [c for c in (attribute or "") if c in kept] == kept
 
 
 def test_the_page_fetches_nothing_and_runs_nothing(tmp_path: Path) -> None:
-    row = PictureRow(label="", pictures=[Picture(content=image(kind="JPEG"))])
+    row = ImageRow(label="", images=[GalleryImage(content=image(kind="JPEG"))])
     read = page(
         tmp_path, cards=[Card(prompt="猫咪", rows=[row])], footer="see https://example.org/a."
     )
@@ -153,9 +185,9 @@ def test_the_page_fetches_nothing_and_runs_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
-def test_pictures_are_embedded_byte_for_byte(tmp_path: Path, kind: str) -> None:
+def test_images_are_embedded_byte_for_byte(tmp_path: Path, kind: str) -> None:
     content = image(64, kind)
-    row = PictureRow(label="", pictures=[Picture(content=content)])
+    row = ImageRow(label="", images=[GalleryImage(content=content)])
     tag = page(tmp_path, cards=[Card(prompt="鸟类", rows=[row])]).all("img")[0]
     head, _, data = (tag["src"] or "").partition(",")
     assert head == f"data:image/{kind.lower()};base64"
@@ -164,35 +196,34 @@ def test_pictures_are_embedded_byte_for_byte(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<svg onload='alert(1)'/>", image(kind="BMP")])
-def test_what_browsers_do_not_show_is_refused_and_nothing_is_written(
+def test_formats_that_browsers_do_not_display_are_refused_and_nothing_is_written(
     tmp_path: Path, content: bytes
 ) -> None:
-    row = PictureRow(label="", pictures=[Picture(content=content)])
+    row = ImageRow(label="", images=[GalleryImage(content=content)])
     with pytest.raises(InputError):
         write_gallery(tmp_path / "g.html", title="t", cards=[Card(prompt="p", rows=[row])])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_overlapping_entities_lie_in_lanes_with_the_longest_nearest_to_the_tokens() -> None:
+def test_overlapping_entities_get_lanes_with_the_longest_nearest_to_the_tokens() -> None:
     entities = [
         Entity(start=0, end=2, label="ab"),
         Entity(start=0, end=4, label="abcd"),
         Entity(start=2, end=4, label="cd"),
     ]
-    line = _line(list("abcd"), entities, 0, 4)
+    line = lattice_html(list("abcd"), entities)
     assert 'style="grid-area:2/1/3/5">abcd<' in line
     assert 'style="grid-area:1/1/2/3">ab<' in line
     assert 'style="grid-area:1/3/2/5">cd<' in line
     assert 'style="grid-area:3/1">a<' in line
 
 
-def test_a_long_lattice_breaks_into_lines_and_cut_entities_say_so() -> None:
-    source = _lattice(list("甲" * 20), [Entity(start=12, end=16, label="乙")])
-    read = Page(source)
+def test_a_long_lattice_breaks_into_lines_and_marks_split_entities() -> None:
+    read = Page(lattice_html(list("甲" * 20), [Entity(start=12, end=16, label="乙")]))
     assert len(read.all("div", "line")) == 2
     assert len(read.all("span", "token")) == 20
     assert len(read.all("span", "covered")) == 4
-    assert len(read.all("span", "goes-on")) == len(read.all("span", "from-before")) == 1
+    assert len(read.all("span", "ends-later")) == len(read.all("span", "starts-earlier")) == 1
 
 
 @st.composite
@@ -203,11 +234,13 @@ def lattices(draw: st.DrawFn) -> tuple[int, list[Entity]]:
 
 
 @given(lattice=lattices())
-def test_no_two_bars_of_a_line_lie_on_each_other(lattice: tuple[int, list[Entity]]) -> None:
+def test_no_two_bars_of_a_line_overlap(lattice: tuple[int, list[Entity]]) -> None:
     length, entities = lattice
-    for begin in range(0, length, 14):
+    _, *lines = lattice_html(["甲"] * length, entities).split('<div class="line">')
+    assert len(lines) == -(-length // 14)
+    for source in lines:
         taken: set[tuple[int, int]] = set()
-        line = Page(_line(["甲"] * length, entities, begin, min(begin + 14, length)))
+        line = Page(source.partition("</div>")[0])
         for bar in line.all("span", "entity"):
             area = (bar["style"] or "").removeprefix("grid-area:").split("/")
             row, first, _, last = map(int, area)
@@ -217,7 +250,7 @@ def test_no_two_bars_of_a_line_lie_on_each_other(lattice: tuple[int, list[Entity
             taken |= cells
 
 
-def test_the_table_sets_off_its_best_row(tmp_path: Path) -> None:
+def test_the_table_highlights_its_best_row(tmp_path: Path) -> None:
     table = ComparisonTable(
         title="Does it help?",
         header=["model", "right"],
@@ -232,13 +265,13 @@ def test_the_table_sets_off_its_best_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 200])
-def test_any_number_of_prompts_makes_a_page(tmp_path: Path, number: int) -> None:
-    row = PictureRow(label="seed 0", pictures=[Picture(content=image(64))])
+def test_a_page_has_any_number_of_prompts(tmp_path: Path, number: int) -> None:
+    row = ImageRow(label="seed 0", images=[GalleryImage(content=image(64))])
     read = page(tmp_path, cards=[Card(prompt=f"第{n}张", rows=[row]) for n in range(number)])
     assert len(read.all("article")) == number
     assert len(read.all("img")) == number
 
 
-def test_lone_surrogates_and_control_characters_do_not_stop_the_page(tmp_path: Path) -> None:
+def test_lone_surrogates_and_control_characters_are_replaced(tmp_path: Path) -> None:
     read = page(tmp_path, cards=[Card(prompt="猫\ud800咪\x00")])
     assert read.text("h2") == ["猫\ufffd咪\ufffd"]

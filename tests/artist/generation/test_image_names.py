@@ -1,4 +1,4 @@
-"""Names of pictures: whatever an idx holds, each is its own file, in the folder, on any system."""
+"""Names of image files: unique, portable and inside their folder, for any idx."""
 
 from pathlib import Path, PureWindowsPath
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artist.generation.predict import picture_name
+from artist.generation.image_files import image_file_name
 from data.tsv import one_line
 
 HOSTILE = [
@@ -19,8 +19,8 @@ ids = st.lists(st.one_of(st.sampled_from(HOSTILE), st.text(max_size=400)), max_s
 
 
 @given(ids=ids, number=st.integers(1, 12))
-def test_names_stay_in_their_folder_and_differ_in_more_than_case(ids, number):
-    names = [picture_name(row, idx, n) for row, idx in enumerate(ids) for n in range(number)]
+def test_names_stay_in_their_folder_and_are_unique_ignoring_case(ids, number):
+    names = [image_file_name(row, idx, n) for row, idx in enumerate(ids) for n in range(number)]
     assert len({name.casefold() for name in names}) == len(names)
     for name in names:
         assert name.isascii()
@@ -32,8 +32,8 @@ def test_names_stay_in_their_folder_and_differ_in_more_than_case(ids, number):
 
 
 @pytest.mark.parametrize("idx", HOSTILE)
-def test_files_can_be_made_under_those_names(tmp_path, idx):
-    path = tmp_path / "images" / picture_name(0, idx, 0)
+def test_files_with_those_names_can_be_created(tmp_path, idx):
+    path = tmp_path / "images" / image_file_name(0, idx, 0)
     path.parent.mkdir()
     path.touch()
     assert [p.name for p in tmp_path.iterdir()] == ["images"]

@@ -1,4 +1,4 @@
-"""Drawing codes: filters, seeds, and the plain sampler as the oracle of the cached one."""
+"""Sampling codes: filters, seeds, and the plain sampler as the reference of the others."""
 
 from dataclasses import replace
 
@@ -8,8 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artist.generation.config import CFG_SCHEDULES, SamplingConfig
-from artist.generation.cuda_graph import StaticSampler
-from artist.generation.sampling import guidance, keep_top_k, keep_top_p, pick, sample, sample_plain
+from artist.generation.cuda_graph import CUDAGraphSampler
+from artist.generation.sampling import (
+    guidance_scale,
+    keep_top_k,
+    keep_top_p,
+    sample,
+    sample_code,
+    sample_plain,
+)
 from artist.models.gpt import GPT
 from data.errors import ConfigError
 from tests.artist.models.test_gpt import L, T, entities_of, ids_of, model_of
@@ -30,9 +37,7 @@ logits = st.lists(st.floats(-5, 5).map(lambda x: round(x, 1)), min_size=2, max_s
     schedule=st.sampled_from(CFG_SCHEDULES),
     kept=st.integers(0, L),
 )
-def test_the_cached_sampler_draws_what_the_plain_one_draws(
-    fusion, scale, top_k, top_p, schedule, kept
-):
+def test_all_samplers_give_the_codes_of_the_plain_one(fusion, scale, top_k, top_p, schedule, kept):
     model, text = model_of(fusion), ids_of(2)[:, :T]
     entities = entities_of([[(0, 2), (1, 4)], []])
     config = SamplingConfig(cfg_scale=scale, cfg_schedule=schedule, top_k=top_k, top_p=top_p)
@@ -44,12 +49,12 @@ def test_the_cached_sampler_draws_what_the_plain_one_draws(
     assert fast.shape == (2, L)
     assert torch.equal(fast, slow)
     assert torch.equal(fast[:, :kept], given)
-    static = StaticSampler(model, 3, config, empty_ids=EMPTY)
-    for _ in range(2):  # what is left of the first drawing must not reach the second
-        assert torch.equal(static.draw(text, entities, [5, 6], given=given), slow)
+    sampler = CUDAGraphSampler(model, 3, config, empty_ids=EMPTY)
+    for _ in range(2):  # no state of the first call may affect the second
+        assert torch.equal(sampler.sample(text, entities, [5, 6], given=given), slow)
 
 
-def test_a_completed_image_goes_on_as_the_whole_one_did():
+def test_a_completed_image_equals_the_one_its_codes_are_from():
     model, text = model_of(), ids_of(2)[:, :T]
     entities = entities_of([[(0, 2)], []])
     config = SamplingConfig(top_k=None)
@@ -62,9 +67,9 @@ def test_a_completed_image_goes_on_as_the_whole_one_did():
     ("schedule", "scales"),
     [("constant", [3, 3, 3, 3, 3]), ("linear", [1, 1.5, 2, 2.5, 3]), ("cosine", [1, 2, 3])],
 )
-def test_a_schedule_leads_the_scale_from_the_first_code_to_the_last(schedule, scales):
+def test_a_schedule_sets_the_scale_from_the_first_code_to_the_last(schedule, scales):
     config = SamplingConfig(cfg_scale=3.0, cfg_schedule=schedule)
-    found = [guidance(config, n, len(scales)) for n in range(len(scales))]
+    found = [guidance_scale(config, n, len(scales)) for n in range(len(scales))]
     assert found == pytest.approx(scales)
 
 
@@ -80,14 +85,14 @@ def test_a_row_depends_on_its_seed_and_not_on_its_batch():
         assert torch.equal(sample(model, text[n : n + 1], one, [seed], config)[0], together[n])
 
 
-def test_another_seed_draws_another_image():
+def test_another_seed_gives_another_image():
     model, text = model_of(), ids_of(1)[:, :T]
-    drawn = {tuple(sample(model, text, None, [s], SamplingConfig())[0].tolist()) for s in range(9)}
-    assert len(drawn) > 1
+    found = {tuple(sample(model, text, None, [s], SamplingConfig())[0].tolist()) for s in range(9)}
+    assert len(found) > 1
 
 
 @given(row=logits, k=st.integers(1, 15))
-def test_top_k_keeps_the_k_likeliest_and_their_ties(row, k):
+def test_top_k_keeps_the_k_most_likely_and_their_ties(row, k):
     kept = keep_top_k(row, k).isfinite()[0]
     ordered = sorted(row[0].tolist(), reverse=True)
     smallest = ordered[min(k, len(ordered)) - 1]
@@ -95,32 +100,32 @@ def test_top_k_keeps_the_k_likeliest_and_their_ties(row, k):
 
 
 @given(row=logits, p=st.floats(0.05, 1.0))
-def test_top_p_keeps_the_smallest_set_that_suffices(row, p):
+def test_top_p_keeps_the_smallest_sufficient_set(row, p):
     kept = keep_top_p(row, p).isfinite()[0]
     chance = row.softmax(-1)[0]
     held = chance[kept].sum()
     assert held >= p - 1e-5
-    assert held - chance[kept].min() < p + 1e-5  # without its least likely one it would not
+    assert held - chance[kept].min() < p + 1e-5  # minimal: smaller without its least likely one
     assert chance[kept].min() >= chance[~kept].max() - 1e-6 if (~kept).any() else True
 
 
 @given(row=logits, uniform=st.floats(0, 1, exclude_max=True), k=st.integers(1, 4))
-def test_a_picked_code_is_one_that_the_filters_kept(row, uniform, k):
-    code = pick(row, torch.tensor([uniform]), SamplingConfig(top_k=k))
+def test_a_sampled_code_is_one_that_the_filters_kept(row, uniform, k):
+    code = sample_code(row, torch.tensor([uniform]), SamplingConfig(top_k=k))
     assert keep_top_k(row, k)[0, code].isfinite()
 
 
-def test_picked_codes_follow_their_distribution():
+def test_sampled_codes_follow_their_distribution():
     row = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
     uniform = (torch.arange(100_000) + 0.5) / 100_000
-    codes = pick(row.expand(100_000, 4), uniform, SamplingConfig(top_k=None))
+    codes = sample_code(row.expand(100_000, 4), uniform, SamplingConfig(top_k=None))
     share = codes.bincount(minlength=4) / 100_000
     torch.testing.assert_close(share, row.softmax(-1)[0], atol=1e-4, rtol=0)
 
 
-def test_the_largest_number_below_one_never_picks_a_filtered_code():
+def test_the_largest_number_below_one_never_selects_a_filtered_code():
     row = torch.tensor([[3.0, 2.0, 1.0, 0.0]])
-    code = pick(row, torch.tensor([1 - 2**-24]), SamplingConfig(top_k=2))
+    code = sample_code(row, torch.tensor([1 - 2**-24]), SamplingConfig(top_k=2))
     assert code.item() == 1
 
 
@@ -129,7 +134,7 @@ def test_guidance_without_an_empty_caption_is_refused():
         sample(model_of(), ids_of(1)[:, :T], None, [0], SamplingConfig(cfg_scale=2.0))
 
 
-def test_bfloat16_draws_a_valid_image_too():
+def test_bfloat16_samples_valid_codes():
     model: GPT = model_of()
     codes = sample(model, ids_of(2)[:, :T], None, [1, 2], SamplingConfig(), dtype=torch.bfloat16)
     assert codes.shape == (2, L)
@@ -137,7 +142,7 @@ def test_bfloat16_draws_a_valid_image_too():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"temperature": 0.0}, "use top_k=1"),
         ({"top_k": 0}, "at least 1"),
@@ -145,6 +150,6 @@ def test_bfloat16_draws_a_valid_image_too():
         ({"cfg_schedule": "square"}, "constant, linear, cosine"),
     ],
 )
-def test_an_impossible_setting_says_what_to_use(wrong, said):
-    with pytest.raises(ConfigError, match=said):
+def test_errors_of_invalid_settings_offer_alternatives(wrong, message):
+    with pytest.raises(ConfigError, match=message):
         replace(SamplingConfig(), **wrong)
