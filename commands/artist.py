@@ -3,7 +3,6 @@
 `commands.vqgan` and `commands.evaluate` hold further commands of the group.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -174,7 +173,7 @@ def artist_predict(
         clip=clip,
         images=prompts.images,
         sampling=sampling,
-        **asdict(config),
+        config=config,
         device=device,
         overwrite=overwrite,
     )

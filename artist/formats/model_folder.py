@@ -11,7 +11,7 @@ Every family's folder has a `config.json` with a `model_type`; `read_config` rea
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from artist.formats.state_dict import load_strict, read_state
 from artist.models.config import GPTConfig
 from artist.models.gpt import GPT
 from artist.models.image_tokenizer import ImageTokenizer
-from data.errors import ArtefactError, ConfigError, InputError, did_you_mean
+from data.errors import ArtefactError, InputError
+from data.options import from_dict
 from data.runs import write_json
 from data.tokenizer import Tokenizer
 
@@ -113,7 +114,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Model:
         raise ArtefactError(
             f"{folder} is a {config['model_type']!r} model; an ARTIST model is required."
         )
-    gpt = GPT(gpt_config(config["gpt"]))
+    gpt = GPT(from_dict(GPTConfig, config["gpt"]))
     state = read_state(folder / WEIGHTS, "cannot be read", "Copy or train the model again.")
     load_strict(gpt, state, str(folder / WEIGHTS))
     tokenizer = Tokenizer.load(folder)
@@ -152,16 +153,3 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ArtefactError(f"{folder / CONFIG} has no model_type, so it is not a model folder.")
     return config
-
-
-def gpt_config(values: dict[str, Any]) -> GPTConfig:
-    """Return a GPTConfig with these values.
-
-    Raises:
-        ConfigError: A name is unknown; the message offers the nearest known one.
-    """
-    known = [f.name for f in fields(GPTConfig)]
-    for name in values:
-        if name not in known:
-            raise ConfigError(f"{name!r} is not a setting of the GPT{did_you_mean(name, known)}.")
-    return GPTConfig(**values)

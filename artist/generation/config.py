@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
+from data.errors import ConfigError
 from data.options import Option, Precision, Seed, check_fields
 
 CFG_SCHEDULES = ("constant", "linear", "cosine")
@@ -83,3 +84,7 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.candidates is not None and self.candidates < self.num_images:
+            raise ConfigError(
+                f"candidates={self.candidates} are fewer than num_images={self.num_images}."
+            )

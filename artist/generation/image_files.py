@@ -16,7 +16,7 @@ from data.images import encode_png, encode_webp
 from data.runs import atomic
 from data.seeds import stream
 
-IMAGE_FORMATS: dict[str, Callable[[NDArray[np.uint8], dict[str, str]], bytes]] = {
+_ENCODERS: dict[str, Callable[[NDArray[np.uint8], dict[str, str]], bytes]] = {
     "png": encode_png,
     "webp": encode_webp,
 }
@@ -60,10 +60,10 @@ def generate_missing(
         seed: The run's seed; see `image_seed`.
         batch_size: Images generated at once.
         completion: Images to complete, one per prompt.
-        image_format: Key of `IMAGE_FORMATS`.
+        image_format: Key of `artist.generation.config.IMAGE_FORMATS`.
     """
     folder.mkdir(exist_ok=True)
-    encode = IMAGE_FORMATS[image_format]
+    encode = _ENCODERS[image_format]
     files = [
         [folder / image_file_name(n, idx, i, image_format) for i in range(num_images)]
         for n, idx in enumerate(rows.idx)

@@ -17,9 +17,9 @@ import pyarrow as pa
 from artist.device import choose_dtype
 from artist.formats.predictions import GALLERY, IMAGES, PREDICTIONS, SCORES, write_predictions
 from artist.generation.completion import Completion
-from artist.generation.config import SamplingConfig
+from artist.generation.config import PredictConfig, SamplingConfig
 from artist.generation.gallery import Card, GalleryImage, ImageRow, write_gallery
-from artist.generation.image_files import IMAGE_FORMATS, generate_missing
+from artist.generation.image_files import generate_missing
 from artist.generation.pipeline_protocol import ImagePipeline, load_pipeline
 from artist.generation.prompt_cards import prompt_card
 from artist.generation.rerank import rank, write_scores
@@ -53,18 +53,11 @@ def predict(
     model: Path,
     kg: Path | None,
     out: Path,
-    num_images: int = 1,
-    candidates: int | None = None,
     clip: Path | None = None,
     images: Sequence[bytes] = (),
-    keep_top: float = 0.5,
     sampling: SamplingConfig | None = None,
-    seed: int = 0,
-    batch_size: int = 32,
+    config: PredictConfig | None = None,
     device: str = "auto",
-    precision: str = "auto",
-    image_format: str = "png",
-    compile: bool = False,
     overwrite: bool = False,
 ) -> PredictReport:
     """Generate images for matched prompts.
@@ -75,36 +68,33 @@ def predict(
         model: The model folder, of any family.
         kg: The KG folder it was trained with; optional for models without entities only.
         out: The folder to write.
-        num_images: Images per prompt.
-        candidates: Generate this number of images per prompt and keep those with the highest score
-            by `clip`.
-        clip: Folder of a text-image scorer, such as a Chinese CLIP.
+        clip: Folder of a text-image scorer, such as a Chinese CLIP, that ranks the candidates.
         images: An encoded image per prompt, to be completed; empty: generate whole images.
-        keep_top: Share of each image to keep, from the top; rounded to whole rows of codes.
         sampling: Sampling settings.
-        seed: The same seed gives the same images on one machine.
-        batch_size: Images generated at once.
+        config: Number and format of the images, and how they are computed.
         device: `auto`, `cpu` or `cuda`.
-        precision: `auto`, `bf16` or `fp32`.
-        image_format: Format of the files and in the TSV: `png`, or `webp`, a tenth of the size.
-        compile: See `load_pipeline`.
         overwrite: Replace another run's output.
 
     Raises:
         ToolkitError: The inputs do not belong together, or another output exists at `out`.
     """
-    _check_options(num_images, candidates, clip, image_format, keep_top if images else None)
-    sampling = sampling or SamplingConfig()
+    sampling, config = sampling or SamplingConfig(), config or PredictConfig()
+    if (config.candidates is None) != (clip is None):
+        raise ConfigError("candidates and clip go together: the CLIP ranks the candidates.")
+    if images and not 0 < config.keep_top < 1:
+        raise ConfigError(
+            f"keep_top={config.keep_top} must be between 0 and 1: a share of the image."
+        )
     on = choose_device(device)
     settings: dict[str, Any] = {
-        "num_images": num_images,
+        "num_images": config.num_images,
         "sampling": asdict(sampling),
-        "seed": seed,
-        "precision": str(choose_dtype(precision, on)),
-        "image_format": image_format,
-        **({"compile": True} if compile else {}),
-        **({"keep_top": keep_top} if images else {}),
-        **({"candidates": candidates} if clip is not None else {}),
+        "seed": config.seed,
+        "precision": str(choose_dtype(config.precision, on)),
+        "image_format": config.image_format,
+        **({"compile": True} if config.compile else {}),
+        **({"keep_top": config.keep_top} if images else {}),
+        **({"candidates": config.candidates} if clip is not None else {}),
     }
     inputs = _fingerprints(prompts, model, kg, images, clip)
     with Run.open(
@@ -112,65 +102,45 @@ def predict(
     ) as run:
         if run.finished:
             return PredictReport(out=out, **run.finished.counts, already_finished=True)
-        pipeline = load_pipeline(model, kg=kg, device=on, precision=precision, compile=compile)
+        pipeline = load_pipeline(
+            model, kg=kg, device=on, precision=config.precision, compile=config.compile
+        )
         rows = pipeline.rows(prompts)
         tokenizer = pipeline.tokenizer.fingerprint
         check_table(rows, tokenizer, pipeline.kg_fingerprint, kg, "the prompts")
-        completion = Completion(pipeline, images, keep_top) if images else None
+        completion = Completion(pipeline, images, config.keep_top) if images else None
         # Loaded first: an invalid folder is an error before images are generated.
         scorer = load_text_image_scorer(clip, on) if clip is not None else None
         files = generate_missing(
             pipeline,
             rows,
             run.work / IMAGES,
-            num_images=candidates or num_images,
+            num_images=config.candidates or config.num_images,
             sampling=sampling,
-            seed=seed,
-            batch_size=batch_size,
+            seed=config.seed,
+            batch_size=config.batch_size,
             completion=completion,
-            image_format=image_format,
+            image_format=config.image_format,
         )
         captions = [[""] * len(row) for row in files]
         if scorer is not None:
-            files, captions = _keep_best(scorer, run.work / SCORES, rows, files, num_images)
+            files, captions = _keep_best(scorer, run.work / SCORES, rows, files, config.num_images)
         write_predictions(run.work / PREDICTIONS, rows.idx, rows.texts, files)
         write_gallery(
             run.work / GALLERY,
             title="Images",
-            subtitle=f"Generated by {model.name} with seed {seed}.",
+            subtitle=f"Generated by {model.name} with seed {config.seed}.",
             cards=_cards(pipeline, rows, kg, files, captions, completion),
             footer=f"Model {model.name}, {fingerprint(model)[:12]}; "
             f"{f'KG {kg.name}' if kg is not None else 'no KG'}; {sampling}.",
         )
         counts: dict[str, Any] = {
             "prompts": len(rows),
-            "images": len(rows) * num_images,
+            "images": len(rows) * config.num_images,
             "with_entity": int((np.diff(rows.first_entity) > 0).sum()),
         }
         run.finish(counts)
     return PredictReport(out=out, **counts)
-
-
-def _check_options(
-    num_images: int,
-    candidates: int | None,
-    clip: Path | None,
-    image_format: str,
-    keep_top: float | None,
-) -> None:
-    """Refuse options that are out of range or do not go together."""
-    if num_images < 1:
-        raise ConfigError(f"num_images={num_images} must be at least 1.")
-    if image_format not in IMAGE_FORMATS:
-        raise ConfigError(
-            f"image_format={image_format!r} is unknown; use one of {', '.join(IMAGE_FORMATS)}."
-        )
-    if (candidates is None) != (clip is None):
-        raise ConfigError("candidates and clip go together: the CLIP ranks the candidates.")
-    if candidates is not None and candidates < num_images:
-        raise ConfigError(f"candidates={candidates} are fewer than num_images={num_images}.")
-    if keep_top is not None and not 0 < keep_top < 1:
-        raise ConfigError(f"keep_top={keep_top} must be between 0 and 1: a share of the image.")
 
 
 def _fingerprints(

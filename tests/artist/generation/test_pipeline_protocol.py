@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from artist.generation import pipeline_protocol
-from artist.generation.config import SamplingConfig
+from artist.generation.config import PredictConfig, SamplingConfig
 from artist.generation.pipeline_protocol import load_pipeline
 from artist.generation.predict import predict
 from artist.tables.lattice_rows import Rows, RowsConfig, rows_from_table
@@ -70,7 +70,9 @@ def model(world, tmp_path, monkeypatch) -> Path:
 def test_predict_accepts_a_model_of_another_family(world, model, tmp_path):
     prompts = pq.read_table(world.valid).select(LATTICE.names)
     out = tmp_path / "out"
-    report = predict(prompts, model=model, kg=None, out=out, num_images=2, device="cpu")
+    report = predict(
+        prompts, model=model, kg=None, out=out, config=PredictConfig(num_images=2), device="cpu"
+    )
     assert (report.prompts, report.images) == (3, 6)
     files = sorted((out / "images").iterdir())
     for file in files:
@@ -84,7 +86,15 @@ def test_completing_images_is_refused_for_a_family_without_codes(world, model, t
     prompts = pq.read_table(world.valid).select(LATTICE.names)
     given = [encode_png(np.zeros((8, 8, 3), np.uint8))] * 3
     with pytest.raises(ConfigError, match="this model cannot complete images"):
-        predict(prompts, model=model, kg=None, out=tmp_path / "out", images=given, device="cpu")
+        predict(
+            prompts,
+            model=model,
+            kg=None,
+            out=tmp_path / "out",
+            images=given,
+            config=PredictConfig(keep_top=0.5),
+            device="cpu",
+        )
     assert not (tmp_path / "out").exists()
 
 
