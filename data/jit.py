@@ -1,5 +1,6 @@
 """Compile loops over bytes and ids with numba."""
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -10,19 +11,47 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+_log = logging.getLogger(__name__)
+
 _FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 _HALF = np.uint64(32)
 _F = TypeVar("_F", bound=Callable[..., object])
 
 
-def jit(function: _F) -> _F:
+def jit(function: _F, **options: Any) -> _F:
     """Return the function, compiled on its first call without Python objects and the GIL.
 
-    The machine code is cached next to the module (or in `NUMBA_CACHE_DIR`), so that later processes
-    load it in milliseconds. Integer overflow wraps and indices are not checked: the function must
-    stay within its arrays.
+    The machine code is cached next to the module, in the user's cache folder or in
+    `NUMBA_CACHE_DIR`, so that later processes load it in milliseconds. Where none of them can be
+    written, every process compiles for itself. Integer overflow wraps and indices are not checked:
+    the function must stay within its arrays.
+
+    Args:
+        function: The function.
+        **options: Further options of `numba.njit`, such as `fastmath`.
     """
-    return cast(_F, njit(cache=True, nogil=True)(function))
+    try:
+        return cast(_F, njit(cache=True, nogil=True, **options)(function))
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+        _warn_without_cache()
+        return cast(_F, njit(nogil=True, **options)(function))
+
+
+@cache
+def _warn_without_cache() -> None:
+    """Warn, once per process, that nothing compiled can be kept."""
+    _log.warning(
+        "Compiled code cannot be cached (neither the installation nor the home folder is "
+        "writable), so every command compiles for some seconds first. Set NUMBA_CACHE_DIR to a "
+        "writable folder."
+    )
+
+
+def caches_code() -> bool:
+    """Return whether compiled code can be cached."""
+    return not _warn_without_cache.cache_info().currsize
 
 
 @jit

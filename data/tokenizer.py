@@ -39,13 +39,23 @@ class Tokenizer:
     def load(cls, path: Path) -> "Tokenizer":
         """Load a vocabulary file, or a folder with `vocab.txt` and optionally its settings.
 
-        Only `do_lower_case` of `tokenizer_config.json` is used (default true).
+        Of `tokenizer_config.json` only `do_lower_case` is used (default true). A folder that
+        transformers 5 saved has only `tokenizer.json`, which is read instead.
 
         Raises:
             InputError: It is missing, lacks special tokens, or is not loaded completely.
         """
         path = Path(path)
         vocab_file = path / "vocab.txt" if path.is_dir() else path
+        saved = path / "tokenizer.json" if path.is_dir() else path
+        if (
+            saved.name == "tokenizer.json"
+            and saved.is_file()
+            and not (path.is_dir() and vocab_file.is_file())
+        ):
+            read, lowercase = _read_tokenizer_json(saved)
+            _check_special_tokens(saved, read)
+            return cls(_backend(read, lowercase), read, {"lowercase": lowercase})
         if not vocab_file.is_file():
             raise InputError(
                 f"{vocab_file} does not exist. Give a vocab.txt or a folder with one; without "
@@ -58,13 +68,15 @@ class Tokenizer:
         tokens = [line.removesuffix("\r") for line in lines]
         while tokens and not tokens[-1]:
             tokens.pop()
-        vocab = {token: i for i, token in enumerate(tokens)}
-        missing = [t for t in SPECIAL_TOKENS[:2] if t not in vocab]
-        if missing:
-            raise InputError(
-                f"{vocab_file} is not a BERT vocabulary: {', '.join(missing)} not in its "
-                f"{len(vocab)} lines."
-            )
+        vocab: dict[str, int] = {}
+        for i, token in enumerate(tokens):
+            if vocab.setdefault(token, i) != i:
+                raise InputError(
+                    f"{vocab_file}:{i + 1}: the token {token!r} repeats line {vocab[token] + 1}. "
+                    "An id is the number of a line, so each token needs exactly one: replace this "
+                    "line by an unused token such as [unused1]."
+                )
+        _check_special_tokens(vocab_file, vocab)
         lowercase = True
         config = vocab_file.with_name("tokenizer_config.json")
         if path.is_dir() and config.exists():
@@ -139,6 +151,41 @@ def tokenizer_of(table: Path) -> Tokenizer:
     return Tokenizer.load(folder)
 
 
+def _check_special_tokens(path: Path, vocab: dict[str, int]) -> None:
+    missing = [token for token in SPECIAL_TOKENS[:2] if token not in vocab]
+    if missing:
+        raise InputError(
+            f"{path} is not a BERT vocabulary: {', '.join(missing)} not among its "
+            f"{len(vocab)} tokens."
+        )
+
+
+def _read_tokenizer_json(path: Path) -> tuple[dict[str, int], bool]:
+    """Return vocabulary (in order of ids) and `lowercase` of a BERT tokenizer saved as JSON.
+
+    Raises:
+        InputError: The file is not JSON, or its tokenizer is not BERT's.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise InputError(f"{path} is not JSON: {error}.") from None
+    model = content.get("model") if isinstance(content, dict) else None
+    normalizer = (content.get("normalizer") or {}) if isinstance(content, dict) else {}
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocab, dict) or normalizer.get("type") != "BertNormalizer":
+        kind = (model or {}).get("type", "unknown") if isinstance(model, dict) else "unknown"
+        raise InputError(
+            f"{path} holds a {kind} tokenizer; a BERT WordPiece tokenizer is required."
+        )
+    if sorted(vocab.values()) != list(range(len(vocab))):
+        raise InputError(
+            f"{path}: the ids of its {len(vocab)} tokens are not 0 to {len(vocab) - 1}."
+        )
+    lowercase = bool(normalizer.get("lowercase", True))
+    return dict(sorted(vocab.items(), key=lambda item: item[1])), lowercase
+
+
 def _backend(vocab: dict[str, int], lowercase: bool) -> Any:
     """Return the BERT tokenizer of transformers after checking its vocabulary."""
     # In transformers 5, `vocab_file=` silently builds an empty vocabulary; `vocab=` does not.
@@ -148,7 +195,7 @@ def _backend(vocab: dict[str, int], lowercase: bool) -> Any:
     if fast.get_vocab() != vocab:
         raise InputError(
             f"the tokenizer library kept {fast.get_vocab_size()} of {len(vocab)} tokens; "
-            "is a token listed twice, or [CLS], [SEP] or [MASK] missing?"
+            "is [CLS], [SEP] or [MASK] missing?"
         )
     return fast
 

@@ -9,19 +9,16 @@ bfloat16 once where torch does it twice. What is not bfloat16 on a CPU, in chann
 without gradients, goes torch's way. Tensors only.
 """
 
-from collections.abc import Callable
-from typing import TypeVar, cast
+import functools
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data.jit import in_threads
+from data.jit import in_threads, jit
 
-_F = TypeVar("_F", bound=Callable[..., object])
 _PART = 2048  # positions that are summed in float32
 _LOG2_E = 1.4426950408889634
 
@@ -96,10 +93,8 @@ def _scale_and_shift(
     return scale.reshape(B, C).astype(np.float32), shift.reshape(B, C).astype(np.float32)
 
 
-def _jit(function: _F) -> _F:
-    """As `data.jit.jit`, for numbers: sixteen at a time, in any order, and x / 0 is no error."""
-    compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")(function)
-    return cast(_F, compiled)
+# Sums may be reordered, which allows SIMD, and division by zero is not an error.
+_jit = functools.partial(jit, fastmath=True, error_model="numpy")
 
 
 @_jit

@@ -8,14 +8,14 @@ Legend: G chunks, S triples and N negatives per chunk, D dim, M looked-up rows, 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 
-from data.jit import in_threads
+from data.jit import in_threads, jit
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -27,7 +27,7 @@ def in_torchs_threads(kernel: Callable[..., None], count: int, *arguments: Any) 
 
 
 # Like `data.jit.jit`, but sums may be reordered, which allows SIMD.
-_jit = njit(cache=True, nogil=True, fastmath=True)
+_jit = partial(jit, fastmath=True)
 
 
 _TILE = 256
