@@ -10,6 +10,7 @@ without gradients, goes torch's way. Tensors only.
 """
 
 import functools
+from typing import cast
 
 import numpy as np
 import torch
