@@ -6,6 +6,7 @@ A KG folder contains `entity2id.txt` (OpenKE: first line the count, then `name<T
 """
 
 import mmap
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -134,8 +135,26 @@ def map_vectors(folder: Path) -> NDArray[np.float32]:
     """Return the same without checking the values, so that nothing is read before it is used.
 
     Raises:
-        InputError: Vectors are missing or of a wrong shape.
+        InputError: Vectors are missing, of a wrong shape, or not one per name.
     """
+    vectors = _open_vectors(folder)
+    if not manifest_path(folder).exists() and (folder / ENTITY_NAMES).exists():
+        # Not written by one run of this toolkit: EasyNLP's pair, or files put together by hand.
+        _check_count(folder, len(open_names(folder / ENTITY_NAMES)), len(vectors))
+    return vectors
+
+
+def check_vectors(folder: Path, num_names: int) -> None:
+    """Check that a folder with vectors has one per name, from headers only.
+
+    Raises:
+        InputError: The numbers of names and vectors differ.
+    """
+    if (folder / VECTORS).exists() or (folder / EASYNLP_VECTORS).exists():
+        _check_count(folder, num_names, len(_open_vectors(folder)))
+
+
+def _open_vectors(folder: Path) -> NDArray[np.float32]:
     if (folder / VECTORS).exists():
         return _map_safetensors(folder / VECTORS)
     if (folder / EASYNLP_VECTORS).exists():
@@ -146,19 +165,12 @@ def map_vectors(folder: Path) -> NDArray[np.float32]:
     )
 
 
-def check_vectors(folder: Path, num_names: int) -> None:
-    """Check that each entity has a vector, from headers only (not for EasyNLP's format).
-
-    Raises:
-        InputError: The numbers of names and vectors differ.
-    """
-    if (folder / VECTORS).exists():
-        count = len(_map_safetensors(folder / VECTORS))
-        if count != num_names:
-            raise InputError(
-                f"{folder} contains {num_names} names but {count} vectors: {ENTITY_NAMES} and "
-                f"{VECTORS} are not from one training."
-            )
+def _check_count(folder: Path, num_names: int, num_vectors: int) -> None:
+    if num_names != num_vectors:
+        raise InputError(
+            f"{folder} contains {num_names} names but {num_vectors} vectors, so the vectors would "
+            f"belong to other names. Take {ENTITY_NAMES} and the vectors from one training."
+        )
 
 
 def kg_fingerprint(folder: Path) -> str:
@@ -195,7 +207,8 @@ def _read_easynlp(path: Path) -> NDArray[np.float32]:
     import torch
 
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises many kinds for a bad file
         raise InputError(f"{path} cannot be loaded as a tensor: {type(error).__name__}.") from None
     if isinstance(value, dict) and len(value) == 1:

@@ -12,8 +12,9 @@ from artist.training.dry_run import dry_run_finetune
 from artist.training.gpt_training import finetune
 from data.errors import SchemaError
 from data.images import encode_png
+from data.kg_folder import ENTITY_NAMES, write_names
 from data.schema import IMAGE, with_metadata
-from tests.artist.world import QUICK, World, make_world
+from tests.artist.world import NAMES, QUICK, World, make_world
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_images_that_are_not_encoded_yet_are_counted_in(world, tmp_path):
 def test_it_finds_what_training_would_find(world, tmp_path):
     other = tmp_path / "kg"
     shutil.copytree(world.kg, other)
-    (other / "entity2id.txt").write_text("1\n花椰菜\t0\n", encoding="utf-8")
+    write_names(other / ENTITY_NAMES, NAMES[::-1])
     with pytest.raises(SchemaError, match=r"world/train\.parquet was built with another KG"):
         dry_run_finetune(world.train, valid=world.valid, kg=other, vqgan=world.vqgan, config=QUICK)
     assert not list(tmp_path.rglob("*partial*"))

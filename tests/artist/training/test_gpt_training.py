@@ -36,9 +36,9 @@ from data.errors import (
     SchemaError,
     ToolkitError,
 )
-from data.kg_folder import VECTORS, VECTORS_KEY, read_vectors
+from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, read_vectors, write_names
 from data.runs import read_manifest
-from tests.artist.world import QUICK, World, make_world
+from tests.artist.world import NAMES, QUICK, World, make_world
 from tests.conftest import ROOT
 
 
@@ -305,7 +305,7 @@ def test_a_model_folder_loads_with_one_call_and_names_what_it_was_made_from(worl
 def test_a_table_of_another_graph_is_refused(world, tmp_path):
     other = tmp_path / "kg"
     shutil.copytree(world.kg, other)
-    (other / "entity2id.txt").write_text("1\n花椰菜\t0\n", encoding="utf-8")
+    write_names(other / ENTITY_NAMES, NAMES[::-1])
     with pytest.raises(SchemaError, match="was built with another KG"):
         finetune(
             world.train,
