@@ -62,8 +62,19 @@ def split_words(split: str) -> tuple[str, ...]:
 
 
 def files_of_split(files: list[Path], split: str) -> list[Path]:
-    """Return the files whose name has a word that is or ends with the split (`flickr7ktrain`)."""
-    return [f for f in files if any(t.endswith(split_words(split)) for t in name_words(f))]
+    """Return the files whose name contains the split as a word.
+
+    A word begins and ends at the name's ends, at anything but a letter, or where capitals begin
+    (`cocoTrain`); after a digit it may also end a run of letters (`flickr7ktrain`,
+    `flickr30kzhbbosontrain`). So `retrieval_train` is not of `val`, nor `train_latest` of `test`.
+    """
+    names = "|".join(re.escape(name) for name in split_words(split))
+    word = re.compile(rf"(?:(?<![a-z])|[0-9][a-z]*)(?:{names})(?![a-z])")
+    return [
+        file
+        for file in files
+        if word.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", file.name).lower())
+    ]
 
 
 def only_one(files: list[Path], what: str, option: str) -> Path:

@@ -19,6 +19,7 @@ from PIL import Image
 from data.datasets.captions import join_words
 from data.datasets.config import ImageOptions, SetOptions
 from data.datasets.convert import convert_dataset
+from data.datasets.file_names import files_of_split
 from data.errors import ConfigError, InputError, ToolkitError
 from data.images import decode_base64, decode_image
 from data.runs import read_manifest, verify
@@ -432,3 +433,36 @@ def test_real_captions_and_photographs(real_data, tmp_path):
     assert report.counts["rows"] == report.counts["images"] == 1000
     assert out.read_bytes() == (folder / "val.tsv").read_bytes()
     assert json.loads((tmp_path / "val.tsv.manifest.json").read_text())["counts"]["rejected"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "splits"),
+    [
+        ("retrieval_train.tsv", {"train"}),
+        ("train_latest.tsv", {"train"}),
+        ("latest_val.tsv", {"val"}),
+        ("mscoco-retrieval-train-00000-of-00002.parquet", {"train"}),
+        ("mscoco-retrieval-test-00000-of-00001.parquet", {"test"}),
+        ("interval.tsv", set()),
+        ("flickr7ktrain.txt", {"train"}),
+        ("flickr30k_cn_val.txt", {"val"}),
+        ("train2014.json", {"train"}),
+        ("cocoTrain.tsv", {"train"}),
+        ("MR_valid_queries.jsonl", {"val"}),
+        ("coco-cn.dev.txt", {"val"}),
+        ("VAL.tsv", {"val"}),
+    ],
+)
+def test_a_file_belongs_to_the_split_that_is_a_word_of_its_name(name, splits):
+    found = {split for split in ("train", "val", "test") if files_of_split([Path(name)], split)}
+    assert found == splits
+
+
+def test_the_command_takes_the_split_and_not_a_name_that_ends_in_its_letters(tmp_path, command):
+    image = base64.b64encode(image_bytes("a")).decode()
+    for name, text in (("retrieval_train", "训练"), ("retrieval_val", "验证")):
+        (tmp_path / f"{name}.tsv").write_text(f"1\t{text}\t{image}\n", encoding="utf-8")
+    out = tmp_path / "out.tsv"
+    code, _, err = command("data", "convert", tmp_path, "--split", "val", "--out", out)
+    assert code == 0, err
+    assert out.read_text(encoding="utf-8").split("\t")[1] == "验证"
