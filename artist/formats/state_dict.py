@@ -4,6 +4,7 @@ EasyNLP keeps three attention projections where we have one fused; all other ten
 Nothing is loaded loosely: a tensor that is missing, left over or of another shape is an error.
 """
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from data.errors import InputError
 
+# Modules whose objects hold settings and statistics, never weights.
+_TRAINERS = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "argparse.")
 _QKV = ("query", "key", "value")  # the order of our fused projection
 
 
@@ -75,10 +78,49 @@ def read_tensors(path: Path, failure: str, advice: str) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals(_inert_classes(path) if mapped else []):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch and safetensors raise many kinds here
-        reason = str(error).partition("\n")[0][:200]
-        raise InputError(f"{path} {failure}: {type(error).__name__}: {reason}. {advice}") from None
+        reason = _what_it_is(path) or f"{type(error).__name__}: {_first_line(error)}"
+        raise InputError(f"{path} {failure}: {reason}. {advice}") from None
+
+
+class _Inert:
+    """Takes the place of a class that a checkpoint names, such as a callback's. Runs no code."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def _inert_classes(path: Path) -> list[Any]:
+    """Return a stand-in for each class of a trainer that the checkpoint names.
+
+    Lightning and omegaconf store their own objects next to the weights; these hold no tensors.
+    """
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    return [(_Inert, name) for name in names if name.startswith(_TRAINERS)]
+
+
+def _what_it_is(path: Path) -> str:
+    """Return what a file is if its first bytes show that it is no checkpoint at all."""
+    with path.open("rb") as file:
+        head = file.read(512).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "it is an HTML page, probably of a failed download"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"
+    if head.startswith(b"pk") and not zipfile.is_zipfile(path):
+        return "it is truncated"
+    return "" if head else "it is empty"
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of a message without its escape codes, and the class it refuses."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    refused = re.search(r"GLOBAL ([\w.]+)", text)
+    more = f" (it contains {refused[1]}, which is not loaded)" if refused else ""
+    return text.partition("\n")[0][:200] + more
 
 
 def read_state(path: Path, failure: str, advice: str) -> dict[str, Tensor]:

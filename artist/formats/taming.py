@@ -1,8 +1,8 @@
 """VQGAN checkpoints of taming-transformers.
 
-A checkpoint is a `.ckpt`, `.pt` or `.bin` file, flat or wrapped in `state_dict`, its names
-optionally prefixed with `first_stage_model.`, with or without the networks of the loss. Its sizes
-follow from the shapes of its tensors, except for the resolution.
+A checkpoint is a `.ckpt`, `.pt` or `.bin` file, flat or wrapped (`state_dict`, `model` ...), its
+names optionally prefixed with `first_stage_model.`, with or without the networks of the loss. Its
+sizes follow from the shapes of its tensors, except for the resolution.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,8 @@ from artist.models.vqgan import VQGAN
 from data.errors import InputError
 
 _PREFIX = "first_stage_model."
+# Names under which trainers store the weights, averaged ones after plain ones.
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "generator", "ema")
 _LOSSES = "loss."  # discriminator and LPIPS of taming's training; not part of the model
 
 
@@ -42,8 +44,10 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         "cannot be loaded as a checkpoint",
         "If it holds more than tensors, save its `state_dict` alone.",
     )
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    for name in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds a {type(content).__name__}, not tensors by name.")
     if any(str(name).startswith(_PREFIX) for name in content):  # the rest is a transformer

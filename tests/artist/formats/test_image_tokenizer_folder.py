@@ -1,4 +1,7 @@
 import json
+import os
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,3 +137,69 @@ def test_a_truncated_weight_file_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="cannot be read"):
         load_image_tokenizer(tmp_path)
+
+
+def save_like_lightning(path: Path, content: dict[str, object]) -> None:
+    """Save a checkpoint that names classes which are not installed here."""
+    module = types.ModuleType("pytorch_lightning.callbacks.model_checkpoint")
+    callback = type("ModelCheckpoint", (), {"__module__": module.__name__})
+    module.ModelCheckpoint = callback
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("pytorch_lightning", "pytorch_lightning.callbacks", module.__name__):
+            patch.setitem(sys.modules, name, module)
+        instance = callback()
+        instance.best_model_path = "epoch=3.ckpt"
+        torch.save({**content, "callbacks": {callback: {"best": 0.5}}, "object": instance}, path)
+
+
+def test_a_checkpoint_as_lightning_writes_it_loads_without_running_code(tmp_path: Path) -> None:
+    save_like_lightning(tmp_path / "last.ckpt", {"state_dict": tiny().state_dict(), "epoch": 3})
+    assert_same(load_image_tokenizer(tmp_path / "last.ckpt", resolution=16), tiny())
+
+
+@pytest.mark.parametrize("wrapper", ["model", "ema", "generator", "model_state_dict"])
+def test_wrapped_weights_are_recognised(tmp_path: Path, wrapper: str) -> None:
+    torch.save({wrapper: tiny().state_dict(), "step": 7}, tmp_path / "last.ckpt")
+    assert_same(load_image_tokenizer(tmp_path / "last.ckpt", resolution=16), tiny())
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self) -> object:
+        return os.mkdir, ("ran",)
+
+
+def test_a_checkpoint_with_code_is_refused_by_name_and_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": tiny().state_dict(), "x": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(InputError, match=r"mkdir, which is not loaded\)") as caught:
+        load_image_tokenizer(tmp_path / "evil.ckpt")
+    assert "\x1b" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<!DOCTYPE html><html><body>404</body></html>", "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b"", "it is empty"),
+    ],
+)
+def test_files_that_are_no_checkpoint_are_named(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    (tmp_path / "last.ckpt").write_bytes(content)
+    with pytest.raises(InputError, match=reason):
+        load_image_tokenizer(tmp_path / "last.ckpt")
+
+
+def test_a_truncated_checkpoint_is_called_so(tmp_path: Path) -> None:
+    torch.save({"state_dict": tiny().state_dict()}, tmp_path / "last.ckpt")
+    content = (tmp_path / "last.ckpt").read_bytes()
+    (tmp_path / "last.ckpt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="it is truncated"):
+        load_image_tokenizer(tmp_path / "last.ckpt")
