@@ -25,11 +25,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from data.errors import ArtefactError, InputError
+from data.errors import ArtefactError, ConfigError, InputError
 
 _log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+_REFUSALS = (InputError, ConfigError, ArtefactError)
+# Checkpoints, shards, tables and images; everything else of an unfinished run is made again.
+_RESUMABLE = {".pt", ".parquet", ".png", ".webp", ".safetensors"}
 _DISK = {  # errors of the disk, not of the program
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -247,7 +250,7 @@ class Run:
         """Begin or resume a run, or find its finished output.
 
         Args:
-            out: The final path.
+            out: The final path. A link is followed, also to a place that does not exist yet.
             kind: See `Manifest.kind`.
             settings: JSON values. Equal settings and inputs mean the same run.
             inputs: Name of each input -> fingerprint.
@@ -255,9 +258,16 @@ class Run:
             overwrite: Replace what is at `out`, once the new output is complete.
 
         Raises:
-            ArtefactError: `out`, or an unfinished run for it, has other settings or inputs, or
-                another process is writing it.
+            ArtefactError: `out`, or an unfinished run for it, has other settings or inputs,
+                another process is writing it, or nothing can be renamed to `out`.
         """
+        if out.is_symlink():
+            out = Path(os.path.realpath(out))
+        if out.is_mount():
+            raise ArtefactError(
+                f"{out} is a mount point, and a finished output cannot be renamed to one. Give a "
+                f"new name inside it, such as --out {out / kind}."
+            )
         run = cls(out, folder, kind, json.loads(json.dumps(dict(settings))), dict(inputs or {}))
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -277,7 +287,8 @@ class Run:
         half = (
             not self.folder and self._run_note().exists() and not manifest_path(self.out).exists()
         )
-        if self.out.exists() and not overwrite and not half:
+        empty = self.folder and self.out.is_dir() and not any(self.out.iterdir())
+        if self.out.exists() and not empty and not overwrite and not half:
             if not manifest_path(self.out).exists():
                 raise ArtefactError(
                     f"{self.out} exists and is not an output of this toolkit. "
@@ -309,6 +320,10 @@ class Run:
             if self.folder:
                 self.work.mkdir()
             write_json(note, {"kind": self.kind, "settings": self.settings, "inputs": self.inputs})
+
+    def _resumable(self) -> bool:
+        """Return whether the unfinished folder holds something that a later run continues from."""
+        return any(path.suffix in _RESUMABLE for path in _files(self.work))
 
     def _run_note(self) -> Path:
         return (
@@ -415,12 +430,15 @@ class Run:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        # A single file cannot be resumed, so its partial file is removed. Once `finish` has begun
-        # to rename, the run note marks the output as incomplete.
+        # A single file cannot be resumed, so its partial file is removed; so is the folder of a run
+        # that was refused before it had anything to resume. Once `finish` has begun to rename, the
+        # run note marks the output as incomplete.
         mine = self._lock is not None and not self._finishing
         if error is not None and mine and not self.folder:
             for path in (self.work, self._run_note(), *self._companions):
                 path.unlink(missing_ok=True)
+        elif mine and isinstance(error, _REFUSALS) and not self.resumed and not self._resumable():
+            _remove(self.work)
         self.close()
         if isinstance(error, OSError) and error.errno in _DISK:
             raise ArtefactError(

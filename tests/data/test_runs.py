@@ -290,3 +290,79 @@ def test_a_finished_file_survives_what_fails_afterwards(tmp_path):
         fail_during(out, "another process writes here")
     assert verify(out).kind == "thing"
     assert out.with_name("out.tsv.partial").exists()
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["to-a-folder", "dangling"])
+def test_a_link_is_followed_and_stays_a_link(tmp_path, exists):
+    out, target = tmp_path / "out", tmp_path / "disk" / "there"
+    out.symlink_to(target)
+    if exists:
+        target.mkdir(parents=True)
+    make(out)
+    assert out.is_symlink()
+    assert (target / "part.txt").read_text() == "hello"
+    with open_run(out, overwrite=True, seed=1) as run:
+        (run.work / "part.txt").write_text("replaced")
+        run.finish({"rows": 1})
+    assert out.is_symlink()
+    assert (target / "part.txt").read_text() == "replaced"
+    assert [p.name for p in (tmp_path / "disk").iterdir()] == ["there"]
+
+
+def test_an_empty_folder_is_taken_as_the_output(tmp_path):
+    (tmp_path / "out").mkdir()
+    make(tmp_path / "out")
+    assert (tmp_path / "out" / "part.txt").read_text() == "hello"
+
+
+def test_a_mount_point_is_refused_before_any_work():
+    mount = Path("/dev/shm")
+    if not mount.is_mount():
+        pytest.skip("no mount point known here")
+    before = sorted(mount.parent.iterdir())
+    with pytest.raises(ArtefactError, match=r"mount point.*--out /dev/shm/thing"):
+        open_run(mount)
+    assert sorted(mount.parent.iterdir()) == before
+
+
+def refuse(out: Path, file: str) -> None:
+    """A run that writes a file and then finds its input unusable."""
+    with open_run(out) as run:
+        (run.work / file).write_text("made")
+        raise InputError("the next file cannot be read")
+
+
+def test_a_refused_run_leaves_nothing_unless_there_is_something_to_resume(tmp_path):
+    with pytest.raises(InputError):
+        refuse(tmp_path / "new", "half.tsv")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError):
+        refuse(tmp_path / "begun", "shard.parquet")
+    with pytest.raises(InputError):
+        refuse(tmp_path / "begun", "half.tsv")  # resumed
+    kept = {path.name for path in (tmp_path / "begun.partial").iterdir()}
+    assert {"shard.parquet", "half.tsv"} <= kept
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"BZh91AY&SY\x00\x00\x00", "NUL character"), ("甲\t乙\n".encode(), "wrong column count")],
+)
+def test_a_command_whose_input_is_refused_leaves_nothing(tmp_path, command, content, reason):
+    (tmp_path / "t.tsv").write_bytes(content)
+    code, _, err = command("kg", "train", tmp_path / "t.tsv", "--out", tmp_path / "kg")
+    assert (code, reason in err) == (2, True)
+    code, _, _ = command("artist", "vqgan", "train", tmp_path / "t.tsv", "--out", tmp_path / "vq")
+    assert code == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["t.tsv"]
+
+
+def test_a_command_follows_a_dangling_link_and_a_second_one_finds_the_result(tmp_path, command):
+    (tmp_path / "t.tsv").write_text("红果\t类\t水果\n青果\t类\t水果\n", encoding="utf-8")
+    out = tmp_path / "kg"
+    out.symlink_to(tmp_path / "disk" / "not-yet")
+    words = ("kg", "train", tmp_path / "t.tsv", "--out", out, "--epochs", "1")
+    assert command(*words)[0] == 0
+    code, said, _ = command(*words)
+    assert (code, "is finished and unchanged" in said) == (0, True)
+    assert (tmp_path / "disk" / "not-yet" / "entity2id.txt").exists()

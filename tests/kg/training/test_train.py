@@ -16,7 +16,7 @@ import kg.tools.nearest
 import kg.training.splits
 import kg.training.train
 import kg.training.trainer
-from data.errors import ArtefactError, ConfigError, InputError, Interrupted
+from data.errors import ArtefactError, InputError, Interrupted
 from data.kg_folder import read_names, read_vectors, write_names
 from data.runs import verify
 from data.schema import TRIPLES, open_table
@@ -150,11 +150,11 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
 
     def stopped(*_, **__):
         (work / file).symlink_to("/dev/full")
-        raise ConfigError("stopped")
+        raise Interrupted("stopped")
 
     with monkeypatch.context() as patch:
         patch.setattr(kg.training.splits, "read_triples", stopped)
-        with pytest.raises(ConfigError):
+        with pytest.raises(Interrupted):
             train_kg(dump, out, config=config, device="cpu")
     with pytest.raises(ArtefactError, match="disk is full"):
         train_kg(dump, out, config=config, device="cpu")
