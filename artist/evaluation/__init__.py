@@ -1,9 +1,9 @@
 """Measure a model or a set of images: likelihood with controls, image metrics, ablations.
 
-evaluate            every measurement that the given sources allow, as one folder
-ablate              trainings with and without knowledge, compared caption by caption
+evaluate            run every measurement that the given sources allow; write one folder
+ablate              train with and without knowledge; compare caption by caption
 measure_likelihood  nats per code of a table's images, as given and under each control
-shuffle_graph       a KG folder whose entities have exchanged vectors
+shuffle_graph       write a KG folder whose entities have exchanged vectors
 """
 
 from typing import TYPE_CHECKING

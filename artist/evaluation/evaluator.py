@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,18 +190,16 @@ class Evaluator:
         inception = self._inception()  # bad weights are refused before hours of work
         folder, device = self.sources.clip, self.inputs.device
         clip = load_text_image_scorer(folder, device) if folder is not None else None
-        findings = Findings()
+        found: dict[str, Any] = {}
         if self.sources.model is not None:
-            findings = replace(findings, likelihood=self._likelihood())
-            findings = replace(findings, reconstruction=self._reconstruction())
+            found["likelihood"] = self._likelihood()
+            found["reconstruction"] = self._reconstruction()
         if inception is not None:
-            images, ceiling = self._images(inception)
-            findings = replace(findings, images=images, images_ceiling=ceiling)
+            found["images"], found["images_ceiling"] = self._images(inception)
         else:
             self._miss("FID, KID and IS", "--inception FILE (pt_inception-2015-12-05-6726825d.pth)")
         if clip is not None:
-            pair = self._match(clip)
-            findings = replace(findings, match=pair[0], match_ceiling=pair[1])
+            found["match"], found["match_ceiling"] = self._match(clip)
         else:
             self._miss("text-image match (Chinese CLIP score, R-precision)", "--clip FOLDER")
         return Evaluation(
@@ -208,7 +207,7 @@ class Evaluator:
             inputs=inputs,
             config=self.config,
             sampling=self.sampling,
-            findings=findings,
+            findings=Findings(**found),
             not_measured=self.not_measured,
             warnings=self.inputs.warnings,
         )
@@ -372,15 +371,7 @@ class Evaluator:
     def _compare(
         self, images: Statistics, reference: Statistics, inception: Loaded
     ) -> ImageMetrics:
-        return compare(
-            images,
-            reference,
-            published=inception.published,
-            subsets=self.config.kid_subsets,
-            subset_size=self.config.kid_subset_size,
-            splits=self.config.is_splits,
-            seed=self.config.seed,
-        )
+        return compare(images, reference, published=inception.published, config=self.config)
 
     def _match(self, clip: TextImageScorer) -> tuple[TextMatch | None, TextMatch | None]:
         found, scores = self._match_images(clip, iter(self.images), "the images")

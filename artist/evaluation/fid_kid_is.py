@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from artist.evaluation.config import FID_LIKE
+from artist.evaluation.config import FID_LIKE, EvaluateConfig
 from artist.evaluation.image_sets import CaptionedImage
 from artist.evaluation.inception import SIDE, Loaded
 from artist.models.image_tokenizer import channels_last
@@ -33,7 +33,6 @@ from data.runs import atomic
 from data.seeds import stream
 
 SMALL = 2000  # images; figures from fewer are marked
-KID_SUBSETS, KID_SUBSET_SIZE, IS_SPLITS = 100, 1000, 10
 
 
 class Spread(NamedTuple):
@@ -226,8 +225,8 @@ def kernel_distance(
     a: NDArray[np.float32],
     b: NDArray[np.float32],
     *,
-    subsets: int = KID_SUBSETS,
-    subset_size: int = KID_SUBSET_SIZE,
+    subsets: int = EvaluateConfig.kid_subsets,
+    subset_size: int = EvaluateConfig.kid_subset_size,
     seed: int = 0,
 ) -> Spread:
     """Return KID of features (n, D) and (m, D) over random subsets without replacement.
@@ -252,7 +251,7 @@ def _discrepancy(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def inception_score(
-    logits: NDArray[np.float32], *, splits: int = IS_SPLITS, seed: int = 0
+    logits: NDArray[np.float32], *, splits: int = EvaluateConfig.is_splits, seed: int = 0
 ) -> Spread:
     """Return IS of shuffled logits (n, V) over `splits` equal parts, at most n."""
     order = np.random.default_rng(stream(seed, "is")).permutation(len(logits))
@@ -306,16 +305,14 @@ def compare(
     reference: Statistics,
     *,
     published: bool,
-    subsets: int = KID_SUBSETS,
-    subset_size: int = KID_SUBSET_SIZE,
-    splits: int = IS_SPLITS,
-    seed: int = 0,
+    config: EvaluateConfig | None = None,
 ) -> ImageMetrics:
     """Compute FID, KID and IS of a set of images against a reference.
 
     Raises:
         InputError: Weights or resizing of the two differ.
     """
+    config = config or EvaluateConfig()
     ours, theirs = images.settings, reference.settings
     if len(reference.mean) != len(images.mean):
         raise InputError(
@@ -337,19 +334,19 @@ def compare(
         kid = kernel_distance(
             images.features,
             reference.features,
-            subsets=subsets,
-            subset_size=subset_size,
-            seed=seed,
+            subsets=config.kid_subsets,
+            subset_size=config.kid_subset_size,
+            seed=config.seed,
         )
     return ImageMetrics(
         fid=frechet_distance(images, reference),
         kid=kid,
-        inception_score=inception_score(images.logits, splits=splits, seed=seed),
+        inception_score=inception_score(images.logits, splits=config.is_splits, seed=config.seed),
         n=images.n,
         n_reference=reference.n,
-        kid_subsets=subsets,
-        kid_subset_size=min(subset_size, images.n, reference.n),
-        is_splits=min(splits, images.n),
+        kid_subsets=config.kid_subsets,
+        kid_subset_size=min(config.kid_subset_size, images.n, reference.n),
+        is_splits=min(config.is_splits, images.n),
         settings=ours,
         settings_reference=theirs,
         published_weights=published,

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from artist.evaluation.confidence_intervals import Interval
 from artist.evaluation.likelihood import GIVEN, NONE, OTHER_KG, SHUFFLED, Likelihood
 from artist.evaluation.reconstruction import Reconstruction
 from artist.evaluation.tables import GROUPS, SHORT
@@ -29,8 +28,16 @@ def costs_plot(found: Likelihood) -> str:
             for place, group in enumerate(groups):
                 cost = found.groups[group].costs[control]
                 label = f"cost: {SHORT[control]}" if place == 0 else None
-                _whisker(
-                    axes, cost, place + (n - (len(controls) - 1) / 2) * step, COLOURS[n], label
+                axes.errorbar(
+                    cost.mean,
+                    place + (n - (len(controls) - 1) / 2) * step,
+                    xerr=0.0 if math.isnan(cost.half_width) else cost.half_width,
+                    fmt="o",
+                    color=COLOURS[n],
+                    markersize=5,
+                    capsize=3,
+                    linewidth=1.4,
+                    label=label,
                 )
         axes.set_yticks(
             range(len(groups)), [f"{GROUPS[g]} ({found.groups[g].captions})" for g in groups]
@@ -41,24 +48,6 @@ def costs_plot(found: Likelihood) -> str:
         figure.legend(loc="outside upper left", ncols=3, fontsize=9)
         axes.set_ylim(len(groups) - 0.5, -0.5)
         return to_svg(figure)
-
-
-def _whisker(
-    axes: object, value: Interval, place: float, colour: str, label: str | None = None
-) -> None:
-    """Draw a point and its interval on one line of a plot."""
-    width = 0.0 if math.isnan(value.half_width) else value.half_width
-    axes.errorbar(  # type: ignore[attr-defined]
-        value.mean,
-        place,
-        xerr=width,
-        fmt="o",
-        color=colour,
-        markersize=5,
-        capsize=3,
-        linewidth=1.4,
-        label=label,
-    )
 
 
 def spread_plot(found: Likelihood) -> str:
@@ -79,8 +68,7 @@ def spread_plot(found: Likelihood) -> str:
             color=COLOURS[1],
             fontsize=9,
         )
-        axes.set_xlabel("nats per code, by caption")
-        axes.set_ylabel("captions")
+        axes.set(xlabel="nats per code, by caption", ylabel="captions")
         return to_svg(figure)
 
 
@@ -95,9 +83,7 @@ def places_plot(found: Likelihood) -> str:
         grid = found.positions.reshape(side, side)
         mesh = axes.pcolormesh(grid, cmap="viridis", edgecolors="face", linewidth=0.2)
         axes.invert_yaxis()
-        axes.set_aspect("equal")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(aspect="equal", xticks=[], yticks=[])
         for spine in axes.spines.values():
             spine.set_visible(False)
         figure.colorbar(mesh, ax=axes, label="nats per code", shrink=0.85)
@@ -113,8 +99,10 @@ def codebook_plot(found: Reconstruction) -> str:
         axes = figure.subplots()
         axes.plot(range(1, len(used) + 1), used, color=COLOURS[0])
         axes.axhline(1 / found.codebook_size, color=_GREY, linewidth=1, linestyle="--")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("codes, most frequent first")
-        axes.set_ylabel("share (dashed: uniform use)")
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="codes, most frequent first",
+            ylabel="share (dashed: uniform use)",
+        )
         return to_svg(figure)

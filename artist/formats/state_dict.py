@@ -1,7 +1,7 @@
-"""Names and shapes of released checkpoints, translated to ours and back.
+"""Loading of weights with strict checks, and conversion of EasyNLP's tensor names.
 
-EasyNLP keeps three attention projections where we have one fused; all other tensors are the same.
-Nothing is loaded loosely: a tensor that is missing, left over or of another shape is an error.
+EasyNLP has three attention projections where we have one fused; all other tensors are the same.
+Loading is strict: a missing or unexpected tensor, or one of another shape, is an error.
 """
 
 import re
@@ -22,11 +22,11 @@ _QKV = ("query", "key", "value")  # the order of our fused projection
 
 
 def from_easynlp(state: Mapping[str, Tensor], n_layer: int) -> dict[str, Tensor]:
-    """EasyNLP's GPT tensors (without the `transformer.` prefix) under our names.
+    """Return EasyNLP's GPT tensors (without the `transformer.` prefix) under our names.
 
     Args:
         state: `tok_emb.weight`, `blocks.0.attn.query.weight` and so on; the causal `attn.mask`
-            buffers are dropped, since nothing in them is learned.
+            buffers, which are constants, are dropped.
         n_layer: Number of blocks.
 
     Raises:
@@ -47,7 +47,7 @@ def from_easynlp(state: Mapping[str, Tensor], n_layer: int) -> dict[str, Tensor]
 
 
 def to_easynlp(state: Mapping[str, Tensor], block_size: int) -> dict[str, Tensor]:
-    """The inverse of `from_easynlp`, with the mask buffers that EasyNLP expects."""
+    """Invert `from_easynlp`, adding the mask buffers that EasyNLP expects."""
     theirs: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if ".attn.qkv." in name:
@@ -62,14 +62,14 @@ def to_easynlp(state: Mapping[str, Tensor], block_size: int) -> dict[str, Tensor
 
 
 def read_tensors(path: Path, failure: str, advice: str) -> Any:
-    """What a `.safetensors` file or torch's own holds, on the CPU; no code in it is run.
+    """Read a `.safetensors` or torch file on the CPU, without running code from it.
 
-    Tensors are mapped where the format allows: those that nobody uses are not read.
+    Tensors are memory-mapped where the format allows, so unused ones are not read.
 
     Args:
         path: The file.
-        failure: What the message says of it, such as `cannot be read as weights`.
-        advice: What to try then.
+        failure: The error message's predicate, such as `cannot be read as weights`.
+        advice: The error message's advice.
 
     Raises:
         InputError: It cannot be read.
@@ -124,19 +124,19 @@ def _first_line(error: Exception) -> str:
 
 
 def read_state(path: Path, failure: str, advice: str) -> dict[str, Tensor]:
-    """The same, of a file that holds nothing but tensors by name, in float32.
+    """Read a file of tensors by name with `read_tensors`; return them in float32.
 
     Raises:
-        InputError: It cannot be read, or holds something else.
+        InputError: It cannot be read, or has other content.
     """
     state = read_tensors(path, failure, advice)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path} does not hold tensors by name. {advice}")
+        raise InputError(f"{path} does not contain tensors by name. {advice}")
     return {name: tensor.float() for name, tensor in state.items()}
 
 
 def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """How tensors differ from a module's own in names and shapes, three at most; empty if not."""
+    """Describe up to three differences in names and shapes from a module's tensors, if any."""
     missing = sorted(own.keys() - state.keys())
     unexpected = sorted(state.keys() - own.keys())
     reshaped = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
@@ -150,7 +150,7 @@ def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
 
 
 def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load a state dict, naming what does not fit.
+    """Load a state dict; errors list the tensors that do not fit.
 
     Raises:
         InputError: Tensors are missing, unexpected or of another shape.

@@ -1,4 +1,4 @@
-"""`torch.compile` that needs no compiler: where it fails, everything runs as it is."""
+"""`torch.compile` with a fallback: where compilation fails, everything runs uncompiled."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -20,15 +20,15 @@ class Compiled(nn.Module):
         self._call = compiled(module)
 
     def forward(self, *values: Any) -> Any:
-        """What the module returns."""
+        """Call the module."""
         return self._call(*values)
 
 
 @contextmanager
 def many_variants(*, constant_weights: bool) -> Iterator[None]:
-    """For calls of `compiled` functions: any number of shapes and settings may be compiled.
+    """Allow any number of compiled variants (shapes, settings) of `compiled` functions.
 
-    With `constant_weights` the compiler may lay weights out as it likes: they never change again.
+    With `constant_weights` the compiler may change the layout of weights, which must stay constant.
     """
     from torch._dynamo import config as dynamo
     from torch._inductor import config as inductor
@@ -38,10 +38,10 @@ def many_variants(*, constant_weights: bool) -> Iterator[None]:
 
 
 def compiled(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, compiled at its first call.
+    """Return the function, compiled at its first call.
 
-    If that fails (no C++ compiler, no Triton, something that the compiler does not know), a warning
-    says why, and it runs uncompiled from then on.
+    If that fails (no C++ compiler, no Triton, an unsupported operation), the reason is logged as a
+    warning, and the function runs uncompiled from then on.
     """
     fast: Callable[..., Any] | None = torch.compile(call)
 

@@ -1,4 +1,4 @@
-"""What an image is generated from: text tokens and the entities that cover them.
+"""The input of image generation: text tokens and the entities that cover them.
 
 B captions   T text tokens   K entities per caption   D entity_dim
 """
@@ -14,9 +14,9 @@ class Entities(NamedTuple):
 
     Attributes:
         vectors: `(B, K, D)`; the values of padding slots are never used.
-        covers: `(B, K, T)` bool, whether the entity's span holds the token. A slot that covers
-            no token is padding.
-        filler: `(D,)`, the vector of entity 0, which `easynlp` uses where no entity is.
+        covers: `(B, K, T)` bool, whether the entity's span contains the token. A slot that
+            covers no token is padding.
+        filler: `(D,)`, the vector of entity 0, which `easynlp` uses for tokens without one.
     """
 
     vectors: Tensor
@@ -59,8 +59,8 @@ class Conditioning(NamedTuple):
     def dropped(self, which: Tensor, pad_id: int) -> "Conditioning":
         """Return the captions, those marked in `which` (B,) bool replaced by the empty one.
 
-        A model trained so can be guided (Ho and Salimans 2022). The empty caption is [PAD] only and
-        has no entities.
+        A model trained with dropping can be guided (Ho and Salimans 2022). The empty caption is
+        [PAD] only and has no entities.
         """
         if not which.any():
             return self

@@ -1,21 +1,21 @@
-"""What a VQGAN is trained by, besides its codebook: differences of pixels and edges; a judge."""
+"""Reconstruction loss and discriminator of VQGAN training."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def reconstruction_loss(pictures: Tensor, originals: Tensor) -> Tensor:
-    """Absolute and squared differences of pixels, and absolute differences of their gradients.
+def reconstruction_loss(images: Tensor, originals: Tensor) -> Tensor:
+    """Return L1 and L2 loss of the pixels plus L1 loss of their horizontal and vertical gradients.
 
-    The gradient term is what makes edges sharp: blurred, they cost little in pixels but much there.
+    The gradient term sharpens edges: blurring them costs little in pixels, but much in gradients.
     """
-    pixels = F.l1_loss(pictures, originals) + F.mse_loss(pictures, originals)
-    edges = [F.l1_loss(pictures.diff(dim=axis), originals.diff(dim=axis)) for axis in (-1, -2)]
+    pixels = F.l1_loss(images, originals) + F.mse_loss(images, originals)
+    edges = [F.l1_loss(images.diff(dim=axis), originals.diff(dim=axis)) for axis in (-1, -2)]
     return pixels + edges[0] + edges[1]
 
 
 class PatchDiscriminator(nn.Module):
-    """Tells pictures from originals, by overlapping patches (Isola et al. 2017, section 3.2.2).
+    """Classify overlapping patches as original or generated (Isola et al. 2017, section 3.2.2).
 
     Shapes: (B, 3, H, W) -> (B, 1, H/4, W/4).
     """
@@ -35,11 +35,11 @@ class PatchDiscriminator(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores: above 0 for what looks original."""
-        scores: Tensor = self.layers(images)
-        return scores
+        """Return logits: above 0 for patches classified as original."""
+        logits: Tensor = self.layers(images)
+        return logits
 
 
-def discriminator_loss(of_originals: Tensor, of_pictures: Tensor) -> Tensor:
-    """The hinge loss of the judge: originals should score above 1, pictures below -1."""
-    return (F.relu(1 - of_originals.float()) + F.relu(1 + of_pictures.float())).mean()
+def discriminator_loss(of_originals: Tensor, of_generated: Tensor) -> Tensor:
+    """Return the hinge loss of the discriminator's logits."""
+    return (F.relu(1 - of_originals.float()) + F.relu(1 + of_generated.float())).mean()

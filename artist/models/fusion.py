@@ -31,11 +31,11 @@ class LatticeFusion(nn.Module):
         self.scale = width**-0.5
 
     def forward(self, text: Tensor, entities: Entities) -> Tensor:
-        """Text embeddings (B, T, C) -> the same with knowledge; the identity without entities."""
+        """Return text embeddings (B, T, C) with knowledge; the identity without entities."""
         covers = entities.covers.transpose(1, 2)  # (B, T, K)
         if covers.shape[-1] == 0:
             return text
-        # A padding slot may hold anything, even NaN; zero times NaN would still be NaN.
+        # Padding slots may contain NaN, and zero times NaN is NaN.
         vectors = entities.vectors.masked_fill(~entities.covers.any(-1, keepdim=True), 0.0)
         word = self.project(vectors * self.entity_scale)  # (B, K, D) -> (B, K, C)
         score = torch.einsum("btc,bkc->btk", text, word.to(text.dtype)) * self.scale  # (B, T, K)
@@ -45,12 +45,12 @@ class LatticeFusion(nn.Module):
 
 
 class EasyNLPFusion(nn.Module):
-    """The released code's fusion, to the letter, for the released checkpoints only.
+    """The exact fusion of the released code, for the released checkpoints only.
 
-    It runs after the blocks, on the hidden states h of the text positions. Entity k becomes a
+    It is applied after the blocks, to the hidden states h of the text positions. Entity k becomes a
     matrix: m_k(t) = W v_k + b where k covers t, W v_0 + b elsewhere. One score per caption and
     entity, s_k = sum_t h_t . m_k(t), unscaled; h_t <- h_t + sum_k softmax(s)_k m_k(t). Padding
-    slots take part. Only the first of the L predicted codes can depend on it, and for captions
+    slots are included. Only the first of the L predicted codes can depend on it, and for captions
     shorter than T tokens its value is the same for every entity.
 
     Computed without the released code's [B, K, T, C] tensor.
@@ -65,7 +65,7 @@ class EasyNLPFusion(nn.Module):
         self.project = nn.Linear(entity_dim, width)
 
     def scores(self, hidden: Tensor, entities: Entities) -> Tensor:
-        """One score per slot: (B, T, C) -> (B, K)."""
+        """Return a score per slot: (B, T, C) -> (B, K)."""
         covers = entities.covers.to(hidden.dtype)  # (B, K, T)
         inside = torch.einsum("bkt,btc->bkc", covers, hidden)  # sum over covered tokens
         total = hidden.sum(1, keepdim=True)  # (B, 1, C)
@@ -77,7 +77,7 @@ class EasyNLPFusion(nn.Module):
         return score.masked_fill(score == 0, torch.finfo(score.dtype).min)
 
     def forward(self, hidden: Tensor, entities: Entities) -> Tensor:
-        """Hidden states of the text positions (B, T, C) -> the same with knowledge."""
+        """Return hidden states of the text positions (B, T, C) with knowledge."""
         weight = self.scores(hidden, entities).softmax(-1)  # (B, K)
         inside = weight[:, :, None] * entities.covers  # (B, K, T)
         vector = torch.einsum("bkt,bkd->btd", inside, entities.vectors)  # (B, T, D)

@@ -1,15 +1,14 @@
-"""The GPT of ARTIST and its three ways to use knowledge. Tensors only: it opens no file.
+"""The GPT of ARTIST with its three fusions. Tensors only: no file access.
 
     B captions   T text tokens (text_len)   L image codes (image_len)   S positions
     K entities per caption   D entity_dim   C n_embd   V image_vocab_size   H heads
 
-A sequence is a caption's T text tokens, padded with [PAD], followed by its L image codes. One
-embedding table serves both: codes are ids 0..V-1, and text ids are shifted by V. The arithmetic is
+A sequence is a caption's T text tokens, padded with [PAD], followed by its L image codes. Both
+share one embedding table: codes are ids 0..V-1, and text ids are shifted by V. The arithmetic is
 minGPT's: pre-LN blocks, learned positions, exact GELU, a separate head without bias that predicts
 image codes only.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,10 +22,10 @@ from artist.models.fusion import EasyNLPFusion, LatticeFusion
 
 
 class KVCache:
-    """Keys and values of all layers for up to S positions; filled from the left.
+    """Keys and values of all layers for up to S positions, filled from the left.
 
-    Each layer holds two tensors `(B, H, S, C/H)`. By default S is one less than a sequence has: the
-    last code is predicted from the position before it, so it is never an input.
+    Each layer has two tensors `(B, H, S, C/H)`. By default S is one less than the length of a
+    sequence: its last code is never an input.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class KVCache:
     ) -> None:
         size = positions or config.block_size - 1
         shape = (batch, config.n_head, size, config.n_embd // config.n_head)
-        # Zeros: what is masked takes part with weight 0, and 0 times NaN would be NaN.
+        # Zeros: masked positions have weight 0, and 0 times NaN would be NaN.
         self.layers = [
             (
                 torch.zeros(shape, device=device, dtype=dtype),
@@ -65,7 +64,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, cache: tuple[Tensor, Tensor] | None = None, past: int = 0
     ) -> Tensor:
-        """Attend over `x` and, with a cache, over the `past` positions it holds."""
+        """Attend to `x` and, with a cache, to its `past` positions: (B, S, C) -> the same."""
         B, S, C = x.shape
         q, k, v = self.qkv(x).view(B, S, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)
         if cache is not None:
@@ -77,7 +76,7 @@ class Attention(nn.Module):
         if q.dtype == torch.bfloat16 and q.device.type == "cpu" and torch.is_grad_enabled():
             y = _plain_attention(q, k, v, pdrop)
         else:
-            # One new token may see everything before it, so only several need the mask.
+            # A single new token attends to everything before it and needs no mask.
             y = F.scaled_dot_product_attention(q, k, v, is_causal=S > 1, dropout_p=pdrop)
         out: Tensor = self.drop(self.proj(y.transpose(1, 2).reshape(B, S, C)))
         return out
@@ -85,7 +84,7 @@ class Attention(nn.Module):
     def step(
         self, x: Tensor, cache: tuple[Tensor, Tensor], position: Tensor, mask: Tensor
     ) -> Tensor:
-        """Attend from one position over the cache as far as the mask reaches: (B, C) -> (B, C)."""
+        """Attend from one position to the unmasked positions of the cache: (B, C) -> (B, C)."""
         B, C = x.shape
         q, k, v = self.qkv(x).view(B, 3, self.n_head, 1, C // self.n_head).unbind(1)
         keys, values = cache
@@ -99,7 +98,7 @@ class Attention(nn.Module):
 
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor, pdrop: float) -> Tensor:
-    """Causal attention (B, H, S, C/H) by two matrix products.
+    """Compute causal attention (B, H, S, C/H) by two matrix products.
 
     On CPUs that multiply bfloat16 the fused kernel does not use those instructions: forward and
     backward take three times as long at 79 positions, 1.5 times at 287 (torch 2.13, AMX).
@@ -129,7 +128,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, cache: tuple[Tensor, Tensor] | None = None, past: int = 0
     ) -> Tensor:
-        """(B, S, C) -> (B, S, C)."""
+        """Transform (B, S, C) to the same shape."""
         x = x + self.attn(self.ln1(x), cache, past)
         out: Tensor = x + self.mlp(self.ln2(x))
         return out
@@ -137,14 +136,14 @@ class Block(nn.Module):
     def step(
         self, x: Tensor, cache: tuple[Tensor, Tensor], position: Tensor, mask: Tensor
     ) -> Tensor:
-        """One position, (B, C) -> (B, C); see `GPT.step`."""
+        """Transform one position, (B, C) -> (B, C); see `GPT.step`."""
         x = x + self.attn.step(self.ln1(x), cache, position, mask)
         out: Tensor = x + self.mlp(self.ln2(x))
         return out
 
 
 class GPT(nn.Module):
-    """Text tokens, then image codes; predicts the next code at every position."""
+    """Predict the next image code at every position of text tokens and image codes."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -165,17 +164,17 @@ class GPT(nn.Module):
         nn.init.normal_(self.pos_emb, std=0.02)
 
     def text_ids(self, bert_ids: Tensor) -> Tensor:
-        """BERT ids -> ids of this model's embedding table."""
+        """Convert BERT ids to ids of this model's embedding table."""
         return bert_ids + self.config.image_vocab_size
 
     def hidden(
         self, ids: Tensor, entities: Entities | None = None, cache: KVCache | None = None
     ) -> Tensor:
-        """States before the final norm: ids (B, S) -> (B, S, C).
+        """Return states before the final norm: ids (B, S) -> (B, S, C).
 
         Without a cache, or with an empty one, `ids` begin at position 0 with the whole text; with a
-        filled one they follow its positions. Under `checkpoint_activations` the blocks are computed
-        again in the backward pass, instead of keeping what they computed.
+        filled one they follow its positions. `checkpoint_activations` recomputes the blocks in the
+        backward pass instead of storing their activations.
         """
         past = cache.length if cache is not None else 0
         S, T = ids.shape[1], self.config.text_len
@@ -204,23 +203,22 @@ class GPT(nn.Module):
         cache: KVCache | None = None,
         first: int = 0,
     ) -> Tensor:
-        """Logits of the next code at positions `first` and later: (B, S) -> (B, S - first, V)."""
+        """Return logits of the next code at positions >= `first`: (B, S) -> (B, S - first, V)."""
         x = self.hidden(ids, entities, cache)[:, first:]
         logits: Tensor = self.head(self.ln_f(x))
         return logits
 
     def step(self, codes: Tensor, position: Tensor, cache: KVCache, seen: int) -> Tensor:
-        """Logits of the code after those at `position`: codes (B,) -> (B, V). For inference.
+        """Return logits of the code after `position`: codes (B,) -> (B, V). For inference.
 
-        It computes what `forward` computes with a filled cache, but the position is a tensor, so
-        that shapes and launches are the same at every position, and a CUDA graph of them can be
-        replayed.
+        Equal to `forward` with a filled cache. The position is a tensor, so shapes and kernel
+        launches are the same at every position, and a CUDA graph of them can be replayed.
 
         Args:
             codes: The last code of each row.
-            position: `(1,)`, where it stands, counted with the text; below `seen`.
-            cache: Holds all positions before; this one is written. Its `length` stays.
-            seen: Look at so many positions of the cache; those after `position` are masked.
+            position: `(1,)`, position of that code in the sequence, text included; below `seen`.
+            cache: Contains all earlier positions; this one is written. Its `length` is unchanged.
+            seen: Number of positions of the cache to read; those after `position` are masked.
         """
         x = self.tok_emb(codes) + self.pos_emb[0].index_select(0, position)  # (B, C)
         later = torch.arange(seen, device=position.device) > position
@@ -239,9 +237,16 @@ class GPT(nn.Module):
         entities: Entities | None = None,
         label_smoothing: float = 0.0,
     ) -> Tensor:
-        """Negative log-likelihood of each code in nats: text ids (B, T), codes (B, L) -> (B, L).
+        """Return the negative log-likelihood of each code in nats.
 
-        With `label_smoothing` that share of each target is spread evenly over all codes.
+        Args:
+            ids: Text ids (B, T).
+            codes: Codes (B, L).
+            entities: Entities of the captions.
+            label_smoothing: Share of each target that is spread evenly over all codes.
+
+        Returns:
+            Losses (B, L).
         """
         sequence = torch.cat([ids, codes[:, :-1]], 1)  # the last code is only a target
         logits = self(sequence, entities, first=self.config.text_len - 1)  # (B, L, V)
@@ -255,7 +260,7 @@ class GPT(nn.Module):
 
 
 def _init(module: nn.Module) -> None:
-    """GPT-2's initialisation."""
+    """Initialise a module as GPT-2 does."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
@@ -263,12 +268,12 @@ def _init(module: nn.Module) -> None:
 
 
 def parameter_groups(model: GPT, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters with weight decay (matrices of linear layers) and without (all others)."""
-    decays: Callable[[str, nn.Parameter], bool] = lambda name, p: (  # noqa: E731
-        p.ndim == 2 and not name.startswith("tok_emb")
-    )
-    named = list(model.named_parameters())
+    """Return parameters with weight decay (matrices of linear layers) and without (all others)."""
+    decayed, free = list[nn.Parameter](), list[nn.Parameter]()
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim == 2 and not name.startswith("tok_emb")
+        (decayed if is_matrix else free).append(parameter)
     return [
-        {"params": [p for n, p in named if decays(n, p)], "weight_decay": weight_decay},
-        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
     ]

@@ -1,12 +1,12 @@
-"""Passes over feature maps in bfloat16, made as few as they can be. CPU, inference.
+"""Fused group normalisation and swish on feature maps in bfloat16. CPU, inference.
 
     B images   C channels   P positions (h * w)   G groups   K parts of the positions
 
-Beside its convolutions a decoder is bound by reading and writing its maps. torch takes five passes
-for a group normalisation and its swish, which here are three (read; read and write), and three to
-add a convolution's result to a shortcut, which here the convolution does. Numbers are rounded to
-bfloat16 once where torch does it twice. What is not bfloat16 on a CPU, in channels-last layout and
-without gradients, goes torch's way. Tensors only.
+Outside its convolutions a decoder is bound by memory bandwidth. torch needs five passes for a group
+normalisation and its swish, this module three (read; read and write); and three to add a
+convolution's result to a shortcut, which here the convolution does. Values are rounded to bfloat16
+once instead of twice. Inputs other than bfloat16 on a CPU, in channels-last layout and without
+gradients, are computed by torch. Tensors only.
 """
 
 import functools
@@ -25,7 +25,7 @@ _LOG2_E = 1.4426950408889634
 
 
 def norm_swish(x: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """Swish of the normalised features (B, C, h, w). `x` stays as it is."""
+    """Return the swish of the normalised features (B, C, h, w); `x` is unchanged."""
     if not _fits(x, norm.weight):
         return F.silu(norm(x), inplace=not torch.is_grad_enabled())
     B, C, h, w = x.shape
@@ -41,7 +41,7 @@ def norm_swish(x: Tensor, norm: nn.GroupNorm) -> Tensor:
 
 
 def add_conv(shortcut: Tensor, conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """The sum of `shortcut` and conv(x). May overwrite `shortcut`, unless gradients are on."""
+    """Return the sum of `shortcut` and conv(x); without gradients `shortcut` may be overwritten."""
     if not (_fits(x, conv.weight) and _fits(shortcut, conv.weight) and _can_add()):
         return shortcut + cast(Tensor, conv(x))
     added: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
@@ -52,7 +52,7 @@ def add_conv(shortcut: Tensor, conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _fits(x: Tensor, weight: Tensor) -> bool:
-    """Whether these features can be computed here."""
+    """Return whether this module computes these features."""
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.bfloat16
@@ -63,7 +63,7 @@ def _fits(x: Tensor, weight: Tensor) -> bool:
 
 
 def _can_add() -> bool:
-    """Whether this build of torch lets a convolution add to what is there, in bfloat16."""
+    """Return whether this build of torch has a bfloat16 convolution that adds to its output."""
     return (
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
@@ -72,7 +72,7 @@ def _can_add() -> bool:
 
 
 def _positions(x: Tensor) -> NDArray[np.uint16]:
-    """The bits of features (B, C, h, w) as (B, P, C), the same memory."""
+    """Return a view of the bits of features (B, C, h, w) as (B, P, C)."""
     bits: NDArray[np.uint16] = x.permute(0, 2, 3, 1).flatten(1, 2).view(torch.uint16).numpy()
     return bits
 
@@ -80,9 +80,9 @@ def _positions(x: Tensor) -> NDArray[np.uint16]:
 def _scale_and_shift(
     sums: NDArray[np.float64], norm: nn.GroupNorm, count: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What each channel is multiplied with, and what is added, (B, C) each, to normalise it.
+    """Return scale and shift (B, C) of each channel that normalise it.
 
-    `sums` (B, 2, C) are of the values and of their squares.
+    `sums` (B, 2, C) are the sums of the values and of their squares.
     """
     B, _, C = sums.shape
     groups = norm.num_groups
@@ -102,7 +102,7 @@ _jit = functools.partial(jit, fastmath=True, error_model="numpy")
 def _sum_parts(
     begin: int, end: int, x: NDArray[np.uint16], out: NDArray[np.float64]
 ) -> None:  # (B, P, C) -> (B * K, 2, C)
-    """The sums of the values and of their squares over each of the parts begin..end."""
+    """Write the sums of the values and of their squares over each of the parts begin..end."""
     size, channels = x.shape[1], x.shape[2]
     parts = -(-size // _PART)
     pivot = np.empty(channels, np.float32)  # float32 sums small differences, not large squares
@@ -135,7 +135,7 @@ def _scale_and_swish(
     shift: NDArray[np.float32],
     out: NDArray[np.uint16],
 ) -> None:  # (B, P, C), (B, C), (B, C) -> (B, P, C)
-    """Into `out`, for each of the parts begin..end: v / (1 + exp(-v)) of v = scale * x + shift."""
+    """Write v / (1 + exp(-v)), v = scale * x + shift, of the parts begin..end into `out`."""
     size, channels = x.shape[1], x.shape[2]
     parts = -(-size // _PART)
     for part in range(begin, end):

@@ -45,6 +45,10 @@ class ImageTokenizer(nn.Module, ABC):
     Attributes:
         model_type: Name of the class in `config.json`.
         config_class: The class of `config`.
+        resolution: Side of the (square) images, in pixels.
+        codebook_size: Number of codes.
+        grid_size: Codes per side of an image.
+        image_len: Codes per image, L.
     """
 
     model_type: ClassVar[str]
@@ -53,26 +57,10 @@ class ImageTokenizer(nn.Module, ABC):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
-
-    @property
-    def resolution(self) -> int:
-        """Side of the (square) images, in pixels."""
-        return int(self.config.resolution)
-
-    @property
-    def codebook_size(self) -> int:
-        """Number of codes."""
-        return int(self.config.codebook_size)
-
-    @property
-    def grid_size(self) -> int:
-        """Codes per side of an image."""
-        return int(self.config.grid_size)
-
-    @property
-    def image_len(self) -> int:
-        """Codes per image, L."""
-        return self.grid_size**2
+        self.resolution: int = config.resolution
+        self.codebook_size: int = config.codebook_size
+        self.grid_size: int = config.grid_size
+        self.image_len = self.grid_size**2
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -83,18 +71,18 @@ class ImageTokenizer(nn.Module, ABC):
         """Return images (B, 3, H, W), float32, about [-1, 1], of codes (B, L)."""
 
     def decoding_in(self, dtype: torch.dtype) -> Self:
-        """Return a tokenizer that decodes in `dtype` as fast as it can; this one is unchanged."""
+        """Return a tokenizer that decodes in `dtype`, if possible faster; this one is unchanged."""
         return self
 
     def fingerprint(self) -> str:
         """Return a digest of what this tokenizer computes: its model type, sizes and weights.
 
-        Codes belong to a tokenizer and to its copy in a model folder alike. Settings at their
-        default are left out: a setting that a later version adds changes no digest.
+        A copy in a model folder has the same digest. Settings at their default are left out, so a
+        setting that a later version adds changes no digest.
         """
         defaults = self.config_class().to_dict()
         special = {k: v for k, v in self.config.to_dict().items() if v != defaults[k]}
-        if self.model_type != "vqgan":  # the digests of the first version name no model type
+        if self.model_type != "vqgan":  # digests of the first version exclude the model type
             special["model_type"] = self.model_type
         digest = hashlib.sha256(json.dumps(special, sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
@@ -104,15 +92,15 @@ class ImageTokenizer(nn.Module, ABC):
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Pixels 0..255 of images in [-1, 1]: clipped and truncated, as the reference saves them."""
+    """Return pixels 0..255 of images in [-1, 1], clipped and truncated as in the reference."""
     return ((images.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8)
 
 
 def from_uint8(pixels: Tensor) -> Tensor:
-    """Images in [-1, 1] of pixels 0..255, any shape."""
+    """Return images in [-1, 1] of pixels 0..255, any shape."""
     return pixels.float() / 127.5 - 1
 
 
 def channels_last(module: nn.Module) -> None:
-    """Lay the weights of convolutions out as most devices compute them fastest; values stay."""
+    """Change the layout of convolution weights to the fastest one; values are unchanged."""
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs

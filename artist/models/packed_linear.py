@@ -1,10 +1,10 @@
-"""Linear layers whose weights lie as they are multiplied fastest, for products of few rows. CPU.
+"""Linear layers with weights in the fastest layout for products of few rows. CPU.
 
-With few rows a product is bound by reading the weight, and torch's linear lays the weight out anew
-each time. Laid out once for oneDNN, products of four rows take 0.6 of the time in float32 and 0.7
-in bfloat16, and give the same numbers up to rounding. In float32 that does not pay for one row or
-two: one is fastest with the weight transposed (0.9 of torch's linear, 0.8 of oneDNN's), two with
-the weight as it is. Where this build of torch cannot do it, nothing changes. Tensors only.
+With few rows a product is bound by reading the weight, and torch's linear converts its layout each
+time. Converted once for oneDNN, products of four rows take 0.6 of the time in float32 and 0.7 in
+bfloat16, with the same results up to rounding. In float32, one row is fastest with the weight
+transposed (0.9 of torch's linear, 0.8 of oneDNN's), two rows with the weight as it is. Where this
+build of torch lacks the operations, nothing changes. Tensors only.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether weights can be laid out for products of this precision there."""
+    """Return whether oneDNN's layout is available for products of this precision."""
     return (
         device.type == "cpu"
         and dtype in (torch.float32, torch.bfloat16)
@@ -28,14 +28,14 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 
 @contextmanager
 def packed(model: nn.Module, rows: int, dtype: torch.dtype) -> Iterator[None]:
-    """All linear layers of `model` compute in `dtype` with packed copies of their weights.
+    """Compute all linear layers of `model` in `dtype` with packed copies of their weights.
 
-    For inference; the weights must not change meanwhile.
+    For inference; the weights must not change inside the block.
 
     Args:
-        model: On the CPU, or else nothing is done.
-        rows: Rows of the products that matter most; others work as well.
-        dtype: float32 or bfloat16; of the results too.
+        model: On the CPU; on other devices nothing is done.
+        rows: Rows of the products to optimise for; other numbers work as well.
+        dtype: float32 or bfloat16, also of the results.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     single = dtype == torch.float32 and rows == 1

@@ -1,4 +1,4 @@
-"""How near pictures are to their originals: PSNR and SSIM of pixels 0..255."""
+"""PSNR and SSIM of images against their originals, pixels 0..255."""
 
 import torch
 import torch.nn.functional as F
@@ -8,18 +8,18 @@ _WINDOW, _SIGMA = 11, 1.5  # the Gaussian of Wang et al. 2004
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
-def psnr(pictures: Tensor, originals: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each picture: (B, C, H, W) twice -> (B,)."""
-    error = (pictures.double() - originals.double()).square().mean((1, 2, 3))
+def psnr(images: Tensor, originals: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio in dB of each image: (B, C, H, W) twice -> (B,)."""
+    error = (images.double() - originals.double()).square().mean((1, 2, 3))
     return (10 * torch.log10(255**2 / error.clamp(min=1e-10))).float()
 
 
-def ssim(pictures: Tensor, originals: Tensor) -> Tensor:
-    """Structural similarity of each picture (Wang et al. 2004), mean over channels -> (B,).
+def ssim(images: Tensor, originals: Tensor) -> Tensor:
+    """Return the structural similarity (B,) of each image (Wang et al. 2004), mean over channels.
 
-    Pictures smaller than the window of 11 pixels are not defined for it.
+    It is not defined for images smaller than the window of 11 pixels.
     """
-    x, y = pictures.float(), originals.float()
+    x, y = images.float(), originals.float()
     mean_x, mean_y = _blur(x), _blur(y)
     var_x = _blur(x * x) - mean_x**2
     var_y = _blur(y * y) - mean_y**2
@@ -30,7 +30,7 @@ def ssim(pictures: Tensor, originals: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Means under a Gaussian window, only where it fits: (B, C, H, W) -> (B, C, H-10, W-10)."""
+    """Return means under a Gaussian window, without padding: (B, C, H, W) -> (B, C, H-10, W-10)."""
     place = torch.arange(_WINDOW, device=x.device, dtype=x.dtype) - _WINDOW // 2
     line = torch.exp(-(place**2) / (2 * _SIGMA**2))
     line = (line / line.sum()).expand(x.shape[1], 1, 1, _WINDOW)

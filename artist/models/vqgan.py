@@ -1,12 +1,12 @@
 """VQGAN: images to a grid of codes and back (Esser et al. 2021, section 3.1).
 
-The architecture and the names of the tensors are those of taming-transformers' `VQModel`, so its
-checkpoints load as they are. Two settings go beyond it, for models that train on a CPU, and are off
+Architecture and tensor names are those of taming-transformers' `VQModel`, so its checkpoints load
+unchanged. Two settings go beyond it, for models that train on a CPU, and are off
 by default: `patch_size` folds small patches of pixels into channels before the first convolution
-(and unfolds them after the last), which spares the costly full resolution; `norm_groups` sets the
+(and unfolds them after the last), which avoids the costly full resolution; `norm_groups` sets the
 groups of each normalisation, 32 there.
 
-Tensors only: this module opens no file, reads no environment and chooses no device.
+Tensors only: no file access, no environment, no choice of devices.
 
 Shapes: B images, H x W pixels, h x w grid of codes (h = H / f), D codebook_embed_dim,
 N codebook_size.
@@ -28,7 +28,7 @@ _LOOKUP_ROWS = 4096  # latents compared at once: bounds the distance matrix to r
 
 
 class ResnetBlock(nn.Module):
-    """Norm, swish, convolution, twice, around a shortcut."""
+    """Residual block: norm, swish, convolution, twice."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class ResnetBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, C, h, w) to (B, C_out, h, w)."""
+        """Transform features (B, C, h, w) to (B, C_out, h, w)."""
         h: Tensor = self.conv1(norm_swish(x, self.norm1))
         h = norm_swish(h, self.norm2)
         shortcut: Tensor = x if self.nin_shortcut is None else self.nin_shortcut(x)
@@ -49,7 +49,7 @@ class ResnetBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    """One head of attention over all positions of the grid."""
+    """Residual single-head attention over all positions of the grid."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class AttnBlock(nn.Module):
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, C, h, w) to the same."""
+        """Transform features (B, C, h, w) to the same shape."""
         h = self.norm(x)
         q, k, v = (_to_sequence(layer(h)) for layer in (self.q, self.k, self.v))  # (B, 1, hw, C)
         mixed = F.scaled_dot_product_attention(q, k, v)
@@ -69,23 +69,23 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the size: a strided convolution, padded on the right and below only."""
+    """Halve the size by a strided convolution, padded on the right and below only."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, C, h, w) to (B, C, h/2, w/2)."""
+        """Transform features (B, C, h, w) to (B, C, h/2, w/2)."""
         half: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
         return half
 
 
 class Upsample(nn.Module):
-    """Twice the size: nearest neighbours, then a convolution.
+    """Double the size by nearest neighbours, then apply a convolution.
 
-    Each pixel of the result sees 2 x 2 of the small one, in one of four ways by its place. So four
-    convolutions of the small one, folded once, do the same with 4/9 of the multiplications.
+    Each output pixel depends on 2 x 2 input pixels, in one of four ways by its position. So four
+    convolutions of the input, with weights folded once, compute it with 4/9 of the multiplications.
     """
 
     folded: Tensor | None
@@ -96,12 +96,12 @@ class Upsample(nn.Module):
         self.register_buffer("folded", None, persistent=False)
 
     def fold(self) -> None:
-        """From now on use the folded weights (4 C, C, 2, 2) where there are no gradients."""
+        """Use folded weights (4 C, C, 2, 2) from now on where gradients are off."""
         rows = _fold(self.conv.weight.detach(), 2)  # (2, C, C, 2, 3)
         self.folded = torch.cat([part for row in rows for part in _fold(row, 3)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, C, h, w) to (B, C, 2h, 2w)."""
+        """Transform features (B, C, h, w) to (B, C, 2h, 2w)."""
         if self.folded is not None and not torch.is_grad_enabled():
             return self._folded(x, self.folded)
         twice: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
@@ -123,7 +123,7 @@ class Upsample(nn.Module):
 
 
 def _fold(weight: Tensor, dim: int) -> Tensor:
-    """For even and odd places, what three taps over doubled neighbours are over single ones."""
+    """Fold three taps over doubled pixels into two over single ones, for even and odd positions."""
     first, middle, last = weight.unbind(dim)
     even = torch.stack([first, middle + last], dim)
     odd = torch.stack([first + middle, last], dim)
@@ -131,7 +131,7 @@ def _fold(weight: Tensor, dim: int) -> Tensor:
 
 
 class _Level(nn.Module):
-    """The blocks of one grid size; `attn` is empty or follows each block."""
+    """Blocks of one grid size; `attn` is empty or follows each block."""
 
     def __init__(
         self, in_channels: int, out_channels: int, blocks: int, attention: bool, groups: int
@@ -171,7 +171,7 @@ class _Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images (B, 3, H, W) to features (B, z_channels, h, w)."""
+    """Convert images (B, 3, H, W) to features (B, z_channels, h, w)."""
 
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of images."""
+        """Encode images."""
         x: Tensor = self.conv_in(F.pixel_unshuffle(images, self.patch_size))
         for level in self.down:
             x = level(x)
@@ -200,7 +200,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features (B, z_channels, h, w) to images (B, 3, H, W)."""
+    """Convert features (B, z_channels, h, w) to images (B, 3, H, W)."""
 
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Images of features."""
+        """Decode features."""
         x = self.mid(self.conv_in(features))
         for level in reversed(self.up):
             x = level(x)
@@ -230,7 +230,7 @@ class Decoder(nn.Module):
 
 
 class Quantizer(nn.Module):
-    """The codebook, and the nearest of its codes to a latent."""
+    """Codebook with nearest-neighbour lookup."""
 
     def __init__(self, codebook_size: int, embed_dim: int) -> None:
         super().__init__()
@@ -238,10 +238,10 @@ class Quantizer(nn.Module):
         nn.init.uniform_(self.embedding.weight, -1 / codebook_size, 1 / codebook_size)
 
     def nearest(self, latents: Tensor) -> Tensor:
-        """The code nearest to each latent (rows, D) -> (rows,); in float32, the first of equals."""
+        """Return the code (rows,) nearest to each latent (rows, D); in float32, first of equals."""
         with torch.autocast(latents.device.type, enabled=False):
             table = self.embedding.weight.float()
-            norms = table.square().sum(1)  # (N,); |z|^2 is the same for every code: left out
+            norms = table.square().sum(1)  # (N,); |z|^2 is equal for all codes and left out
             return torch.cat(
                 [
                     torch.addmm(norms, rows, table.T, alpha=-2).argmin(1)
@@ -251,10 +251,10 @@ class Quantizer(nn.Module):
 
 
 class GumbelQuantizer(nn.Module):
-    """The codebook of taming-transformers' GumbelVQ: a layer scores the codes, the best one counts.
+    """Codebook of taming-transformers' GumbelVQ: a layer scores the codes, the highest is chosen.
 
-    Its training adds Gumbel noise to the scores (Jang et al. 2017), and the released code adds it
-    when it encodes too. Without the noise an image has the same codes each time.
+    Its training adds Gumbel noise to the scores (Jang et al. 2017), and so does the released code
+    when it encodes. Without the noise encoding is deterministic.
     """
 
     def __init__(self, codebook_size: int, embed_dim: int) -> None:
@@ -264,11 +264,11 @@ class GumbelQuantizer(nn.Module):
 
     @property
     def embedding(self) -> nn.Embedding:
-        """The code vectors, by the name they have in `Quantizer`."""
+        """Code vectors, under their name in `Quantizer`."""
         return self.embed
 
     def nearest(self, latents: Tensor) -> Tensor:
-        """The code with the highest score for each latent (rows, D) -> (rows,); in float32."""
+        """Return the code (rows,) with the highest score for each latent (rows, D); in float32."""
         with torch.autocast(latents.device.type, enabled=False):
             weight = self.proj.weight.float().flatten(1)  # (N, D)
             assert self.proj.bias is not None
@@ -303,12 +303,12 @@ class VQGAN(ImageTokenizer):
         return latents
 
     def encode_latents(self, images: Tensor) -> Tensor:
-        """Return the same in float32: in bfloat16 one code in thirty would change."""
+        """Return latents in float32: in bfloat16 one code in thirty would change."""
         with torch.autocast(images.device.type, enabled=False):
             return self.latents(images.float())
 
     def quantise(self, latents: Tensor) -> Tensor:
-        """The codes (B, h*w), row by row, of latents (B, D, h, w)."""
+        """Return the codes (B, h*w), row by row, of latents (B, D, h, w)."""
         rows = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])  # (B*h*w, D)
         return self.quantize.nearest(rows).view(latents.shape[0], -1)
 
@@ -319,7 +319,7 @@ class VQGAN(ImageTokenizer):
             return self.quantise(self.encode_latents(images))
 
     def lookup(self, codes: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        """The code vectors (B, D, h, w) of codes (B, h*w); a square where no `grid` is given."""
+        """Return the code vectors (B, D, h, w) of codes (B, h*w); `grid` is square by default."""
         if grid is None:
             side = math.isqrt(codes.shape[1])
             assert side * side == codes.shape[1], "codes of a square image"
@@ -338,12 +338,12 @@ class VQGAN(ImageTokenizer):
         return self.decode_latents(self.lookup(codes)).float()
 
     def decode_in(self, dtype: torch.dtype) -> Self:
-        """Make the decoder compute in `dtype`, laid out as is fastest; the encoder stays float32.
+        """Convert the decoder, not the encoder, to `dtype` and the fastest layout, in place.
 
-        Call it when the weights are loaded: those of upsampling are folded, see `Upsample`.
+        Call it after loading the weights: those of upsampling are folded, see `Upsample`.
 
         Returns:
-            This model, changed in place.
+            This model.
         """
         for module in self.decoder.modules():
             if isinstance(module, Upsample):
@@ -353,7 +353,7 @@ class VQGAN(ImageTokenizer):
         return self
 
     def decoding_in(self, dtype: torch.dtype) -> Self:
-        """As `decode_in`, leaving this model as it is; encoder and codebook are shared with it."""
+        """Return a copy converted by `decode_in` that shares its encoder and codebook."""
         other = copy.copy(self)
         other._modules = dict(self._modules)
         for name in ("post_quant_conv", "decoder"):

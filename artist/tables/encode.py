@@ -1,8 +1,8 @@
-"""Images to VQGAN codes, once: a lattice table with a `codes` column.
+"""Encode the images of a lattice table: write a table with a `codes` column.
 
-Pictures are decoded by threads while the model works on those before, so all cores are busy; only a
-few batches are in memory at a time, however long the table is. Sets with several captions an image
-hold it once for each, one after the other: it is encoded once.
+Threads decode images while the model encodes earlier ones, so all cores are busy; only a few
+batches are in memory at a time, for tables of any length. Sets with several captions per image
+repeat the image in adjacent rows; it is encoded once.
 """
 
 import logging
@@ -38,13 +38,13 @@ from data.tokenizer import tokenizer_folder
 from data.tsv import Rejects
 
 _log = logging.getLogger(__name__)
-_Pictures = list[NDArray[np.uint8]]  # versions of one image
+_Versions = list[NDArray[np.uint8]]  # versions of one image
 
 _REJECTS = ".rejects.tsv"
 _ROW_GROUP = 512  # rows, at least, that are read together later on
 _AHEAD = 2  # reads whose images are decoded while the model works
-_READ = 4  # batches of rows that are read at once, and searched for equal images
-_SIDES = frozenset("左右")  # captions with these say which side; mirrored, the picture contradicts
+_READ = 4  # batches of rows that are read at once and searched for equal images
+_SIDES = frozenset("左右")  # captions with these name a side, so their images are not mirrored
 
 
 def image_versions(
@@ -70,7 +70,7 @@ def image_versions(
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeReport(StageReport):
-    """What `encode_table` did."""
+    """Result of `encode_table`."""
 
     rows: int
     encoded: int
@@ -90,7 +90,7 @@ class EncodeReport(StageReport):
         for reason, count in sorted(self.rejected.items()):
             text += f"\n  rejected {count}: {reason}"
         if self.rejected:
-            text += f"\n  they are listed in {self.out}{_REJECTS}"
+            text += f"\n  rejected rows are listed in {self.out}{_REJECTS}"
         return text
 
 
@@ -104,10 +104,10 @@ def encode_table(
     versions: Versions | None = None,
     overwrite: bool = False,
 ) -> EncodeReport:
-    """Write the rows of a lattice table with the VQGAN codes of their images.
+    """Write the rows of a lattice table with the codes of their images.
 
-    Rows whose image is missing or damaged are left out, counted, and listed beside the table. The
-    tokenizer folder beside `table` is copied beside `out`.
+    Rows whose image is missing or damaged are left out, counted, and listed in a file next to the
+    table. The text tokenizer's folder of `table` is copied.
 
     Args:
         table: A lattice table with an `image` column, or a folder of its shards.
@@ -117,10 +117,10 @@ def encode_table(
         device: `auto`, `cpu` or `cuda`.
         config: Resizing, batch size, and whether to keep the images.
         versions: Further versions of each image for training, in the column `more_codes`.
-        overwrite: Replace what another run left at `out`.
+        overwrite: Replace the output of another run.
 
     Raises:
-        InputError: No image could be read, or `vqgan` is none.
+        InputError: No image could be read, or `vqgan` is not an image tokenizer.
         SchemaError: `table` is not a lattice table with images.
     """
     config, versions = config or EncodeConfig(), versions or Versions()
@@ -138,7 +138,7 @@ def encode_table(
         settings={
             "keep_images": config.keep_images,
             "resize": config.resize,
-            **_said(versions),
+            **_settings(versions),
         },
         inputs={"table": fingerprint(table), "vqgan": made_by},
         folder=False,
@@ -159,8 +159,9 @@ def encode_table(
         ):
             batch_size = config.batch_size
             batches = source.iter_batches(_READ * batch_size)
-            prepare = partial(_pixels, size=model.resolution, resize=config.resize)
-            prepare = partial(prepare, versions=versions)
+            prepare = partial(
+                _pixels, size=model.resolution, resize=config.resize, versions=versions
+            )
             # Further versions depend on the row.
             decoded = _decoded(batches, prepare, rejects, once=versions.count == 1)
             for rows, images, which in decoded:
@@ -187,7 +188,7 @@ def encode_table(
             "codes_used": int(used.sum()),
             "seconds": round(time.monotonic() - start, 3),
         }
-        if tokenizer_folder(table).is_dir():  # it belongs to the ids, which are the same
+        if tokenizer_folder(table).is_dir():  # of the token ids, which are unchanged
             shutil.copytree(tokenizer_folder(table), tokenizer_folder(out), dirs_exist_ok=True)
         run.finish(counts, companions=(_REJECTS,))
     return EncodeReport(out=out, **counts)
@@ -195,25 +196,25 @@ def encode_table(
 
 def _decoded(
     batches: Iterator[pa.RecordBatch],
-    prepare: Callable[..., _Pictures],
+    prepare: Callable[..., _Versions],
     rejects: Rejects,
     *,
     once: bool,
-) -> Iterator[tuple[pa.RecordBatch, list[_Pictures], list[int]]]:
-    """Rows with a usable image, what `prepare` makes of (bytes, row number, caption), and whose.
+) -> Iterator[tuple[pa.RecordBatch, list[_Versions], list[int]]]:
+    """Yield rows with a usable image, their prepared images, and the index of each row's image.
 
-    The list says for each row which of the pictures are its own; with `once`, rows of one batch
-    with equal images share them. Images are decoded in threads (Pillow lets go of the interpreter)
-    and a few batches ahead.
+    `prepare` is called with (bytes, row number, caption). With `once`, rows of one batch with equal
+    images share the result. Images are decoded in threads (Pillow releases the GIL), a few batches
+    ahead.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
-        def submitted() -> Iterator[tuple[pa.RecordBatch, list[Future[_Pictures]]]]:
+        def submitted() -> Iterator[tuple[pa.RecordBatch, list[Future[_Versions]]]]:
             begun = 0
             for batch in batches:
                 contents = batch.column(schema.IMAGE.name).field("bytes").to_pylist()
                 numbers, texts = range(begun, begun + batch.num_rows), batch["text"].to_pylist()
-                shared: dict[Any, Future[_Pictures]] = {}
+                shared: dict[Any, Future[_Versions]] = {}
                 of_rows = []
                 for row in zip(contents, numbers, texts, strict=True):
                     image = row[0] if once else row[1]
@@ -225,8 +226,8 @@ def _decoded(
 
         row_number = 0
         for batch, futures in lookahead(submitted(), _AHEAD):
-            kept, which, pictures = [], [], list[_Pictures]()
-            place: dict[Future[_Pictures], int] = {}
+            kept, which, prepared = [], [], list[_Versions]()
+            place: dict[Future[_Versions], int] = {}
             for i, future in enumerate(futures):
                 row_number += 1
                 try:
@@ -235,17 +236,17 @@ def _decoded(
                     rejects.add(row_number, error.reason, batch["idx"][i].as_py())
                     continue
                 if future not in place:
-                    place[future] = len(pictures)
-                    pictures.append(made)
+                    place[future] = len(prepared)
+                    prepared.append(made)
                 kept.append(i)
                 which.append(place[future])
-            yield batch.take(pa.array(kept, pa.int32())), pictures, which
+            yield batch.take(pa.array(kept, pa.int32())), prepared, which
 
 
 def _pixels(
     content: bytes | None, row: int, text: str, *, size: int, resize: str, versions: Versions
-) -> _Pictures:
-    """The versions of an encoded image, (size, size, 3) each."""
+) -> _Versions:
+    """Return the versions of an image file, (size, size, 3) each."""
     if content is None:
         raise RowError("no image")
     images = image_versions(versions, decode_image(content), row, text)
@@ -254,37 +255,37 @@ def _pixels(
     return [square(image, size) for image in images]
 
 
-def _said(versions: Versions | None) -> dict[str, Any]:
-    """The settings of the versions, for a manifest; nothing where there is one only."""
-    return {"versions": asdict(versions)} if versions and versions.count > 1 else {}
+def _settings(versions: Versions) -> dict[str, Any]:
+    """Return the settings of the versions for a manifest; empty for a single version."""
+    return {"versions": asdict(versions)} if versions.count > 1 else {}
 
 
 def with_codes(table: Path, tokenizer: FrozenTokenizer, device: str) -> Path:
-    """Return the table itself if it holds the codes of this tokenizer, else its encoded companion.
+    """Return the table itself if it contains the codes of this tokenizer, else an encoded copy.
 
-    The companion is `<table>.codes-<fingerprint>.parquet` next to it; it is made if missing.
+    The copy is `<table>.codes-<fingerprint>.parquet` next to it; it is written if missing.
 
     Raises:
-        SchemaError: The table holds the codes of another tokenizer.
+        SchemaError: The table contains the codes of another tokenizer.
     """
     found = schema.open_shards(table, schema.LATTICE, [schema.CODES]).schema_arrow
     made_by = tokenizer.fingerprint
     if schema.CODES.name not in found.names:
-        encoded = codes_beside(table, made_by)
+        encoded = encoded_path(table, made_by)
         report = encode_table(table, encoded, vqgan=tokenizer, device=device)
         if not report.already_finished:
             _log.info("%s", report)
         return encoded
     if schema.table_metadata(found).get("vqgan_fingerprint") != made_by:
         raise SchemaError(
-            f"{table} holds codes of another image tokenizer than {tokenizer.source}. Encode the "
-            "images again with `cli.py artist encode`."
+            f"{table} contains codes of another image tokenizer than {tokenizer.source}. Encode "
+            "the images again with `cli.py artist encode`."
         )
     return table
 
 
-def codes_beside(table: Path, vqgan_fingerprint: str) -> Path:
-    """Where `with_codes` writes a table's codes."""
+def encoded_path(table: Path, vqgan_fingerprint: str) -> Path:
+    """Return the path at which `with_codes` writes the encoded copy of a table."""
     stem = table.name.removesuffix(".parquet")
     return table.with_name(f"{stem}.codes-{vqgan_fingerprint[:8]}.parquet")
 
@@ -293,7 +294,7 @@ def codes_beside(table: Path, vqgan_fingerprint: str) -> Path:
 def _encode(
     model: ImageTokenizer, pixels: list[NDArray[np.uint8]], device: torch.device
 ) -> torch.Tensor:
-    """Codes (B, h*w) on the CPU."""
+    """Return codes (B, h*w) on the CPU."""
     batch = torch.from_numpy(np.stack(pixels)).to(device).permute(0, 3, 1, 2)  # (B, 3, H, W)
     return model.encode(from_uint8(batch)).cpu()
 
@@ -301,7 +302,7 @@ def _encode(
 def _target_schema(
     source: pa.Schema, model: ImageTokenizer, made_by: str, keep_images: bool, versions: Versions
 ) -> pa.Schema:
-    """The source's columns, perhaps without images, and the codes; its metadata and the VQGAN's."""
+    """Return the schema of the output, with metadata of the source and of the tokenizer."""
     names = {schema.CODES.name, schema.MORE_CODES.name}
     names |= set() if keep_images else {schema.IMAGE.name}
     kept = [f for f in source if f.name not in names]
@@ -312,13 +313,13 @@ def _target_schema(
             "vqgan_fingerprint": made_by,
             "codebook_size": model.codebook_size,
             "image_len": model.image_len,
-            **_said(versions),
+            **_settings(versions),
         },
     )
 
 
 def _with_codes(rows: pa.RecordBatch, codes: torch.Tensor, target: pa.Schema) -> pa.RecordBatch:
-    """Rows with their codes (B, versions, L)."""
+    """Return rows with their codes (B, versions, L)."""
     values = codes.numpy().astype(np.uint16)
     made = {
         schema.CODES.name: _lists(values[:, 0]),
@@ -329,6 +330,6 @@ def _with_codes(rows: pa.RecordBatch, codes: torch.Tensor, target: pa.Schema) ->
 
 
 def _lists(values: NDArray[np.uint16]) -> pa.Array:
-    """(B, n) as a column of lists."""
+    """Return values (B, n) as a column of lists."""
     offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
     return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(values).ravel())

@@ -1,9 +1,9 @@
-"""Lattice tables to batches; the one place where inclusive spans become half-open ones.
+"""Read lattice tables and assemble batches; inclusive spans become half-open ones here.
 
-    N rows   B batch   T text_len   L image_len   K entities of a caption   D entity_dim
+    N rows   B batch   T text_len   L image_len   K entities per caption   D entity_dim
 
-A table is held without its images, padded to (N, T) and (N, L): about 770 bytes a row at T=32 and
-L=256. Large ones are not held but mapped; see `artist.tables.mmap_rows`.
+A table is read without its images and padded to (N, T) and (N, L): about 770 bytes per row at T=32
+and L=256. Large ones are memory-mapped; see `artist.tables.mmap_rows`.
 """
 
 import json
@@ -27,8 +27,8 @@ from data.schema import CODES, IMAGE, LATTICE, MORE_CODES, Shards, open_shards, 
 from data.seeds import stream
 from data.select import select
 
-_MANY = 1 << 22  # entities that are looked at together
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio: neighbours fall far apart
+_MANY = 1 << 22  # entities per chunk
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio (Fibonacci hashing)
 _SAMPLED_VECTORS = 100_000
 
 
@@ -58,15 +58,15 @@ class Rows:
     """A lattice table, in memory or mapped.
 
     Attributes:
-        idx: The rows' own ids.
+        idx: Ids of the rows in the table.
         texts: Captions as given.
         bert_ids: `(N, T)`, padded with `pad_id`.
         codes: `(N, L)` uint16, or `(N, 0)` for a table without codes.
-        first_entity: `(N + 1,)`; the entities of row i are those from [i] up to [i + 1].
+        first_entity: `(N + 1,)`; row i has the entities first_entity[i] .. first_entity[i + 1] - 1.
         entity_ids: Ids in the KG.
         starts: First token of each entity.
         ends: One past its last token, at most T.
-        metadata: The table's own key-value pairs.
+        metadata: Key-value pairs of the table.
         more_codes: `(N, V, L)`, codes of V further versions of each image, or None.
     """
 
@@ -90,14 +90,14 @@ class Rows:
         return int(self.entity_ids.max(initial=-1))
 
     def named_entities(self) -> NDArray[np.int64]:
-        """The ids of all entities that occur, each once, in order; read a part at a time."""
+        """Return the distinct ids of all entities that occur, ascending; read in chunks."""
         named = np.zeros(0, dtype=np.int64)
         for begin in range(0, len(self.entity_ids), _MANY):
             named = np.union1d(named, self.entity_ids[begin : begin + _MANY])
         return named.astype(np.int64)
 
     def take(self, chosen: NDArray[np.int64]) -> "Rows":
-        """Some of the rows, in the order given."""
+        """Return the chosen rows, in the given order."""
         counts = np.diff(self.first_entity)[chosen]
         row, place = _places(counts)
         at = self.first_entity[chosen[row]] + place
@@ -117,16 +117,16 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class RowsConfig:
-    """How the captions of a table are cut and padded, and which of their entities are kept.
+    """How the captions of a table are truncated and padded, and which entities are kept.
 
     The field names are also keys of the manifest that `artist.tables.mmap_rows` writes.
 
     Attributes:
-        text_len: Tokens per caption (T). Entities that begin after the cut are dropped, those that
-            cross it end there (as in EasyNLP).
+        text_len: Tokens per caption (T). Entities that begin after it are dropped, those that cross
+            it are truncated (as in EasyNLP).
         pad_id: BERT id that pads shorter captions.
         max_entities: Entities kept per caption.
-        policy: Which entities are kept where a caption has more; see `data.select`.
+        policy: Which entities are kept if a caption has more; see `data.select`.
     """
 
     text_len: int
@@ -136,7 +136,7 @@ class RowsConfig:
 
     @classmethod
     def of_model(cls, gpt: GPTConfig, pad_id: int) -> "RowsConfig":
-        """Return what a model of this config reads; `pad_id` is its tokenizer's."""
+        """Return the settings of a model; `pad_id` is its tokenizer's."""
         return cls(
             text_len=gpt.text_len,
             pad_id=pad_id,
@@ -163,7 +163,7 @@ def rows_from_table(table: pa.Table, config: RowsConfig, *, source: str = "the t
     counts = np.diff(lex_at)
     if len(pos_s) != len(pos_e) or (np.diff(pos_at) != lengths + counts).any():
         raise SchemaError(
-            f"{source}: pos_s and pos_e must hold seq_len + len(lex_ids) numbers in each row. "
+            f"{source}: pos_s and pos_e must have seq_len + len(lex_ids) numbers in each row. "
             "Write it again with `cli.py lattice build`."
         )
     N = len(lengths)
@@ -185,7 +185,7 @@ def rows_from_table(table: pa.Table, config: RowsConfig, *, source: str = "the t
     more = _code_table(table, MORE_CODES.name, source)
     L = codes.shape[1]
     if more.shape[1] and (not L or more.shape[1] % L):
-        raise SchemaError(f"{source}: {MORE_CODES.name} must hold whole versions of {L} codes.")
+        raise SchemaError(f"{source}: {MORE_CODES.name} must have a multiple of {L} codes.")
     return Rows(
         idx=table["idx"].to_pylist(),
         texts=table["text"].to_pylist(),
@@ -201,19 +201,19 @@ def rows_from_table(table: pa.Table, config: RowsConfig, *, source: str = "the t
 
 
 def _code_table(table: pa.Table, name: str, source: str) -> NDArray[np.uint16]:
-    """A column of codes, (N, codes of a row); (N, 0) without it."""
+    """Return a column of codes, (N, codes per row), or (N, 0) if it is missing."""
     N = table.num_rows
     if name not in table.column_names or not N:
         return np.zeros((N, 0), dtype=np.uint16)
-    flat, at = _flat(table, name)  # as they are: eight bytes a code would be most of the memory
+    flat, at = _flat(table, name)  # not as int64, which would need most of the memory
     if np.ptp(np.diff(at)):
-        raise SchemaError(f"{source}: rows hold different numbers of codes.")
+        raise SchemaError(f"{source}: rows have different numbers of codes.")
     codes: NDArray[np.uint16] = flat.reshape(N, -1)
     return codes
 
 
 def open_lattice(path: Path) -> Shards:
-    """A lattice table, in one file or a folder of shards.
+    """Open a lattice table, in one file or a folder of shards.
 
     Raises:
         SchemaError: It is not a lattice table, or it has no rows.
@@ -225,7 +225,7 @@ def open_lattice(path: Path) -> Shards:
 
 
 def columns_of(shards: Shards) -> list[str]:
-    """The columns that training reads: all but the images."""
+    """Return the columns that training reads: all but the images."""
     wanted = (*LATTICE.names, CODES.name, MORE_CODES.name)
     return [name for name in wanted if name in shards.schema_arrow.names]
 
@@ -241,7 +241,7 @@ def read_rows(path: Path, config: RowsConfig) -> Rows:
 
 
 def lattice_settings(metadata: dict[str, str]) -> dict[str, object]:
-    """The settings `lattice build` matched with, so that prompts can be matched alike."""
+    """Return the settings of `lattice build`, for matching prompts in the same way."""
     settings: dict[str, object] = json.loads(metadata.get("settings", "{}"))
     return settings
 
@@ -251,17 +251,17 @@ class Batches:
 
     Args:
         rows: The table.
-        vectors: `(num_entities, D)` of the whole graph, perhaps memory-mapped.
+        vectors: `(num_entities, D)` of the whole graph; may be memory-mapped.
         config: The model's sizes.
 
     Raises:
-        SchemaError: The table names entities that the graph does not have.
+        SchemaError: The table has entities that the graph lacks.
     """
 
     def __init__(self, rows: Rows, vectors: NDArray[np.float32], config: GPTConfig) -> None:
         if rows.largest_entity >= len(vectors):
             raise SchemaError(
-                f"the table names entity {rows.largest_entity}, but the KG has only "
+                f"the table has entity {rows.largest_entity}, but the KG has only "
                 f"{len(vectors)}. Build the table and train the model with the same --kg."
             )
         if config.fusion != "none" and vectors.shape[1] != config.entity_dim:
@@ -272,19 +272,19 @@ class Batches:
         self.rows, self.vectors, self.config = rows, vectors, config
 
     def get(self, chosen: NDArray[np.int64], epoch: int | None = None) -> Batch:
-        """The batch of the chosen rows.
+        """Return the batch of the chosen rows.
 
-        With an epoch, of images that have several versions, the one whose turn it is: a row comes
-        through all of its versions in as many epochs, and begins with any of them.
+        Given an epoch, images with several versions take turns: a row has each of its versions once
+        in as many epochs, from a first one that depends on the row.
         """
         rows, config = self.rows, self.config
         counts = rows.first_entity[chosen + 1] - rows.first_entity[chosen]
         if config.fusion == "none":
             counts = np.zeros_like(counts)
-        # The released fusion sums over its padding slots too, so their number matters there.
+        # The released fusion sums over padding slots too, so their number matters there.
         K = config.max_entities if config.fusion == "easynlp" else int(counts.max(initial=0))
         B = len(chosen)
-        # In numpy: torch would wake all its threads for these small copies, beside a training.
+        # In numpy: for these small copies torch would use all its threads, next to a training.
         filler = np.array(self.vectors[0], dtype=np.float32)  # (D,)
         vectors = np.tile(filler, (B, K, 1))
         covers = np.zeros((B, K, config.text_len), dtype=bool)
@@ -301,7 +301,7 @@ class Batches:
         return Batch(Conditioning(ids, entities), codes)
 
     def _codes(self, chosen: NDArray[np.int64], epoch: int | None) -> NDArray[np.uint16]:
-        """Codes (B, L) of the chosen rows; see `get`."""
+        """Return codes (B, L) of the chosen rows; see `get`."""
         codes, more = self.rows.codes[chosen], self.rows.more_codes
         if more is not None and epoch is not None:
             first = (chosen.astype(np.uint64) * _GOLDEN) >> np.uint64(40)
@@ -311,24 +311,24 @@ class Batches:
         return codes
 
     def in_order(self, batch_size: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
-        """All rows once, as they come; or, for `share` (r, n), of every n batches the r-th."""
+        """Yield all rows in order; for `share` (r, n), only the r-th of every n batches."""
         first, every = share
         for begin in range(first * batch_size, len(self.rows), every * batch_size):
             yield self.get(np.arange(begin, min(begin + batch_size, len(self.rows))))
 
     def epoch_order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """A permutation of the rows that depends on seed and epoch only."""
+        """Return a permutation of the rows that depends on seed and epoch only."""
         return np.random.default_rng(stream(seed, "order", epoch)).permutation(len(self.rows))
 
 
 def _lists(table: pa.Table, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A list column's values, end to end, and where each row begins (N + 1 positions)."""
+    """Return a list column's values, concatenated, and the offset of each row (N + 1,)."""
     values, offsets = _flat(table, name)
     return values.astype(np.int64), offsets
 
 
 def _flat(table: pa.Table, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """`_lists`, the values in their own type and not copied."""
+    """Return the same as `_lists`, with values of their own type and without a copy."""
     chunks = table[name].chunks
     if not chunks:
         return np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
@@ -339,21 +339,24 @@ def _flat(table: pa.Table, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 
 def _places(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For counts (2, 0, 1): rows 0 0 2 and the place within each row, 0 1 0."""
+    """Return for counts (2, 0, 1): rows 0 0 2 and the position within each row, 0 1 0."""
     row = np.repeat(np.arange(len(counts)), counts)
     begin = np.cumsum(counts) - counts
     return row, np.arange(len(row)) - begin[row]
 
 
 def unit_scale(vectors: NDArray[np.float32]) -> float:
-    """What gives the numbers in `vectors` (n, D) a mean square of 1; sampled above 100,000 rows."""
+    """Return the factor that scales `vectors` (n, D) to a mean square of 1.
+
+    From 200,000 rows on it is computed from a sample of them.
+    """
     some = np.asarray(vectors[:: max(1, len(vectors) // _SAMPLED_VECTORS)], dtype=np.float64)
     square = float(np.square(some).mean())
     return float(square**-0.5) if square > 0 else 1.0
 
 
 def check_table(rows: Rows, tokenizer: str, kg_used: str, kg: Path | None, source: str) -> None:
-    """Refuse a table whose ids mean something else to the model.
+    """Check that the ids of a table are those of the model.
 
     Raises:
         SchemaError: It was built with another tokenizer or KG than the model was trained with.

@@ -1,15 +1,15 @@
-"""Tables larger than memory: their columns beside the table, fixed in width and mapped.
+"""Tables larger than memory: memory-mapped files of fixed-width records next to the table.
 
-Parquet cannot be read at random: one row costs the decompression of its whole row group. So a large
-table is written out once, in the order of its rows, and every training maps the files:
+Parquet does not support random access: one row costs the decompression of its whole row group. So a
+large table is written once, in the order of its rows, and every training maps the files:
 
-records.bin    one record a row: BERT ids, codes, where its entities begin; one more at the end
+records.bin    a record per row: BERT ids, codes, index of its first entity; one more at the end
 entities.bin   entity id, first token, one past the last token
 strings.arrow  idx and text
 
-A row lies in one place, so that reading it at random touches one or two pages of the disk. The
-system keeps in memory what fits and drops the rest. What is cut and which entities are kept follow
-the settings, whose hash is in the folder's name.
+The record of a row is contiguous, so random access touches one or two pages. The operating system
+caches what fits into memory. Truncation and the choice of entities depend on the settings, whose
+hash is in the folder's name.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +39,7 @@ from data.schema import CODES, MORE_CODES, Shards, table_metadata
 
 log = logging.getLogger(__name__)
 
-IN_MEMORY = 100_000  # rows; a table of up to so many is read whole, half a GB at its peak
+IN_MEMORY = 100_000  # rows; tables up to this size are read whole, half a GB at the peak
 _RECORDS, _ENTITIES, _STRINGS = "records.bin", "entities.bin", "strings.arrow"
 _CHUNK = 2048  # rows that are converted at once
 _ENTITY = np.dtype([("id", "<i4"), ("start", "<i4"), ("end", "<i4")])
@@ -47,12 +47,12 @@ _TEXTS = pa.schema([("idx", pa.string()), ("text", pa.string())])
 
 
 def open_rows(path: Path, config: RowsConfig, *, in_memory: int = IN_MEMORY) -> Rows:
-    """The rows of a lattice table: in memory, or mapped where there are more than `in_memory`.
+    """Return the rows of a lattice table: in memory, or mapped if there are more than `in_memory`.
 
     Args:
         path: A table, or a folder of its shards.
-        config: How captions are cut and padded.
-        in_memory: The most rows that are read whole.
+        config: How captions are truncated and padded.
+        in_memory: Largest number of rows that are read whole.
 
     Raises:
         SchemaError: It is not a lattice table, or it has no rows.
@@ -63,7 +63,7 @@ def open_rows(path: Path, config: RowsConfig, *, in_memory: int = IN_MEMORY) -> 
 
 
 def map_rows(path: Path, config: RowsConfig) -> Rows:
-    """The rows of a lattice table, mapped from the files beside it, which are made if need be.
+    """Return the rows of a lattice table, mapped from files next to it, written if missing.
 
     Raises:
         SchemaError: It is not a lattice table.
@@ -83,7 +83,7 @@ def map_rows(path: Path, config: RowsConfig) -> Rows:
 
 
 def _is_whole(folder: Path, shards: Shards) -> bool:
-    """Whether the files are there in full length; hashing them would read them all."""
+    """Return whether the files exist in full length; hashing them would read them all."""
     if not manifest_path(folder).is_file():
         return False
     try:
@@ -97,7 +97,7 @@ def _is_whole(folder: Path, shards: Shards) -> bool:
 
 
 def _write(shards: Shards, folder: Path, source: str, config: RowsConfig) -> dict[str, Any]:
-    """Convert a table a chunk at a time; what was counted."""
+    """Convert a table in chunks; return the counts of the manifest."""
     entities, largest = 0, -1
     record: np.dtype[Any] | None = None
     with (
@@ -113,7 +113,7 @@ def _write(shards: Shards, folder: Path, source: str, config: RowsConfig) -> dic
                 record = _record_type(rows)
             chunk = np.zeros(len(rows), dtype=record)
             if chunk.dtype != _record_type(rows):
-                raise ArtefactError(f"{source}: rows hold different numbers of codes.")
+                raise ArtefactError(f"{source}: rows have different numbers of codes.")
             chunk["first_entity"] = rows.first_entity[:-1] + entities
             chunk["bert_ids"], chunk["codes"] = rows.bert_ids, rows.codes
             if rows.more_codes is not None:
@@ -139,6 +139,7 @@ def _write(shards: Shards, folder: Path, source: str, config: RowsConfig) -> dic
 
 
 def _record_type(rows: Rows) -> np.dtype[Any]:
+    """Return the type of the record of a row."""
     shapes = {"bert_ids": rows.bert_ids.shape[1:], "codes": rows.codes.shape[1:]}
     if rows.more_codes is not None:
         shapes["more_codes"] = rows.more_codes.shape[1:]
@@ -146,7 +147,7 @@ def _record_type(rows: Rows) -> np.dtype[Any]:
 
 
 def _record_of_shapes(shapes: dict[str, Any]) -> np.dtype[Any]:
-    """The type of a record, from the shapes of its parts."""
+    """Return the type of a record, given the shapes of its parts."""
     kinds = {"first_entity": "<i8", "bert_ids": "<i4", CODES.name: "<u2", MORE_CODES.name: "<u2"}
     return np.dtype([(name, kinds[name], tuple(shape)) for name, shape in shapes.items()])
 
@@ -171,12 +172,12 @@ def _mapped(folder: Path, schema: pa.Schema) -> Rows:
         metadata=table_metadata(schema),
         more_codes=records["more_codes"][:-1] if "more_codes" in counts["record"] else None,
     )
-    vars(rows)["largest_entity"] = counts["largest_entity"]  # known, so nothing is read for it
+    vars(rows)["largest_entity"] = counts["largest_entity"]  # cached: avoids reading all entities
     return rows
 
 
 class Strings(Sequence[str]):
-    """A mapped column of strings that is read where it is looked at."""
+    """A mapped column of strings, read on access."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self._column = column
@@ -184,17 +185,10 @@ class Strings(Sequence[str]):
     def __len__(self) -> int:
         return len(self._column)
 
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-
-    def __getitem__(self, place: int | slice) -> str | list[str]:
+    def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return [self[n] for n in range(*place.indices(len(self)))]
-        text: str = self._column[int(place)].as_py()
-        return text
+        return self._column[int(place)].as_py()
 
     def __iter__(self) -> Iterator[str]:
         for chunk in self._column.chunks:

@@ -1,6 +1,6 @@
-"""The checkpoints of an unfinished training: the last few complete ones, and the best weights.
+"""Checkpoints of an unfinished training: the last few complete ones, and the best weights.
 
-`checkpoints/step-00001000.pt` holds everything that a run needs to continue;
+`checkpoints/step-00001000.pt` contains everything that a run needs to resume;
 `checkpoints/best-00000800.pt` the weights with the lowest validation loss so far. Files are written
 atomically and read with `weights_only=True`.
 """
@@ -64,15 +64,11 @@ class Checkpoints:
 
     def read(self, step: int, device: torch.device) -> dict[str, Any]:
         """Return the checkpoint of a step, which must exist."""
-        path = self._path("step", step)
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        return state
+        return self._read("step", step, device)
 
     def load_best(self, step: int, device: torch.device) -> dict[str, Tensor]:
         """Return the best weights, those of `step`."""
-        path = self._path("best", step)
-        weights: dict[str, Tensor] = torch.load(path, map_location=device, weights_only=True)
-        return weights
+        return self._read("best", step, device)
 
     def clear(self) -> None:
         """Remove all checkpoints."""
@@ -82,6 +78,11 @@ class Checkpoints:
         self.folder.mkdir(exist_ok=True)
         with atomic(self._path(kind, step), "wb") as file:
             torch.save(state, file)
+
+    def _read(self, kind: str, step: int, device: torch.device) -> dict[str, Any]:
+        path = self._path(kind, step)
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return content
 
     def _path(self, kind: str, step: int) -> Path:
         return self.folder / f"{kind}-{step:08d}.pt"

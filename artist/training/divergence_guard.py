@@ -1,19 +1,19 @@
-"""Stopping a training that has diverged."""
+"""Stop a training that has diverged."""
 
 import math
 
 from data.errors import ToolkitError
 
 _MAX_STEPS = 20  # consecutive steps with a loss above the limit
-_MIN_SCALE = 1.0  # of float16 gradients; below it they overflow in any case
+_MIN_SCALE = 1.0  # of float16 gradients; at this scale an overflow is divergence
 
 
 class DivergenceGuard:
-    """Checks the loss and the gradient norm of every step.
+    """Check the loss and the gradient norm of every step.
 
     Args:
-        limit: A larger loss is divergence if it lasts.
-        learning_rate: For the advice.
+        limit: A loss that stays above it is divergence.
+        learning_rate: For the error message.
     """
 
     def __init__(self, limit: float, learning_rate: float) -> None:

@@ -16,13 +16,12 @@ import torch
 
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
 from artist.formats.vgg import load_vgg
-from artist.tables.encode import codes_beside, encode_table
+from artist.tables.encode import encode_table, encoded_path
 from artist.tables.lattice_rows import open_lattice
 from artist.training.config import TrainConfig, VQGANTrainConfig
 from artist.training.gpt_task import GPTTask
 from artist.training.memory import advice_on_memory, peak_bytes
-from artist.training.process_group import ProcessGroup, process_group
-from artist.training.task import Task
+from artist.training.process_group import process_group
 from artist.training.trainer import Trainer, TrainerConfig
 from artist.training.training_inputs import load_training_inputs
 from artist.training.vqgan_task import VQGANTask
@@ -37,29 +36,29 @@ _STATES = 4  # numbers per parameter in a checkpoint: the weight, its average, a
 
 @dataclass(frozen=True, kw_only=True)
 class DryRunReport:
-    """Memory and time that a training will take.
+    """Memory and time of a training.
 
     Attributes:
         parameters: Of the model.
-        rows: Rows of the table; None where they are not counted without reading all of it.
+        rows: Rows of the table; None if counting them requires reading all of it.
         valid_rows: Rows of the validation table, likewise.
         steps_per_epoch: Of the whole table; None where rows are drawn with replacement.
         total_steps: Of the whole run.
         batch_size: Rows per step.
         step_seconds: Duration of the second step; the first one warms up.
         validation_seconds: Duration of one validation.
-        encoding_seconds: Duration of encoding the images that are not encoded yet.
+        encoding_seconds: Duration of encoding the images, if they are not encoded yet.
         whole_seconds: Duration of the run, encoding included.
         peak_bytes: Peak memory so far: of tensors on a GPU, of the process on a CPU.
-        on_gpu: Which of the two.
+        on_gpu: Whether it trains on a GPU.
         checkpoint_bytes: Size of a checkpoint.
         seconds: Duration of the dry run.
     """
 
     parameters: int
-    rows: int | None
-    valid_rows: int | None
-    steps_per_epoch: int | None
+    rows: int | None = None
+    valid_rows: int | None = None
+    steps_per_epoch: int | None = None
     total_steps: int
     batch_size: int
     step_seconds: float
@@ -106,19 +105,19 @@ def dry_run_finetune(
     init: Path | None = None,
     device: str = "auto",
 ) -> DryRunReport:
-    """Load everything that `finetune` would, take two steps, and report what the run will take.
+    """Load all inputs of `finetune`, take two steps, and report memory and time of the run.
 
     Args:
         table: As for `artist.training.gpt_training.finetune`; so are the others.
         valid: Validation table.
         kg: KG folder.
         vqgan: Folder of an image tokenizer, or a checkpoint.
-        config: How to train.
+        config: Training settings.
         init: Model folder to start from.
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        ToolkitError: What `finetune` would report about its inputs; or memory ran out.
+        ToolkitError: `finetune` would reject the inputs, or memory ran out.
     """
     began = time.monotonic()
     with process_group(device) as processes, tempfile.TemporaryDirectory() as temporary:
@@ -147,23 +146,18 @@ def dry_run_finetune(
             pad_id=inputs.tokenizer.pad_id,
             processes=processes,
         )
-        measured = _measure(task, config, folder, processes)
-        validation = measured.validation_seconds / len(task.valid.rows) * valid_sample.rows_of_all
         steps_per_epoch = max(1, sample.rows_of_all // task.batch_size)
-        total = min(config.epochs * steps_per_epoch, config.max_steps or 1 << 62)
-        encoding = sample.encoding_seconds + valid_sample.encoding_seconds
-        return _report(
+        return _measure(
             task,
-            processes,
-            measured,
+            config,
+            folder,
             began,
-            total_steps=total,
-            validations=config.validations,
-            validation_seconds=validation,
+            total_steps=min(config.epochs * steps_per_epoch, config.max_steps or 1 << 62),
+            validation_share=len(task.valid.rows) / valid_sample.rows_of_all,
             rows=sample.rows_of_all,
             valid_rows=valid_sample.rows_of_all,
             steps_per_epoch=steps_per_epoch,
-            encoding_seconds=encoding,
+            encoding_seconds=sample.encoding_seconds + valid_sample.encoding_seconds,
         )
 
 
@@ -175,17 +169,17 @@ def dry_run_vqgan(
     vgg: Path | None = None,
     device: str = "auto",
 ) -> DryRunReport:
-    """Load what `train_vqgan` would for two steps, take them, and report what the run will take.
+    """Load images for two steps of `train_vqgan`, take them, and report memory and time of the run.
 
     Args:
         table: As for `artist.training.vqgan_training.train_vqgan`; so are the others.
-        config: What to train, and how.
+        config: Model and training settings.
         valid: Images to measure on.
         vgg: Weights of VGG16.
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        ToolkitError: What `train_vqgan` would report about these images; or memory ran out.
+        ToolkitError: `train_vqgan` would reject these images, or memory ran out.
     """
     began = time.monotonic()
     with process_group(device) as processes, tempfile.TemporaryDirectory() as temporary:
@@ -193,84 +187,69 @@ def dry_run_vqgan(
         limit = _STEPS * config.batch_size + _VALID_ROWS
         images = load_images(processes, table, valid, folder, config, limit)
         task = VQGANTask(
-            images.pixels,
-            images.train_rows,
-            images.held_out,
-            replace(config, plain_share=0.0),  # steps with the codebook are the slower ones
+            images,
+            replace(config, plain_share=0.0),  # steps with the codebook are slower
             processes=processes,
             perceptual=load_vgg(vgg) if vgg is not None else None,
         )
-        measured = _measure(task, config, folder, processes)
-        return _report(
-            task,
-            processes,
-            measured,
-            began,
-            total_steps=config.steps,
-            validations=config.validations,
-            validation_seconds=measured.validation_seconds,
-        )
-
-
-class _Measured(NamedTuple):
-    """Durations in seconds."""
-
-    step_seconds: float
-    validation_seconds: float
+        return _measure(task, config, folder, began, total_steps=config.steps)
 
 
 def _measure(
-    task: Task, config: TrainConfig | VQGANTrainConfig, folder: Path, processes: ProcessGroup
-) -> _Measured:
-    """Take two steps and validate once."""
-    if processes.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(processes.device)
-    settings = replace(TrainerConfig.of(config, _STEPS), tensorboard=False)
-    with advice_on_memory(task.memory_advice, "Nothing was written."):
-        trainer = Trainer(task, settings, folder=folder, processes=processes)
-        step_seconds = trainer.take_steps(_STEPS)[-1]
-        began = time.monotonic()
-        task.validate(_STEPS + 1, trainer.dtype)
-    return _Measured(step_seconds, time.monotonic() - began)
-
-
-def _report(
-    task: Task,
-    processes: ProcessGroup,
-    measured: _Measured,
+    task: GPTTask | VQGANTask,
+    config: TrainConfig | VQGANTrainConfig,
+    folder: Path,
     began: float,
     *,
     total_steps: int,
-    validations: int,
-    validation_seconds: float,
-    rows: int | None = None,
-    valid_rows: int | None = None,
-    steps_per_epoch: int | None = None,
+    validation_share: float = 1.0,
     encoding_seconds: float = 0.0,
+    **rows: int,
 ) -> DryRunReport:
+    """Take two steps and validate once.
+
+    Args:
+        task: The training.
+        config: Its settings.
+        folder: A temporary folder.
+        began: When the dry run began.
+        total_steps: Steps of the whole run.
+        validation_share: Share of the whole validation that `task` does.
+        encoding_seconds: Estimated duration of encoding the images.
+        **rows: Counts of rows, for the report.
+    """
+    device = task.processes.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    settings = replace(TrainerConfig.of(config, _STEPS), tensorboard=False)
+    with advice_on_memory(task.memory_advice, "Nothing was written."):
+        trainer = Trainer(task, settings, folder)
+        step_seconds = trainer.take_steps(_STEPS)[-1]
+        validating = time.monotonic()
+        task.validate(_STEPS + 1, trainer.dtype)
+    validation_seconds = (time.monotonic() - validating) / validation_share
     parameters = sum(p.numel() for p in task.model.parameters())
-    training = total_steps * measured.step_seconds
-    training += min(validations, total_steps) * validation_seconds
+    validations = min(config.validations, total_steps)
     return DryRunReport(
         parameters=parameters,
-        rows=rows,
-        valid_rows=valid_rows,
-        steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         batch_size=task.batch_size,
-        step_seconds=measured.step_seconds,
+        step_seconds=step_seconds,
         validation_seconds=validation_seconds,
         encoding_seconds=encoding_seconds,
-        whole_seconds=encoding_seconds + training,
-        peak_bytes=peak_bytes(processes.device),
-        on_gpu=processes.device.type == "cuda",
+        whole_seconds=encoding_seconds
+        + total_steps * step_seconds
+        + validations * validation_seconds,
+        peak_bytes=peak_bytes(device),
+        on_gpu=device.type == "cuda",
         checkpoint_bytes=4 * _STATES * parameters,
         seconds=time.monotonic() - began,
+        **rows,
     )
 
 
 class _Sample(NamedTuple):
-    """A table of the first rows of another, the rows of that one, and the time to encode them."""
+    """A table of the first rows of another, and the number of rows and encoding time of all."""
 
     path: Path
     rows_of_all: int
@@ -281,8 +260,8 @@ def _sample(
     source: Path, most: int, path: Path, tokenizer: FrozenTokenizer, device: str
 ) -> _Sample:
     """Write the first rows of a table as a table of its own, with codes."""
-    beside = codes_beside(source, tokenizer.fingerprint)
-    shards = open_lattice(beside if beside.exists() else source)
+    already_encoded = encoded_path(source, tokenizer.fingerprint)
+    shards = open_lattice(already_encoded if already_encoded.exists() else source)
     rows = min(most, shards.num_rows)
     with table_writer(path, shards.schema_arrow) as writer:
         left = rows
@@ -301,7 +280,7 @@ def _sample(
 
 
 def _duration(seconds: float) -> str:
-    """Format seconds for a person: `0.35 s`, `2 min`, `5 h 10 min`."""
+    """Format seconds as `0.35 s`, `2 min`, `5 h 10 min`."""
     if seconds < 120:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)

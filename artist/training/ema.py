@@ -15,7 +15,7 @@ class EMA:
 
     Args:
         module: Its weights are averaged.
-        decay: Of the average; after step n it is at most (1 + n) / (10 + n).
+        decay: Decay per step; after step n at most (1 + n) / (10 + n).
 
     Attributes:
         weights: Averaged weights by their names in the module.
@@ -27,14 +27,14 @@ class EMA:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the module's weights after step number `step`."""
+        """Update the average after step number `step`."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
         now = self.module.state_dict()
         torch._foreach_lerp_(list(self.weights.values()), [now[k] for k in self.weights], 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Let the module have the averaged weights while the block runs."""
+        """Use the averaged weights in the module inside the block."""
         now: dict[str, Tensor] = {k: v.clone() for k, v in self.module.state_dict().items()}
         self.module.load_state_dict(self.weights)
         try:

@@ -1,4 +1,4 @@
-"""Training a GPT on the codes of a frozen image tokenizer."""
+"""Train a GPT on the codes of a frozen image tokenizer."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -20,13 +20,13 @@ from artist.training.optimizers import learning_rate_factor, make_optimizers
 from artist.training.preview import Preview
 from artist.training.process_group import ProcessGroup
 from artist.training.task import Phase, Task
-from artist.training.validation import row_losses
+from artist.training.validation import measure_losses
 
 _LOSS_LIMIT = 3.0  # times the loss of a uniform guess: the training has diverged
 
 
 class CodeLoss(nn.Module):
-    """Mean negative log-likelihood of a batch's codes, in nats; a module, as DDP needs."""
+    """Compute the mean negative log-likelihood of a batch's codes; a module, as DDP requires."""
 
     def __init__(self, gpt: GPT, label_smoothing: float) -> None:
         super().__init__()
@@ -49,8 +49,7 @@ class CodeLoss(nn.Module):
 def _with_a_slot(entities: Entities) -> Entities:
     """Return the entities with at least one slot, which may be padding.
 
-    Otherwise the weights of the fusion would have no gradient in a batch without entities, and DDP
-    would wait for it.
+    Without one the fusion's weights would have no gradient, which DDP would wait for.
     """
     B, K, D = entities.vectors.shape
     if K:
@@ -65,9 +64,9 @@ class GPTTask(Task):
 
     Args:
         gpt: On the device of `processes`.
-        train: Rows to learn from.
+        train: Rows to train on.
         valid: Rows that select the best weights.
-        config: How.
+        config: Settings.
         pad_id: BERT id of [PAD], which fills the empty caption.
         processes: The processes that share the rows of a step.
 
@@ -112,7 +111,7 @@ class GPTTask(Task):
         return [self._phase]
 
     def batches(self, step: int) -> Sequence[Batch]:
-        """Return this process's micro-batches; those of the next step are loaded meanwhile."""
+        """Return this process's micro-batches; start loading those of the next step."""
         return self.loader.get(step)
 
     def set_learning_rates(self, step: int) -> float:
@@ -126,7 +125,7 @@ class GPTTask(Task):
     def validate(self, step: int, dtype: torch.dtype) -> dict[str, float]:
         """Return the mean loss of the validation rows, in nats per code."""
         part = (self.processes.rank, self.processes.size)
-        losses = row_losses(self.model, self.valid, dtype=dtype, share=part)
+        losses = measure_losses(self.model, self.valid, dtype=dtype, share=part).rows
         found = torch.tensor(
             [losses.sum(), len(losses)], dtype=torch.float64, device=self.processes.device
         )

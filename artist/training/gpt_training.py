@@ -21,7 +21,7 @@ from data.runs import StageReport, fingerprint
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneReport(StageReport):
-    """What a training reached."""
+    """Result of a training."""
 
     parameters: int
     steps: int
@@ -69,16 +69,16 @@ def finetune(
         kg: KG folder that the tables were built with.
         vqgan: Folder of an image tokenizer, or a taming-transformers checkpoint.
         out: The model folder.
-        config: How to train.
-        init: Model folder whose weights to start from. A model without knowledge may start one with
-            knowledge, whose outputs are then the same at first.
+        config: Training settings.
+        init: Model folder with the initial weights. From a model without knowledge, one with
+            knowledge begins with the same outputs.
         preview_prompts: Matched prompts to sample every `config.preview_every` steps; rows of
             `valid` if left out.
         device: `auto`, `cpu` or `cuda`.
         overwrite: Replace the output of another run.
 
     Raises:
-        ToolkitError: An input does not fit the others, or another output is in the way.
+        ToolkitError: Inputs do not match, or another run's output exists.
         Interrupted: SIGINT or SIGTERM; the checkpoint is saved.
     """
     with process_group(device) as processes:
@@ -97,7 +97,7 @@ def finetune(
         ) as run:
             if run.finished:
                 return FinetuneReport(out=out, **run.finished, already_finished=True)
-            training = processes.run_in_order(  # large tables are written for mapping, once
+            training = processes.run_in_order(  # large tables are written for memory-mapping, once
                 lambda: load_training_inputs(
                     *tables, kg=kg, image_tokenizer=tokenizer.model, config=config, init=init
                 )
@@ -112,12 +112,7 @@ def finetune(
             )
             if config.preview_every and processes.is_leader:
                 task.images = training.preview(preview_prompts, run.work, config, processes.device)
-            trainer = Trainer(
-                task,
-                TrainerConfig.of(config, task.total_steps),
-                folder=run.work,
-                processes=processes,
-            )
+            trainer = Trainer(task, TrainerConfig.of(config, task.total_steps), run.work)
             trainer.run()
             counts = _counts(trainer, task)
             if processes.is_leader:

@@ -1,14 +1,13 @@
-"""The batches of each step, assembled by a thread while the model computes the step before.
+"""Assemble the batches of each step in a thread, while the model computes the previous step.
 
     B batch_size, over all processes
 
 The rows of a step, their order, the dropped captions and the versions of the images depend on the
 seed and the number of the step only. They do not depend on the number of processes, each of which
-takes its part of the step's rows.
+loads its part of the step's rows.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from data.seeds import stream
 
 
 class Loader:
-    """Returns the batches of each step, assembled one step ahead.
+    """Return the batches of each step, assembled one step ahead.
 
     Args:
         batches: The table.
@@ -86,10 +85,5 @@ class Loader:
     def __enter__(self) -> "Loader":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -23,7 +23,7 @@ def peak_bytes(device: torch.device) -> int:
 
 @contextmanager
 def advice_on_memory(advice: str, where: str) -> Iterator[None]:
-    """Turn running out of memory into a line that says which option to lower, in order.
+    """Convert out-of-memory errors to an error that lists the options to lower, in order.
 
     Raises:
         ToolkitError: Memory ran out inside the block.

@@ -1,9 +1,9 @@
-"""The metrics of a training: a progress bar, `metrics.jsonl`, TensorBoard, and a plot at its end.
+"""The metrics of a training: progress bar, `metrics.jsonl`, TensorBoard, and the plot of losses.
 
-`metrics.jsonl` has two kinds of lines. Validations hold `valid_loss` (GPT) or `psnr` (VQGAN); their
-`train_loss` is the mean since the previous validation. The other lines, about 200 per run, are
-means over the steps since the previous one: `train_loss`, `learning_rate`, `gradient_norm`,
-`images_per_second`.
+`metrics.jsonl` has two kinds of lines. Those of validations contain `valid_loss` (GPT) or `psnr`
+(VQGAN); their `train_loss` is the mean since the previous validation. The other lines, about 200
+per run, are means over the steps since the previous one: `train_loss`, `learning_rate`,
+`gradient_norm`, `images_per_second`.
 """
 
 import json
@@ -12,34 +12,31 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.errors import ConfigError
 from data.plot import new_figure, save_svg, style
 from data.runs import atomic
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 PLOT = "loss.svg"
 TENSORBOARD = "tensorboard"
-_LINES = 200  # per run, besides validations
+_LINES = 200  # per run, without those of validations
 
 
 class MetricsLogger:
-    """Collects the metrics of the steps and writes them at intervals.
+    """Collect the metrics of the steps and write them at intervals.
 
     Args:
         folder: Folder of the run.
         total_steps: Steps of the whole run.
-        images_per_step: Over all processes.
+        images_per_step: Total of all processes.
         tensorboard: Write event files as well.
         quiet: Print and write nothing (all processes but the leader).
 
@@ -62,14 +59,14 @@ class MetricsLogger:
         self.recent: list[tuple[float, float]] = []  # loss and gradient norm since the last line
         self.losses: list[float] = []  # since the last validation
         self.learning_rate = math.nan
-        self.shown: dict[str, str] = {}  # further values of the bar
+        self.shown: dict[str, str] = {}  # further values in the progress bar
         self._timed, self._seconds = 0, 0.0  # steps since the last line, in this process
         self._open_board = _board_maker(folder / TENSORBOARD) if tensorboard and not quiet else None
         self._board: Any = None
         self._bar: Any = None
 
     def start(self, step: int) -> None:
-        """Start at a step; remove the lines of later steps, left by a killed run."""
+        """Start at a step; remove lines of later steps, written by a killed run."""
         if not self.quiet and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             with atomic(self.path) as file:
@@ -120,7 +117,7 @@ class MetricsLogger:
                 self._board.add_scalar(name, values[name], int(values["step"]))
 
     def validation(self, step: int, measured: dict[str, float], **more: float) -> None:
-        """Write the line of a validation, and log it where there is no progress bar."""
+        """Write the line of a validation; log it if there is no progress bar."""
         name, value = next(iter(measured.items()))
         self.shown = {name: f"{value:.3f}"}
         self.write(step=step, **more, **measured)
@@ -128,7 +125,7 @@ class MetricsLogger:
             values = ", ".join(f"{name} {value:.4f}" for name, value in measured.items())
             log.info("Step %d of %d: %s.", step, self.total_steps, values)
 
-    def image(self, step: int, pixels: "NDArray[np.uint8]") -> None:
+    def image(self, step: int, pixels: NDArray[np.uint8]) -> None:
         """Write an image (H, W, 3) to TensorBoard."""
         if self._board is not None:
             self._board.add_image("previews", pixels, step, dataformats="HWC")
@@ -138,19 +135,14 @@ class MetricsLogger:
         return {"recent": self.recent, "losses": self.losses, "shown": self.shown}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from `state()`."""
+        """Restore the result of `state()`."""
         self.recent = [(loss, norm) for loss, norm in state["recent"]]
         self.losses, self.shown = list(state["losses"]), dict(state["shown"])
 
     def __enter__(self) -> "MetricsLogger":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
         if self._board is not None:
@@ -170,7 +162,7 @@ def _board_maker(folder: Path) -> Callable[..., Any]:
 
 
 def _step_of(line: str) -> float:
-    """Return the step of a line; infinity for a line that a killed run left incomplete."""
+    """Return the step of a line; infinity for an incomplete line of a killed run."""
     try:
         return int(json.loads(line)["step"])
     except ValueError:

@@ -1,9 +1,9 @@
-"""Muon: momentum whose direction is orthogonalised (Jordan et al. 2024), for convolutions too.
+"""Muon: orthogonalised momentum (Jordan et al. 2024), for matrices and convolutions.
 
-A step of gradient descent changes a weight matrix mostly along a few strong directions; made
-orthogonal, it moves all directions alike, and small networks learn in far fewer steps. torch has a
-`Muon` for matrices only, which takes them one at a time; here convolutions are seen as matrices
-(out, in x k x k), and those of one shape are handled together.
+A step of gradient descent changes a weight matrix mostly along a few strong directions. An
+orthogonalised step changes all directions equally, and small networks need far fewer steps. torch's
+`Muon` updates matrices only, one at a time; here convolutions are matrices (out, in x k x k), and
+matrices of equal shape are updated in one batch.
 """
 
 from collections import defaultdict
@@ -13,17 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_QUINTIC = (3.4445, -4.7750, 2.0315)  # of the iteration below; drives singular values towards 1
+_QUINTIC = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # coefficients of the iteration below
 _ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Updates weights of two dimensions or more by orthogonalised Nesterov momentum.
+    """Update weights of two dimensions or more by orthogonalised Nesterov momentum.
 
     Args:
-        params: Weights (out, in, ...), each used as the matrix (out, the rest).
-        lr: Size of a step, the same for each singular direction.
-        momentum: Share of the old direction that is kept.
+        params: Weights (out, in, ...), each flattened to a matrix (out, the rest).
+        lr: Step size, equal for all singular directions.
+        momentum: Share of the previous direction that is kept.
         weight_decay: Decoupled, as in AdamW.
     """
 
@@ -63,9 +67,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """The nearest (half-)orthogonal matrices, roughly: singular values between 0.7 and 1.2.
+    """Return nearly (semi-)orthogonal matrices, with singular values between 0.7 and 1.2.
 
-    By a quintic Newton-Schulz iteration in bfloat16, which needs only matrix products.
+    Computed by a quintic Newton-Schulz iteration in bfloat16, which needs only matrix products.
 
     Args:
         matrices: (batch, rows, columns).

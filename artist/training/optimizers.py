@@ -25,7 +25,7 @@ def make_optimizers(gpt: GPT, config: TrainConfig) -> list[torch.optim.Optimizer
             {**group, "params": [p for p in group["params"] if id(p) not in taken]}
             for group in groups
         ]
-        # The update does not grow with the gradient, so decay is relative to Muon's own rate.
+        # Updates are independent of the gradient's norm, so decay is relative to Muon's own rate.
         rate = _MUON_RATE * config.learning_rate
         optimizers.append(Muon(matrices, lr=rate, weight_decay=config.weight_decay))
     optimizers.append(
@@ -42,7 +42,7 @@ def make_optimizers(gpt: GPT, config: TrainConfig) -> list[torch.optim.Optimizer
 def learning_rate_factor(step: int, total_steps: int, config: TrainConfig) -> float:
     """Return the share of the peak learning rate at a step: linear warm-up, then cosine or linear.
 
-    A pure function of the step: a resumed run needs no state of a scheduler.
+    It is a pure function of the step, so a resumed run needs no scheduler state.
     """
     warmup = max(1, round(config.warmup * total_steps))
     if step < warmup:

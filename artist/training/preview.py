@@ -1,7 +1,7 @@
-"""Images of the same prompts at intervals, to follow a training.
+"""Previews: images of fixed prompts, sampled at intervals during a training.
 
-A grid has a column per prompt. For held-out rows the first line shows their real images through the
-image tokenizer, the best that the model could generate; the second line is generated.
+A grid has a column per prompt. For held-out rows the first line contains reconstructions of their
+real images, the upper bound for the model; the second line is generated.
 `prompts.tsv` next to the grids lists the prompts in their order.
 """
 
@@ -28,10 +28,10 @@ _GAP = 2  # pixels between images
 
 
 class Preview:
-    """Samples the same prompts with the same random numbers each time.
+    """Sample the same prompts with the same random numbers each time.
 
     Args:
-        batches: The prompts; rows with codes show their real images too.
+        batches: The prompts; for rows with codes, reconstructions are added.
         image_tokenizer: On the model's device, in eval mode.
         folder: Folder of the run.
         seed: Seed of the run.
@@ -70,7 +70,7 @@ class Preview:
 
     @torch.inference_mode()
     def _images(self, codes: Tensor) -> NDArray[np.uint8]:
-        """Codes (B, L) -> pixels (B, H, W, 3)."""
+        """Decode codes (B, L) to pixels (B, H, W, 3)."""
         images = to_uint8(self.image_tokenizer.decode(codes))
         pixels: NDArray[np.uint8] = images.permute(0, 2, 3, 1).cpu().numpy()
         return pixels
@@ -84,12 +84,12 @@ def write_preview(folder: Path, step: int, pixels: NDArray[np.uint8]) -> None:
 
 
 def spread(rows: int, count: int = COUNT) -> NDArray[np.int64]:
-    """Return up to `count` row numbers, evenly over all."""
+    """Return up to `count` evenly spaced row numbers."""
     return np.linspace(0, rows - 1, min(count, rows)).astype(np.int64)
 
 
 def _grid(lines: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Join lines of images (B, H, W, 3) into one, on white."""
+    """Join lines of images (B, H, W, 3) into one image with white gaps."""
     framed = [
         np.pad(line, ((0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=255) for line in lines
     ]

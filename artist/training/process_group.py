@@ -1,7 +1,7 @@
 """The processes that train one model together, and their collective operations.
 
-`torchrun` starts the processes and sets their ranks in the environment. A process that was started
-otherwise forms a group of one, in which every operation here is a no-op. Tensors are exchanged by
+`torchrun` starts the processes and sets their ranks in the environment. Any other process is a
+group of one, in which every operation here is a no-op. Tensors are exchanged by
 NCCL on GPUs and by gloo on CPUs, Python values always by gloo. Nothing here depends on models.
 """
 
@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -68,14 +68,14 @@ class ProcessGroup:
         return values
 
     def barrier(self) -> None:
-        """Wait until all processes have come here."""
+        """Wait for all processes."""
         if self.size > 1:
             self.all_reduce(torch.zeros(1, device=self.device)).item()
 
     def raise_together(self, error: ToolkitError | None) -> None:
-        """Return if no process has an error; else the failed ones raise it, the others exit.
+        """Raise the error of this process, or exit if another process has one.
 
-        Otherwise the others would wait for a process that has ended, and fail with a traceback.
+        Without this the others would wait for a process that has ended, and fail with a traceback.
 
         Raises:
             SystemExit: Another process has an error.
@@ -90,25 +90,23 @@ class ProcessGroup:
     def run_in_order(self, work: Callable[[], T]) -> T:
         """Return what `work` returns: run by the leader, then once per machine, then by the rest.
 
-        An artefact that `work` makes is made once where the machines share a disk and once on each
-        where they do not; the other processes find it finished.
+        An artefact that `work` writes is thus written once on a shared disk, and once per machine
+        otherwise; the other processes find it finished.
         """
-        turn = 0 if self.is_leader else 1 if self.local_rank == 0 else 2
-        for now in range(3 if self.size > 1 else 1):
-            error = None
-            try:
-                if now == turn:
-                    result = work()
-            except ToolkitError as found:
-                error = found
-            self.raise_together(error)
-        return result
+        mine = 0 if self.is_leader else 1 if self.local_rank == 0 else 2
+        turns = range(3 if self.size > 1 else 1)
+        results = [self._run_together(work, turn == mine) for turn in turns]
+        return cast(T, results[mine])
 
     def run_on_leader(self, work: Callable[[], T]) -> T | None:
         """Return what `work` returns in the leader, which alone runs it; None in the others."""
+        return self._run_together(work, self.is_leader)
+
+    def _run_together(self, work: Callable[[], T], here: bool) -> T | None:
+        """Run `work` in some of the processes; all of them end if it fails in one."""
         result, error = None, None
         try:
-            if self.is_leader:
+            if here:
                 result = work()
         except ToolkitError as found:
             error = found
@@ -123,7 +121,7 @@ class ProcessGroup:
 
 @contextmanager
 def process_group(device: str = "auto") -> Iterator[ProcessGroup]:
-    """Join the group that torchrun describes, for as long as the block runs.
+    """Join the process group that torchrun describes, for the duration of the block.
 
     Raises:
         ConfigError: There are more processes on this machine than GPUs.
@@ -181,12 +179,12 @@ def peer_failure_guard() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class SharedRun:
-    """A run of which all processes know the folder and only the leader writes the manifest.
+    """A run whose folder all processes share, and whose manifest only the leader writes.
 
     Attributes:
         run: The run in the leader, None in the others.
-        finished: Counts of a run that was finished before; None if there is work to do.
-        work: Folder that the processes share while they work.
+        finished: Counts of an already finished run; None otherwise.
+        work: Folder of the unfinished output, shared by the processes.
     """
 
     run: Run | None
@@ -194,7 +192,7 @@ class SharedRun:
     work: Path
 
     def finish(self, counts: dict[str, Any]) -> None:
-        """Give the output its final name; only the leader calls it."""
+        """Rename the output to its final name; call it in the leader only."""
         assert self.run is not None
         self.run.finish(counts)
 
@@ -230,15 +228,15 @@ def open_shared_run(
 
 
 def _check_shared(processes: ProcessGroup, folder: Path) -> None:
-    """Refuse a folder that is not the same for all processes.
+    """Check that all processes share the folder.
 
     Raises:
-        ToolkitError: Some process sees a folder of its own machine.
+        ToolkitError: For some process it is a folder of its own machine.
     """
     if processes.size == 1:
         return
-    # A name that was never requested before: neither a folder of an earlier run on another machine
-    # nor the cache of a network disk can be mistaken for it.
+    # A fresh name: neither a folder of an earlier run on another machine nor the cache of a network
+    # disk can contain it.
     mark = processes.broadcast(folder / f"{secrets.token_hex(8)}.partial")
     processes.run_on_leader(mark.touch)
     missing = torch.zeros(processes.size, device=processes.device)
@@ -254,7 +252,7 @@ def _check_shared(processes: ProcessGroup, folder: Path) -> None:
 
 
 def _check_inputs(processes: ProcessGroup, inputs: dict[str, str]) -> None:
-    """Refuse a machine whose copy of an input differs from the leader's.
+    """Check that each machine's copies of the inputs equal the leader's.
 
     Raises:
         ToolkitError: Some input differs.

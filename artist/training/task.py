@@ -1,7 +1,7 @@
-"""What is trained: the contract between the Trainer and its tasks.
+"""The contract between the Trainer and its tasks.
 
-A task is the model, its losses and optimizers, its batches, and how progress is measured. The
-Trainer does the rest: precision, accumulation, averaged weights, several processes, checkpoints and
+A task defines the model, its losses and optimizers, its batches, and its validation. The Trainer
+does the rest: precision, accumulation, averaged weights, several processes, checkpoints and
 exact resume, metrics, previews, signals.
 """
 
@@ -16,9 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from artist.training.process_group import ProcessGroup
+
 
 class TaskBatch(Protocol):
-    """A micro-batch: a number of rows that move to a device."""
+    """A micro-batch: rows that can be moved to a device."""
 
     @property
     def num_rows(self) -> int:
@@ -34,10 +36,10 @@ class Phase:
 
     Attributes:
         loss: Module from a batch to a scalar, the mean over the batch's rows. Its submodules are
-            those that the phase trains (several processes exchange their gradients).
-        parameters: What the phase trains.
-        optimizers: Of these parameters.
-        grad_clip: Largest norm of their gradient; None means no clipping.
+            the trained ones (several processes exchange their gradients).
+        parameters: Parameters that the phase trains.
+        optimizers: Optimizers of these parameters.
+        grad_clip: Largest gradient norm; None means no clipping.
     """
 
     loss: nn.Module
@@ -47,22 +49,24 @@ class Phase:
 
 
 class Task(ABC):
-    """What is trained.
+    """A model with everything that its training needs.
 
     Attributes:
         model: The model whose weights are averaged, validated and kept.
-        modules: Everything with weights that a checkpoint must hold, by name; holds `model`.
+        modules: All modules whose weights a checkpoint contains, by name; includes `model`.
         optimizers: All optimizers, in a fixed order.
-        batch_size: Rows per step, over all processes.
-        steps_per_epoch: None where rows are drawn with replacement.
+        processes: The processes that train together.
+        batch_size: Rows per step, total of all processes.
+        steps_per_epoch: None if rows are sampled with replacement.
         loss_limit: A loss that stays above it is divergence.
-        learning_rate: The peak, for messages.
-        memory_advice: The options to lower when memory runs out, in one sentence.
+        learning_rate: Peak learning rate, for messages.
+        memory_advice: A sentence with the options to lower when memory runs out.
     """
 
     model: nn.Module
     modules: nn.ModuleDict
     optimizers: Sequence[torch.optim.Optimizer]
+    processes: ProcessGroup
     batch_size: int
     steps_per_epoch: int | None = None
     loss_limit: float = float("inf")
@@ -83,10 +87,10 @@ class Task(ABC):
 
     @abstractmethod
     def validate(self, step: int, dtype: torch.dtype) -> dict[str, float]:
-        """Measure the model; nothing if it is too early.
+        """Return measurements of the model; empty if it is too early.
 
-        `valid_loss`, where there is one, decides which weights are the best. All processes call
-        this, and all get the same values.
+        The weights with the lowest `valid_loss`, if present, are the best. All processes call this
+        and get the same values.
         """
 
     def begin_step(self, step: int) -> None:  # noqa: B027 (optional)
@@ -100,15 +104,15 @@ class Task(ABC):
         return loss
 
     def preview(self, step: int, dtype: torch.dtype) -> NDArray[np.uint8] | None:
-        """Write an image that shows what the model does now; return its pixels (H, W, 3)."""
+        """Write a preview image of the current model; return its pixels (H, W, 3)."""
         return None
 
     def state(self) -> dict[str, Any]:
-        """Return state besides weights and optimizers that a checkpoint must hold."""
+        """Return further state that a checkpoint contains, without weights and optimizers."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:  # noqa: B027 (optional)
-        """Continue from `state()`."""
+        """Restore the result of `state()`."""
 
     def loading(self) -> AbstractContextManager[Any]:
         """Return a context in which batches are loaded ahead."""

@@ -1,9 +1,9 @@
-"""The Trainer: the loop of every training, readable from top to bottom.
+"""The Trainer: the loop of every training.
 
-Every random choice of a step follows from the seed and the number of the step. So a checkpoint
+Every random choice of a step depends only on the seed and the number of the step. So a checkpoint
 needs no generator states, and a run that was killed and resumed equals an uninterrupted one, bit
-for bit on one machine. Under torchrun each process takes its part of the step's rows, and only the
-leader writes.
+for bit on one machine. Under torchrun each process computes its part of the step's rows, and only
+the leader writes.
 """
 
 import logging
@@ -28,7 +28,7 @@ from artist.training.divergence_guard import DivergenceGuard
 from artist.training.ema import EMA
 from artist.training.memory import advice_on_memory
 from artist.training.metrics import MetricsLogger
-from artist.training.process_group import ProcessGroup, peer_failure_guard
+from artist.training.process_group import peer_failure_guard
 from artist.training.task import Phase, Task, TaskBatch
 from data.errors import Interrupted, ToolkitError
 from data.seeds import stream
@@ -41,17 +41,17 @@ _CHECKPOINT_VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """How a training is run, whatever is trained.
+    """Settings of the loop, the same for all tasks.
 
     Attributes:
         total_steps: Steps of the run.
         validations: Validations per run, evenly spaced.
         precision: `auto`, `bf16`, `fp16` (on a GPU, with loss scaling) or `fp32`.
-        seed: Of all random choices.
-        ema_decay: Of the averaged weights that are validated and kept; 0 means off.
+        seed: Seed of all random choices.
+        ema_decay: Decay of the averaged weights, which are validated and kept; 0 means off.
         keep: `best` (by `valid_loss`) or `last` weights.
-        patience: Stop after this many validations without a better one; None means off.
-        compile: Run the losses through `torch.compile`.
+        patience: Stop after this many validations without improvement; None means off.
+        compile: Compile the losses by `torch.compile`.
         checkpoint_seconds: Time between two checkpoints.
         keep_checkpoints: Checkpoints that are kept while the run is unfinished.
         preview_every: Steps between two previews; None means off.
@@ -73,7 +73,7 @@ class TrainerConfig:
 
     @classmethod
     def of(cls, config: object, total_steps: int) -> "TrainerConfig":
-        """Take the settings of this class that another configuration has."""
+        """Return the settings of this class that another configuration contains."""
         names = {field.name for field in fields(cls)} - {"total_steps"}
         shared = {name: getattr(config, name) for name in names if hasattr(config, name)}
         return cls(total_steps=total_steps, **shared)
@@ -83,21 +83,18 @@ class Trainer:
     """The state of a training and its loop.
 
     Args:
-        task: What is trained, its modules on the device of `processes`.
-        config: How.
+        task: The task; its modules are on the device of its processes.
+        config: Settings of the loop.
         folder: Folder of checkpoints and metrics.
-        processes: The processes that train together.
 
     Attributes:
-        step: Steps that were done.
+        step: Number of completed steps.
         best: Lowest `valid_loss` so far and its step.
     """
 
-    def __init__(
-        self, task: Task, config: TrainerConfig, *, folder: Path, processes: ProcessGroup
-    ) -> None:
+    def __init__(self, task: Task, config: TrainerConfig, folder: Path) -> None:
         self.task, self.config, self.folder = task, config, folder
-        self.processes, self.device = processes, processes.device
+        self.processes, self.device = task.processes, task.processes.device
         self.dtype = choose_dtype(config.precision, self.device)
         self.total_steps = config.total_steps
         self.validate_every = max(1, math.ceil(self.total_steps / config.validations))
@@ -110,17 +107,17 @@ class Trainer:
             total_steps=self.total_steps,
             images_per_step=task.batch_size,
             tensorboard=config.tensorboard,
-            quiet=not processes.is_leader,
+            quiet=not self.processes.is_leader,
         )
         self.stop = StopFlag()
         self.step = 0
         self.best = {"loss": math.inf, "step": 0}
         self.seconds = 0.0
         self.train_loss = self.valid_loss = math.nan
-        self._losses: dict[nn.Module, nn.Module] = {}  # of phases, as the steps call them
+        self._losses: dict[nn.Module, nn.Module] = {}  # of phases, compiled and wrapped for DDP
 
     def run(self) -> None:
-        """Train to the end, from the last checkpoint if there is one; leave the kept weights."""
+        """Train to the end, from the last checkpoint if any; load the kept weights."""
         self._resume()
         began, saved = time.monotonic() - self.seconds, time.monotonic()
         where = f"The same command continues from the last checkpoint in {self.folder}."
@@ -167,11 +164,11 @@ class Trainer:
         return int(self.best["step"]) if self.config.keep == "best" else self.step
 
     def _train_step(self) -> bool:
-        """Do one step; return whether some process was asked to stop."""
+        """Do one step; return whether any process received a signal to stop."""
         began, task, step = time.monotonic(), self.task, self.step
         batches, phases = task.batches(step), task.phases(step)
         self._wrap_losses(phases, batches)
-        # Of the random choices only dropout depends on the process.
+        # Only dropout depends on the process.
         names = (step,) if self.processes.is_leader else (step, self.processes.rank)
         torch.manual_seed(stream(self.config.seed, "step", *names))
         task.modules.train()
@@ -222,18 +219,15 @@ class Trainer:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def _wrap_losses(self, phases: Sequence[Phase], batches: Sequence[TaskBatch]) -> None:
-        """Compile new losses if requested and let them exchange gradients between processes.
+        """Compile new losses if requested, and wrap them in DDP for several processes.
 
-        DDP orders the gradients for sending after its first backward pass; the last bit of a sum
-        over three or more processes depends on that order. So a first pass is done here and thrown
-        away: else the first step of a resumed run would differ from the same step of another.
+        DDP fixes the order of gradient buckets after its first backward pass; the last bit of a sum
+        over three or more processes depends on that order. So a first pass is done here and
+        discarded: otherwise the first step of a resumed run would differ from that step of another.
         """
-        if all(phase.loss in self._losses for phase in phases):
-            return
-        for phase in phases:
-            if phase.loss in self._losses:
-                continue
-            module = phase.loss
+        new = [phase.loss for phase in phases if phase.loss not in self._losses]
+        for loss in new:
+            module = loss
             if self.config.compile:
                 module = Compiled(module)
             if self.processes.size > 1:
@@ -241,8 +235,8 @@ class Trainer:
                 module = DistributedDataParallel(
                     module, device_ids=on, gradient_as_bucket_view=True
                 )
-            self._losses[phase.loss] = module
-        if self.processes.size > 1:
+            self._losses[loss] = module
+        if new and self.processes.size > 1:
             for phase in phases:
                 self._backward(phase, batches[:1])
             self.task.modules.zero_grad(set_to_none=True)
@@ -272,7 +266,7 @@ class Trainer:
         )
 
     def _preview(self) -> None:
-        """Let the leader write a preview of the averaged weights."""
+        """Write a preview of the averaged weights, in the leader."""
         if self.processes.is_leader:
             with self._averaged():
                 pixels = self.task.preview(self.step, self.dtype)
@@ -295,13 +289,13 @@ class Trainer:
         )
 
     def _end_early(self) -> None:
-        """End the run after a signal; the checkpoint is saved.
+        """End the run after a signal, with the checkpoint saved.
 
         Raises:
             Interrupted: In the leader.
             SystemExit: In the other processes.
         """
-        self.processes.barrier()  # else torchrun would end the process that saves
+        self.processes.barrier()  # otherwise torchrun would end the process that saves
         if not self.processes.is_leader:
             raise SystemExit(130)
         raise Interrupted(
@@ -310,7 +304,7 @@ class Trainer:
         )
 
     def _load_kept_weights(self) -> None:
-        """Give the model the weights that are kept; only the leader needs them."""
+        """Load the kept weights into the model; the best ones in the leader only."""
         weights = self._weights()
         if self.config.keep == "best" and self.processes.is_leader:
             weights = self.checkpoints.load_best(self.kept_step, self.device)
@@ -339,7 +333,7 @@ class Trainer:
         )
 
     def _resume(self) -> None:
-        """Return to the last checkpoint, if there is one.
+        """Load the last checkpoint, if any.
 
         Raises:
             ToolkitError: Another version of the toolkit wrote it.
@@ -348,7 +342,7 @@ class Trainer:
         step = self.processes.broadcast(state["step"] if state else None)
         if step is None:
             return
-        state = state or self.checkpoints.read(step, self.device)  # the leader keeps the newest
+        state = state or self.checkpoints.read(step, self.device)  # the leader has read it
         if state.get("version") != _CHECKPOINT_VERSION:
             raise ToolkitError(
                 f"the checkpoint in {self.folder} was written by another version of this toolkit. "

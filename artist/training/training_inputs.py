@@ -1,4 +1,4 @@
-"""What a training begins with: tables, graph, tokenizer, VQGAN and a new model, fitted together."""
+"""The inputs of a GPT's training: tables, graph, tokenizers and a new model of matching sizes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from data.tokenizer import Tokenizer, tokenizer_of
 
 @dataclass
 class TrainingInputs:
-    """What a training begins with, all read and fitted together."""
+    """Everything that a GPT's training starts from, read and checked."""
 
     gpt: GPT
     image_tokenizer: ImageTokenizer
@@ -40,20 +40,19 @@ class TrainingInputs:
     valid: Batches
 
     def model(self) -> Model:
-        """The model as it is now, to be saved."""
-        knows = self.gpt.config.fusion != "none"
+        """Return the current model with its tokenizers, for saving."""
         return Model(
             gpt=self.gpt,
             image_tokenizer=self.image_tokenizer.cpu(),
             tokenizer=self.tokenizer,
-            kg_fingerprint=self.graph if knows else "",
+            kg_fingerprint=self.graph if self.gpt.config.fusion != "none" else "",
             lattice=lattice_settings(self.train.rows.metadata),
         )
 
     def preview(
         self, prompts: pa.Table | None, folder: Path, config: TrainConfig, device: torch.device
     ) -> Preview:
-        """What draws pictures along the way: of these prompts, or else of validation rows."""
+        """Return the sampler of previews, of the given prompts or of validation rows."""
         batches = self.valid
         if prompts is not None:
             reading = RowsConfig.of_model(self.gpt.config, self.tokenizer.pad_id)
@@ -72,12 +71,12 @@ def load_training_inputs(
     init: Path | None,
     called: tuple[Path, Path] | None = None,
 ) -> TrainingInputs:
-    """Read everything, and make a model of the sizes that it asks for.
+    """Read all inputs and create a model of matching sizes.
 
-    `called` are the tables' names for the user, where they are copies of others.
+    `called` are the tables' names in messages, if they are copies of others.
 
     Raises:
-        ToolkitError: Something does not fit the others.
+        ToolkitError: Inputs do not match.
     """
     tokenizer, vectors, graph = tokenizer_of(table), read_vectors(kg), kg_fingerprint(kg)
     wanted = graph if config.fusion != "none" else None
@@ -111,7 +110,7 @@ def load_training_inputs(
 def _read(
     table: Path, called: Path, tokenizer: Tokenizer, graph: str | None, config: TrainConfig
 ) -> Rows:
-    """The rows of a table, if it was built with this tokenizer and (unless None) this graph."""
+    """Read the rows of a table that was built with this tokenizer and (unless None) this graph."""
     reading = RowsConfig(
         text_len=config.text_len,
         pad_id=tokenizer.pad_id,
@@ -123,14 +122,14 @@ def _read(
         raise SchemaError(f"{called} was built with another tokenizer than the training table.")
     if graph is not None and rows.metadata.get("kg_fingerprint") != graph:
         raise SchemaError(
-            f"{called} was built with another KG than the one given, so its entity ids mean "
-            "others. Build it again with `cli.py lattice build --kg`."
+            f"{called} was built with another KG than the one given, so its entity ids denote "
+            "other entities. Build it again with `cli.py lattice build --kg`."
         )
     return rows
 
 
 def start_from(gpt: GPT, init: Path) -> None:
-    """Take over the weights of a model folder; a fusion that it lacks begins as doing nothing.
+    """Load the weights of a model folder; a fusion that it lacks is initialised to zero.
 
     Raises:
         InputError: The model has other sizes.

@@ -13,7 +13,7 @@ from artist.tables.lattice_rows import Batches
 
 
 class Losses(NamedTuple):
-    """Nats per code: of each row (N,), and of each position of the image (L,)."""
+    """Nats per code of each row (N,) and of each position of the image (L,)."""
 
     rows: NDArray[np.float64]
     positions: NDArray[np.float64]
@@ -30,9 +30,9 @@ def measure_losses(
     label: str = "likelihood",
     share: tuple[int, int] = (0, 1),
 ) -> Losses:
-    """Mean negative log-likelihood per code, in nats, by row and by position.
+    """Return the mean negative log-likelihood per code, in nats, by row and by position.
 
-    Of a `share` (r, n), only the rows of the r-th of every n batches.
+    With a `share` (r, n), only the r-th of every n batches is measured.
     """
     device = next(gpt.parameters()).device
     training = gpt.training
@@ -56,18 +56,3 @@ def measure_losses(
     gpt.train(training)
     found = np.concatenate([np.zeros(0), *rows])
     return Losses(found, positions / max(1, len(found)))
-
-
-def row_losses(
-    gpt: GPT,
-    batches: Batches,
-    *,
-    dtype: torch.dtype = torch.float32,
-    batch_size: int = 64,
-    use_entities: bool = True,
-    share: tuple[int, int] = (0, 1),
-) -> NDArray[np.float64]:
-    """Mean negative log-likelihood per code, in nats, of each row (of the share): (N,)."""
-    return measure_losses(
-        gpt, batches, dtype=dtype, batch_size=batch_size, use_entities=use_entities, share=share
-    ).rows

@@ -1,12 +1,11 @@
-"""A VQGAN that already works before its first step: principal components, k-means, least squares.
+"""Closed-form initialisation of a VQGAN: principal components, k-means, least squares.
 
-For a model whose whole work is done at the grid of codes (`patch_size` is its downsampling factor).
-While its residual branches are zero it is two linear maps with one activation each, and these have
-good closed forms: encode each patch by its principal components, quantise by k-means, decode by the
-linear map that fits best, neighbours included. Training then begins where plain vector quantisation
-of patches ends, and learns what that cannot do.
+For models with one level (`patch_size` is the downsampling factor). While the residual branches are
+zero, such a model is two linear maps with one activation each, which have closed forms: encode each
+patch by its principal components, quantise by k-means, decode by the least-squares map from a code
+and its neighbours. Training starts from the quality of vector quantisation of patches.
 
-Shapes: n patches, P pixels x channels of a patch, C ch, D codebook_embed_dim, N codebook_size.
+Shapes: n patches, P pixels x channels per patch, C ch, D codebook_embed_dim, N codebook_size.
 """
 
 import torch
@@ -16,22 +15,19 @@ from torch import Tensor, nn
 from artist.models.vqgan import VQGAN, ResnetBlock
 
 _BATCH = 64
-_CONSTANT = 2.0  # of the channels that keep a group's scale about the same for all images
-_SMALLEST = (
-    0.02  # components with a smaller share of the largest deviation are not blown up further
-)
+_CONSTANT = 2.0  # bias of the channels that keep a group's scale similar for all images
+_SMALLEST = 0.02  # least deviation of a component, as a share of the largest
 _RIDGE = 1e-3
 _ROWS = 4096
 
 
 def start_as_identity(model: VQGAN) -> None:
-    """Make every residual branch begin at nothing, so that depth costs no learning at first."""
+    """Set the last layer of every residual branch to zero."""
     for module in model.modules():
         last = getattr(module, "conv2" if isinstance(module, ResnetBlock) else "proj_out", None)
         if isinstance(last, nn.Conv2d):
             nn.init.zeros_(last.weight)
-            assert last.bias is not None
-            nn.init.zeros_(last.bias)
+            nn.init.zeros_(_bias(last))
 
 
 @torch.no_grad()
@@ -41,7 +37,7 @@ def start_from_patches(model: VQGAN, images: Tensor, generator: torch.Generator)
     The residual branches must be zero (`start_as_identity`), and there must be one level.
     """
     config = model.config
-    assert len(config.ch_mult) == 1, "all work is done at the grid of codes"
+    assert len(config.ch_mult) == 1, "one level, that of the grid of codes"
     width = config.codebook_embed_dim
     patches = _patches(images, config.patch_size)  # (n, P)
     mean = patches.mean(0)
@@ -55,8 +51,7 @@ def start_from_patches(model: VQGAN, images: Tensor, generator: torch.Generator)
     encoder, decoder = model.encoder, model.decoder
     pairs = config.norm_groups * _pairs(config.ch, config.norm_groups)
     _spread(encoder.conv_in, vectors.T[:pairs] / deviation[:pairs, None], config.norm_groups)
-    assert encoder.conv_in.bias is not None
-    encoder.conv_in.bias.sub_(encoder.conv_in.weight[:, :, 1, 1] @ mean)
+    _bias(encoder.conv_in).sub_(encoder.conv_in.weight[:, :, 1, 1] @ mean)
     features = torch.cat([_encoder_features(model, part) for part in _parts(images)])  # (n, C)
     latents = centred @ vectors[:, :width] / unit  # (n, D)
     weight, bias = _least_squares(features, latents)
@@ -85,7 +80,7 @@ def start_from_patches(model: VQGAN, images: Tensor, generator: torch.Generator)
 
 @torch.no_grad()
 def k_means(rows: Tensor, size: int, rounds: int, generator: torch.Generator) -> Tensor:
-    """Centres (size, D) of rows (n, D); one that nothing is near moves to a row drawn at random."""
+    """Return centres (size, D) of rows (n, D); empty clusters move to a random row."""
     centres = rows[torch.randint(len(rows), (size,), generator=generator).to(rows.device)]
     for _ in range(rounds):
         norms = centres.square().sum(1)
@@ -103,7 +98,7 @@ def k_means(rows: Tensor, size: int, rounds: int, generator: torch.Generator) ->
 
 
 def _patches(images: Tensor, size: int) -> Tensor:
-    """(B, 3, H, W) -> (B*h*w, 3*size*size), as the first convolution sees them."""
+    """Return (B*h*w, 3*size*size) patches of images (B, 3, H, W), the first convolution's input."""
     return F.pixel_unshuffle(images, size).permute(0, 2, 3, 1).flatten(0, 2)
 
 
@@ -117,15 +112,15 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 
 
 def _pairs(channels: int, groups: int) -> int:
-    """Pairs of opposite channels in a group, beside the pair of constants."""
+    """Return the number of pairs of opposite channels per group, without the constant pair."""
     return channels // groups // 2 - 1
 
 
 def _spread(conv: nn.Conv2d, rows: Tensor, groups: int) -> None:
-    """Let a convolution give each row's product, and its negative, in every group some of them.
+    """Set a convolution to products with `rows` and their negatives, distributed over the groups.
 
-    swish(x) - swish(-x) = x, so nothing is lost behind the activation; and a pair of constants in
-    each group keeps the group's normalisation from taking away how strong a patch's contrast is.
+    swish(x) - swish(-x) = x, so the activation loses no information. A pair of constants per group
+    preserves a patch's contrast, which the group's normalisation would otherwise remove.
     """
     channels = conv.weight.shape[0]
     pairs, group_size = _pairs(channels, groups), channels // groups
@@ -141,21 +136,21 @@ def _spread(conv: nn.Conv2d, rows: Tensor, groups: int) -> None:
 
 
 def _encoder_features(model: VQGAN, images: Tensor) -> Tensor:
-    """What the encoder's last convolution sees at each position: (B*h*w, C)."""
+    """Return the input of the encoder's last convolution at each position: (B*h*w, C)."""
     encoder = model.encoder
     x = encoder.conv_in(F.pixel_unshuffle(images, encoder.patch_size))
     return F.silu(encoder.norm_out(x)).permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def _decoder_features(model: VQGAN, quantised: Tensor) -> Tensor:
-    """What the decoder's last convolution sees at each position: (B*h*w, 9C)."""
+    """Return the input of the decoder's last convolution at each position: (B*h*w, 9C)."""
     decoder = model.decoder
     x = F.silu(decoder.norm_out(decoder.conv_in(model.post_quant_conv(quantised))))
     return F.unfold(x, 3, padding=1).mT.flatten(0, 1)
 
 
 def _least_squares(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight (F, T) and bias (T,) of the linear map from features to targets, a little ridged."""
+    """Return weight (F, T) and bias (T,) of a linear map to targets, by ridge regression."""
     ones = features.new_ones(len(features), 1)
     inputs = torch.cat([features, ones], dim=1).double()
     gram = inputs.T @ inputs / len(inputs)

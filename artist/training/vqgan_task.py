@@ -1,9 +1,9 @@
-"""Training a VQGAN on images: reconstruction, commitment, optionally a discriminator.
+"""Train a VQGAN on images: reconstruction, commitment, optionally a discriminator.
 
-The `small` preset starts from closed forms (see `vqgan_init`) and has its codebook from the first
-step; `base` trains a plain autoencoder for some steps, whose latents k-means turns into the first
-codebook. After that codes are moving averages of the latents assigned to them (van den Oord et al.
-2017, appendix A.1), and unused codes are moved to where latents are.
+The `small` preset is initialised in closed form (see `vqgan_init`) and uses its codebook from the
+first step; `base` first trains a plain autoencoder for some steps, and k-means over its latents
+gives the first codebook. Codes are moving averages of the latents assigned to them (van den Oord et
+al. 2017, appendix A.1), and unused codes are moved to latents.
 
     B batch   D codebook_embed_dim   N codebook_size   h x w grid of codes
 """
@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ _MUON_RATE = 5.0  # Muon's learning rate as a multiple of AdamW's
 _WARMUP_STEPS = 50
 _GRAD_CLIP = 1.0
 _SAMPLE_PATCHES = 40_000  # patches that the initialisation and k-means use
-_CODE_DECAY = 0.98  # of the moving averages that codes are
+_CODE_DECAY = 0.98  # of the moving averages
 _FIRST_COUNT = 4.0  # weight of the first codebook in them
 _REVIVE_STEPS = 100  # a code unused for this many steps is moved
 _REVIVE_UNTIL = 0.8  # share of the steps after which codes are no longer moved
@@ -66,17 +66,17 @@ class ImageBatch:
 
 
 class GeneratorLoss(nn.Module):
-    """The loss of encoder and decoder. Keeps what the rest of the step needs of its last batch.
+    """The loss of encoder and decoder; stores tensors of its last batch for the rest of the step.
 
     Args:
-        model: What is trained.
+        model: The trained model.
         config: Weights of the terms.
-        discriminator: Not trained here, so not a submodule.
+        discriminator: Not trained by this loss, so not a submodule.
         perceptual: Network of the perceptual loss, or None.
 
     Attributes:
         quantise: Whether latents pass through the codebook.
-        adversarial: Weight of the generator's loss; 0 before the discriminator starts.
+        adversarial: Weight of the adversarial term; 0 before the discriminator starts.
         reported: Last loss without the adversarial term.
         latents: Last latents (B, D, h, w).
         codes: Last codes (B, h*w), if quantised.
@@ -113,15 +113,15 @@ class GeneratorLoss(nn.Module):
         loss = reconstruction_loss(decoded, images)
         if perceptual is not None:
             loss = loss + self.config.perceptual * perceptual.distance(decoded, images)
-        fooling = loss.new_zeros(())
+        generator_loss = loss.new_zeros(())
         if self.adversarial:
-            fooling = -discriminator(decoded).float().mean()
+            generator_loss = -discriminator(decoded).float().mean()
         if self.quantise:
             with torch.autocast(images.device.type, enabled=False):
                 loss = loss + self.config.commitment * F.mse_loss(latents, quantised)
         self.reported, self.latents = loss.detach(), latents.detach()
         self.images = (images, decoded.detach())
-        return loss + self.adversarial * fooling
+        return loss + self.adversarial * generator_loss
 
 
 class DiscriminatorLoss(nn.Module):
@@ -133,37 +133,50 @@ class DiscriminatorLoss(nn.Module):
         self._generator = (generator,)  # not a submodule
 
     def forward(self, batch: ImageBatch) -> Tensor:
-        """Return a scalar; the batch is the one that the generator has seen."""
+        """Return a scalar; the batch is that of the generator's phase."""
         images, decoded = self._generator[0].images
         return discriminator_loss(self.discriminator(images), self.discriminator(decoded))
+
+
+class DecodedImages(NamedTuple):
+    """Images of a training, uint8, in memory or mapped.
+
+    Attributes:
+        pixels: All images (n, size, size, 3).
+        train_rows: Row numbers of the images to train on.
+        held_out: Images to measure on (m, size, size, 3).
+        rejected: Reason -> number of unusable images.
+    """
+
+    pixels: NDArray[np.uint8]
+    train_rows: NDArray[np.int64]
+    held_out: NDArray[np.uint8]
+    rejected: dict[str, int]
 
 
 class VQGANTask(Task):
     """A VQGAN that learns to reconstruct images through its codes.
 
     Args:
-        pixels: All images, uint8 (n, size, size, 3).
-        train_rows: Numbers of the images to train on.
-        held_out: Images to measure on, uint8 (m, size, size, 3).
-        config: How.
+        images: The images.
+        config: Settings.
         processes: The processes that share the images of a step.
         perceptual: Network of the perceptual loss; None: pixels and edges only.
+        folder: Folder of the run, for previews.
     """
 
     model: VQGAN
 
     def __init__(
         self,
-        pixels: NDArray[np.uint8],
-        train_rows: NDArray[np.int64],
-        held_out: NDArray[np.uint8],
+        images: DecodedImages,
         config: VQGANTrainConfig,
         *,
         processes: ProcessGroup,
         perceptual: VGGFeatures | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.pixels, self.train_rows, self.held_out = pixels, train_rows, held_out
+        self.pixels, self.train_rows, self.held_out, _ = images
         self.config, self.processes, self.folder = config, processes, folder
         self.device, self.batch_size = processes.device, config.batch_size
         if self.batch_size % processes.size:
@@ -209,20 +222,19 @@ class VQGANTask(Task):
         return [self._generator, self._discriminator] if adversarial else [self._generator]
 
     def begin_step(self, step: int) -> None:
-        """Initialise the model or its codebook when it is time."""
+        """Initialise the model in the first step, the codebook after the plain steps."""
         if step == 0:
             self.initialise()
         elif step == self.plain_steps:
             self._initialise_codebook(step)
         loss = self.generator_loss
         loss.quantise = step >= self.plain_steps
-        adversarial = len(self.phases(step)) > 1
-        loss.adversarial = self.config.adversarial if adversarial else 0.0
+        loss.adversarial = self.config.adversarial if len(self.phases(step)) > 1 else 0.0
 
     def end_step(self, step: int) -> None:
         """Update the codebook."""
-        if self.generator_loss.quantise:
-            loss = self.generator_loss
+        loss = self.generator_loss
+        if loss.quantise:
             self.update_codebook(step, loss.latents, loss.codes)
 
     def reported_loss(self, loss: Tensor) -> Tensor:
@@ -230,7 +242,7 @@ class VQGANTask(Task):
         return self.generator_loss.reported
 
     def batches(self, step: int) -> Sequence[ImageBatch]:
-        """Return this process's images of a step, drawn with replacement."""
+        """Return this process's images of a step, sampled with replacement."""
         generator = self._random(step, "batch")
         size = self.batch_size
         chosen = torch.randint(len(self.train_rows), (size,), generator=generator).numpy()
@@ -252,7 +264,7 @@ class VQGANTask(Task):
         return rate
 
     def validate(self, step: int, dtype: torch.dtype) -> dict[str, float]:
-        """Measure held-out images through their codes, once the codebook is in use."""
+        """Measure reconstructions of held-out images, once the codebook is in use."""
         return self.measure(self.held_out) if step > self.plain_steps else {}
 
     def preview(self, step: int, dtype: torch.dtype) -> NDArray[np.uint8]:
@@ -268,13 +280,13 @@ class VQGANTask(Task):
         return {name: getattr(self, name) for name in names}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from `state()`."""
+        """Restore the result of `state()`."""
         for name, value in state.items():
             setattr(self, name, value)
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Set the weights before the first step: in closed form where the model allows it."""
+        """Initialise the weights before the first step, in closed form where possible."""
         start_as_identity(self.model)
         if not self.plain_steps:
             start_from_patches(self.model, self._sample(0), self._random(0, "start"))
@@ -299,13 +311,13 @@ class VQGANTask(Task):
         return _to_images(self.pixels[self.train_rows[np.sort(order)]], self.device)
 
     def _reset_averages(self) -> None:
-        """Start the moving averages at the codebook as it is."""
+        """Start the moving averages at the current codebook."""
         self.code_counts.fill_(_FIRST_COUNT)
         self.code_sums.copy_(_FIRST_COUNT * self.model.quantize.embedding.weight)
 
     @torch.no_grad()
     def update_codebook(self, step: int, latents: Tensor, codes: Tensor) -> None:
-        """Move codes to the average of their latents (B, D, h, w), unused ones to a latent."""
+        """Move codes to the mean of their latents (B, D, h, w), unused ones to a random latent."""
         table = self.model.quantize.embedding.weight
         rows, codes = _rows(latents), codes.flatten()
         counts = torch.bincount(codes, minlength=len(table)).float()
@@ -333,7 +345,7 @@ class VQGANTask(Task):
 
     @torch.inference_mode()
     def reconstruct(self, pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """Return images (B, 3, H, W), uint8, through their codes, and the codes (B, h*w)."""
+        """Return reconstructions (B, 3, H, W), uint8, and their codes (B, h*w)."""
         self.model.eval()
         decoded, codes = [], []
         for begin in range(0, len(pixels), _DECODE_BATCH):
@@ -343,7 +355,7 @@ class VQGANTask(Task):
         return torch.cat(decoded), torch.cat(codes).cpu()
 
     def measure(self, pixels: NDArray[np.uint8]) -> dict[str, float]:
-        """Return PSNR (dB) and SSIM of images through their codes, and the number of codes used."""
+        """Return PSNR (dB) and SSIM of reconstructions, and the number of codes used."""
         decoded, codes = self.reconstruct(pixels)
         originals = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)
         return {
@@ -367,10 +379,10 @@ class VQGANTask(Task):
 
 
 def _optimizers(model: VQGAN, learning_rate: float) -> tuple[Muon, torch.optim.AdamW]:
-    """Return Muon for the blocks, AdamW for the outer layers, norms and biases; codes need none.
+    """Return Muon for the blocks, AdamW for outer layers, norms and biases; codes need neither.
 
-    Muon moves a weight at full speed however small its gradient, which would undo the
-    initialisation of the outer layers.
+    Muon's steps do not shrink with the gradient, which would undo the initialisation of the outer
+    layers.
     """
     model.quantize.requires_grad_(False)
     blocks = [m for m in model.modules() if isinstance(m, ResnetBlock | AttnBlock)]
@@ -382,6 +394,7 @@ def _optimizers(model: VQGAN, learning_rate: float) -> tuple[Muon, torch.optim.A
 
 
 def _rows(latents: Tensor) -> Tensor:
+    """Return the latent of each position."""
     return latents.permute(0, 2, 3, 1).flatten(0, 2)  # (B, D, h, w) -> (B*h*w, D)
 
 

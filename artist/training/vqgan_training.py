@@ -1,4 +1,4 @@
-"""`artist vqgan train`: train a VQGAN on one's own images and write its folder."""
+"""`artist vqgan train`: train a VQGAN on a table of images and write its folder."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from artist.models.perceptual import LEAST_RESOLUTION
 from artist.training.config import VQGANTrainConfig
 from artist.training.process_group import ProcessGroup, open_shared_run, process_group
 from artist.training.trainer import Trainer, TrainerConfig
-from artist.training.vqgan_task import VQGANTask
+from artist.training.vqgan_task import DecodedImages, VQGANTask
 from data import schema
 from data.errors import ConfigError, InputError, RowError, SkipReason
 from data.images import decode_base64, decode_image, encode_png, square
@@ -24,15 +24,15 @@ from data.seeds import stream
 from data.tsv import Rejects, read_rows
 
 RECONSTRUCTIONS = "reconstructions.png"
-_PIXELS = "pixels.u8"  # decoded images, (n, size, size, 3); removed when the run is finished
+_PIXELS = "pixels.u8"  # decoded images, (n, size, size, 3); deleted when the run is finished
 _VALID_PIXELS = f"valid.{_PIXELS}"
 _MAX_HELD_OUT = 256
-_BATCH = 32  # rows of a table that are read together
+_BATCH = 32  # rows of a table that are read at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class VQGANReport(StageReport):
-    """What a training reached; images are measured through their codes, as a GPT sees them."""
+    """Result of a training; PSNR and SSIM are those of reconstructions from codes."""
 
     parameters: int
     steps: int
@@ -79,15 +79,15 @@ def train_vqgan(
         table: A lattice table with images, a folder of its shards, or a TSV of
             `idx, text, imgbase64`.
         out: The VQGAN folder.
-        config: What to train, and how.
-        valid: The same for images to measure on; without it some of `table` are held out.
+        config: Model and training settings.
+        valid: The same for images to measure on; by default some of `table` are held out.
         vgg: Weights of VGG16, for a perceptual loss; None: without it.
         device: `auto`, `cpu` or `cuda`.
         overwrite: Replace the output of another run.
 
     Raises:
-        InputError: There are no usable images, or `vgg` does not hold VGG16.
-        ArtefactError: Another run's output is in the way.
+        InputError: No image is usable, or `vgg` is not VGG16.
+        ArtefactError: Another run's output exists.
         Interrupted: SIGINT or SIGTERM; the checkpoint is saved.
     """
     if vgg is not None and config.resolution < LEAST_RESOLUTION:
@@ -106,16 +106,9 @@ def train_vqgan(
             perceptual = load_vgg(vgg) if vgg is not None else None
             images = load_images(processes, table, valid, run.work, config)
             task = VQGANTask(
-                images.pixels,
-                images.train_rows,
-                images.held_out,
-                config,
-                processes=processes,
-                perceptual=perceptual,
-                folder=run.work,
+                images, config, processes=processes, perceptual=perceptual, folder=run.work
             )
-            settings_of_run = TrainerConfig.of(config, config.steps)
-            trainer = Trainer(task, settings_of_run, folder=run.work, processes=processes)
+            trainer = Trainer(task, TrainerConfig.of(config, config.steps), run.work)
             trainer.run()
             counts = {**_counts(trainer, task), "rejected": images.rejected}
             if processes.is_leader:
@@ -148,16 +141,6 @@ def _counts(trainer: Trainer, task: VQGANTask) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class DecodedImages:
-    """Decoded images, mapped: `pixels` (n, size, size, 3) with the rows to train on, `held_out`."""
-
-    pixels: NDArray[np.uint8]
-    train_rows: NDArray[np.int64]
-    held_out: NDArray[np.uint8]
-    rejected: dict[str, int]
-
-
 def load_images(
     processes: ProcessGroup,
     table: Path,
@@ -169,7 +152,7 @@ def load_images(
     """Decode the images of the tables into files that all processes map.
 
     Raises:
-        InputError: There are too few.
+        InputError: There are fewer than two images.
     """
     size, rejects = config.resolution, Rejects()
 
@@ -179,7 +162,7 @@ def load_images(
         if valid is not None:
             held_out = _write_pixels(valid, folder / _VALID_PIXELS, size, rejects, limit)
         elif count < 2:
-            raise InputError(f"{table} holds {count} image; at least 2 are needed.")
+            raise InputError(f"{table} contains {count} image; at least 2 are needed.")
         return count, held_out, dict(rejects.reasons)
 
     counted = processes.broadcast(processes.run_on_leader(decode))
@@ -204,7 +187,7 @@ def _write_pixels(table: Path, target: Path, size: int, rejects: Rejects, limit:
     """Write the usable images of a table, up to `limit`, as pixels; return their number.
 
     Raises:
-        InputError: There are none.
+        InputError: No image is usable.
     """
     count = 0
     with target.open("wb") as file:
@@ -217,7 +200,7 @@ def _write_pixels(table: Path, target: Path, size: int, rejects: Rejects, limit:
             if count == limit:
                 break
     if not count:
-        raise InputError(f"{table} holds no usable image ({rejects.first or 'it is empty'}).")
+        raise InputError(f"{table} contains no usable image ({rejects.first or 'it is empty'}).")
     return count
 
 

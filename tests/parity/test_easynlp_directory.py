@@ -128,7 +128,7 @@ def test_errors_name_the_fault_of_a_directory(golden, tmp_path):
         with pytest.raises(InputError, match=message):
             import_easynlp(tmp_path / "changed", out, resolution=PIXELS, overwrite=True)
     torch.save([torch.zeros(1)], theirs / WEIGHTS)
-    with pytest.raises(InputError, match="does not hold tensors by name"):
+    with pytest.raises(InputError, match="does not contain tensors by name"):
         import_easynlp(theirs, out, resolution=PIXELS, overwrite=True)
     (theirs / WEIGHTS).write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="cannot be loaded"):

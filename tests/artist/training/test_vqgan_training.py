@@ -21,7 +21,7 @@ from artist.training.muon import Muon, orthogonalise
 from artist.training.process_group import ProcessGroup
 from artist.training.trainer import Trainer, TrainerConfig
 from artist.training.vqgan_init import k_means
-from artist.training.vqgan_task import VQGANTask
+from artist.training.vqgan_task import DecodedImages, VQGANTask
 from artist.training.vqgan_training import RECONSTRUCTIONS, train_vqgan
 from data import schema
 from data.errors import ConfigError, InputError
@@ -65,14 +65,15 @@ def write_tsv(path: Path, images: np.ndarray, more: list[str] | None = None) -> 
 
 def new_task(config: VQGANTrainConfig = SMALL) -> VQGANTask:
     images, alone = blobs(20), ProcessGroup(torch.device("cpu"))
-    return VQGANTask(images, np.arange(16), images[16:], config, processes=alone)
+    given = DecodedImages(images, np.arange(16), images[16:], {})
+    return VQGANTask(given, config, processes=alone)
 
 
 def new_trainer(folder: Path, config: VQGANTrainConfig = SMALL) -> tuple[VQGANTask, Trainer]:
     folder.mkdir(parents=True, exist_ok=True)
     task = new_task(config)
     settings = TrainerConfig.of(config, config.steps)
-    return task, Trainer(task, settings, folder=folder, processes=task.processes)
+    return task, Trainer(task, settings, folder)
 
 
 def same_weights(one: VQGAN, other: VQGAN) -> bool:
