@@ -1,4 +1,4 @@
-"""Run by `test_devices.py` in a process of its own: torch counts devices before its first step."""
+"""Tests that `test_devices.py` runs in their own process, because torch counts devices once."""
 
 from dataclasses import replace
 
@@ -25,18 +25,18 @@ from tests.artist.test_devices import GUIDED, SPANS
 from tests.artist.world import VQ
 
 
-def test_the_accelerator_refuses_what_a_gpu_refuses_and_what_makes_one_wait():
+def test_the_accelerator_refuses_mixed_devices_and_synchronisation():
     with accelerator() as device:
-        there, here = torch.ones(2).to(device), torch.ones(2)
-        assert (there + 1).device == device
+        remote, local = torch.ones(2).to(device), torch.ones(2)
+        assert (remote + 1).device == device
         with pytest.raises(RuntimeError, match="same device"):
-            _ = there + here
+            _ = remote + local
         with pytest.raises(DataDependentOutputException):
-            there.sum().item()
+            remote.sum().item()
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_training_step_stays_on_its_device_and_waits_for_nothing(fusion):
+def test_a_training_step_stays_on_its_device_without_synchronisation(fusion):
     with accelerator() as device:
         gpt = moved(GPT(replace(TINY, fusion=fusion)), device)
         ids = ids_of(2)
@@ -51,7 +51,7 @@ def test_a_training_step_stays_on_its_device_and_waits_for_nothing(fusion):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_drawing_stays_on_its_device_and_waits_for_nothing(fusion):
+def test_sampling_stays_on_its_device_without_synchronisation(fusion):
     with accelerator() as device:
         gpt = moved(GPT(replace(TINY, fusion=fusion)), device).eval()
         text, empty = ids_of(2)[:, :T].to(device), torch.full((T,), 9).to(device)
@@ -63,7 +63,7 @@ def test_drawing_stays_on_its_device_and_waits_for_nothing(fusion):
         assert drawn.shape == again.shape == (2, L)
 
 
-def test_codes_and_pictures_stay_on_their_device():
+def test_codes_and_images_stay_on_their_device():
     with accelerator() as device:
         vqgan = moved(VQGAN(VQ), device).eval()
         codes = vqgan.encode(torch.rand(2, 3, 8, 8).to(device))
@@ -71,12 +71,13 @@ def test_codes_and_pictures_stay_on_their_device():
         assert to_uint8(vqgan.decode(codes)).device == device
 
 
-def test_a_step_of_the_vqgan_s_training_stays_on_its_device():
+def test_a_step_of_vqgan_training_stays_on_its_device():
     with accelerator() as device:
-        vqgan, judge = moved(VQGAN(VQ), device), moved(PatchDiscriminator(), device)
+        vqgan, discriminator = moved(VQGAN(VQ), device), moved(PatchDiscriminator(), device)
         images = torch.rand(2, 3, 8, 8).to(device)
         out = through_codebook(vqgan, images)
-        drawn = out.reconstruction
-        loss = reconstruction_loss(drawn, images) + codebook_loss(out.latents, out.quantised)
-        (loss + discriminator_loss(judge(images), judge(drawn))).backward()
+        decoded = out.reconstruction
+        loss = reconstruction_loss(decoded, images) + codebook_loss(out.latents, out.quantised)
+        adversarial = discriminator_loss(discriminator(images), discriminator(decoded))
+        (loss + adversarial).backward()
         assert all(p.grad.device == device for p in vqgan.decoder.parameters())

@@ -1,4 +1,4 @@
-"""A VQGAN as taming-transformers trains it: through the codebook, and the loss of the codebook."""
+"""The forward pass and the codebook loss of taming-transformers' VQGAN training."""
 
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ class CodebookPass(NamedTuple):
 
 
 def through_codebook(model: VQGAN, images: Tensor) -> CodebookPass:
+    """Reconstruct images with the straight-through estimator."""
     latents = model.latents(images)
     grid = (latents.shape[2], latents.shape[3])
     quantised = model.lookup(model.quantise(latents.detach()), grid)

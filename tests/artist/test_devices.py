@@ -1,7 +1,7 @@
 """The tensor code on other devices.
 
-Without a GPU: that it could run there. With one (`-m gpu`): that it computes what the CPU computes.
-Those comparisons run on the CPU too, against itself, so that they are known to work.
+Without a GPU: it can run there. With one (`-m gpu`): its results equal those of the CPU. These
+comparisons also run between CPU and CPU, which tests the tests.
 """
 
 import subprocess
@@ -41,9 +41,9 @@ def captions(device: torch.device) -> tuple[torch.Tensor, Entities]:
     return ids_of(2)[:, :T].to(device) + 41, entities_of(SPANS).to(device)
 
 
-def test_the_tensor_code_stays_on_its_device_and_waits_for_nothing():
+def test_the_tensor_code_stays_on_its_device_without_synchronisation():
     if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"):
-        pytest.skip(f"torch {torch.__version__} has no devices written in Python")
+        pytest.skip(f"torch {torch.__version__} does not support devices written in Python")
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/artist/accelerated.py"]
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
@@ -52,7 +52,7 @@ def test_the_tensor_code_stays_on_its_device_and_waits_for_nothing():
 
 @pytest.mark.parametrize("name", DEVICES)
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_losses_and_gradients_are_the_cpu_s(name, fusion):
+def test_losses_and_gradients_equal_those_of_the_cpu(name, fusion):
     found = []
     for device in (CPU, torch.device(name)):
         gpt = middling(fusion, device)

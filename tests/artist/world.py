@@ -1,10 +1,15 @@
-"""A tiny but whole set of artefacts, all really written: tokenizer, KG, VQGAN, tables with codes.
+"""A tiny complete set of artefacts: tokenizer, KG, VQGAN, tables with codes; and trainings on it.
 
-Codes follow from the entity alone: entity k is drawn as codes k, k, ..., and half of the names are
-missing from the training table. So a model can be seen to learn what its entities say.
+The image of entity k consists of codes k, k, ..., and half of the names are missing from the
+training table. So the loss shows whether a model uses its entities.
 """
 
-from dataclasses import dataclass
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +21,11 @@ from artist.formats.image_tokenizer_folder import load_image_tokenizer, save_ima
 from artist.models.config import VQGANConfig
 from artist.models.vqgan import VQGAN
 from artist.training.config import TrainConfig
+from artist.training.gpt_training import FinetuneReport, finetune
 from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, kg_fingerprint, write_names
 from data.schema import CODES, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer
+from tests.conftest import ROOT
 
 NAMES = ["花椰菜", "西兰花", "大象", "老虎", "火车", "飞机", "小狗", "玫瑰"]
 VQ = VQGANConfig(
@@ -53,6 +60,78 @@ class World:
     valid: Path
     tokenizer: Path
 
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """Inputs of a training, without its table."""
+        return {"valid": self.valid, "kg": self.kg, "vqgan": self.vqgan}
+
+
+def train(world: World, out: Path, init: Path | None = None, **changes: object) -> FinetuneReport:
+    """Train a nano model with QUICK, changed as given."""
+    config = replace(QUICK, **changes)  # type: ignore[arg-type]
+    return finetune(world.train, **world.inputs, out=out, init=init, config=config)
+
+
+# The same training from a script, with slow steps, so that it can be interrupted.
+SLOW_TRAINING = """
+import json, os, sys, time
+from pathlib import Path
+from artist.training.config import TrainConfig
+from artist.training.gpt_training import finetune
+from artist.training.trainer import Trainer
+from data.errors import Interrupted
+table, inputs, out, config, wait = (json.loads(word) for word in sys.argv[1:])
+step = Trainer._train_step
+def slow(self, *rest):
+    time.sleep(wait)
+    return step(self, *rest)
+Trainer._train_step = slow
+paths = {name: Path(path) for name, path in inputs.items()}
+try:
+    report = finetune(Path(table), **paths, out=Path(out), config=TrainConfig(**config))
+    os.write(1, f"finished {report.steps};".encode())  # unbuffered: two processes share the pipe
+except Interrupted as stopped:
+    print(stopped)
+    sys.exit(130)
+"""
+
+
+def start_training(
+    world: World, out: Path, config: dict, *, wait: float = 0.0, processes: int = 1
+) -> subprocess.Popen[str]:
+    """Start SLOW_TRAINING in a process, or in several under torchrun."""
+    inputs = {name: str(path) for name, path in world.inputs.items()}
+    return start_script(
+        SLOW_TRAINING, out, (str(world.train), inputs, str(out), config, wait), processes
+    )
+
+
+def start_script(code: str, out: Path, arguments: tuple, processes: int) -> subprocess.Popen[str]:
+    """Start a script with JSON arguments in a process, or in several under torchrun."""
+    script = out.with_name("script.py")
+    script.write_text(code, encoding="utf-8")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launcher = torchrun if processes > 1 else []
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if processes > 1:
+        environment |= {"OMP_NUM_THREADS": "1", "TMPDIR": str(out.parent)}  # for torchrun's logs
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(script), *(json.dumps(value) for value in arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_checkpoint(out: Path, *processes: subprocess.Popen[str], step: int = 1) -> None:
+    """Wait for a checkpoint of the step or of a later one."""
+    folder = out.with_name(f"{out.name}.partial") / "checkpoints"
+    while max((int(p.stem[-8:]) for p in folder.glob("step-*.pt")), default=0) < step:
+        for process in processes:
+            assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+
 
 def make_world(folder: Path, rows: int = 16) -> World:
     """Write everything that `finetune` reads."""
@@ -79,7 +158,7 @@ def make_world(folder: Path, rows: int = 16) -> World:
 def write_table(
     path: Path, kg: Path, vqgan: Path, tokenizer: Tokenizer, rows: int, seed: int
 ) -> None:
-    """A lattice table with codes, whose captions are names."""
+    """Write a lattice table with codes, whose captions are names."""
     rng = np.random.default_rng(seed)
     entities = rng.integers(0, len(NAMES), rows)
     records = []

@@ -1,7 +1,7 @@
-"""Our GPT equals the released one, number for number (EasyNLP, commit a4ee956).
+"""The GPT equals the released one in all outputs (EasyNLP, commit a4ee956).
 
-The golden files were made by the unmodified sources on torch 2.13.0, CPU, float32; their README
-says how. Tolerances are the suggested ones: other kernels sum in another order.
+The golden files were made by the unmodified sources on torch 2.13.0, CPU, float32, as described in
+their README. Tolerances are the suggested ones: other kernels sum in another order.
 """
 
 import json
@@ -42,7 +42,7 @@ def load(folder: Path, name: str, fusion: str) -> tuple[GPT, dict[str, Tensor]]:
 
 
 def released(golden: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The released model's own tensors in a golden file."""
+    """Return the released model's tensors in a golden file."""
     prefix = "transformer."
     return {k.removeprefix(prefix): v for k, v in golden.items() if k.startswith(prefix)}
 
@@ -126,7 +126,7 @@ def test_knowl_greedy_codes_equal_the_released_ones(knowl):
     assert torch.equal(codes, golden["greedy_ids"])
 
 
-def test_knowl_with_louder_entities_equals_the_released_one(knowl):
+def test_knowl_with_scaled_entities_equals_the_released_one(knowl):
     model, golden = knowl
     factor = golden["scaled_factor"]
     plain = entities_of(golden)
@@ -162,13 +162,13 @@ def test_ties_at_the_kth_logit_are_kept_as_in_the_reference(golden):
     assert kept.tolist() == case["kept"]
 
 
-def test_the_released_fusion_reaches_one_code_and_only_through_the_last_text_token(knowl):
-    """The fault that fusion `lattice` mends: of 256 codes, 255 never hear of the entities."""
+def test_one_code_depends_on_the_released_fusion_through_the_last_text_token(knowl):
+    """The fault that fusion `lattice` corrects: 255 of 256 codes do not depend on the entities."""
     model, golden = knowl
     ids, entities = golden["ids"], entities_of(golden)
     other = Entities(entities.vectors.flip(-1), entities.covers, entities.filler)
     change = (model(ids[:, :-1], entities) - model(ids[:, :-1], other)).abs().amax(-1)  # (B, S)
-    hears = change[:, T - 1 :] > 0  # position T-1 predicts the first code
-    assert hears[0].tolist() == [True] + [False] * 255  # an entity covers text position 31
-    assert hears[1].sum() == 0  # entities, but none on position 31: they say nothing
-    assert hears[2].sum() == 0  # no entities
+    depends = change[:, T - 1 :] > 0  # position T-1 predicts the first code
+    assert depends[0].tolist() == [True] + [False] * 255  # an entity covers text position 31
+    assert depends[1].sum() == 0  # entities, but none on position 31
+    assert depends[2].sum() == 0  # no entities

@@ -32,7 +32,7 @@ def test_any_size_becomes_a_square_and_a_flat_image_stays_flat(height, width, si
     assert np.array_equal(opencv_square(flat, size), np.full((size, size, 3), value, np.uint8))
 
 
-def test_an_image_of_the_right_size_is_not_touched():
+def test_an_image_of_the_right_size_is_unchanged():
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     assert np.array_equal(opencv_resize(pixels, 16, 16), pixels)
     assert np.array_equal(opencv_square(pixels, 16), pixels)

@@ -1,4 +1,4 @@
-"""Published token ids against ours (see golden/README.md)."""
+"""Token ids equal the published ones (see golden/README.md)."""
 
 import json
 
@@ -11,7 +11,7 @@ OFFSET, VOCAB_SIZE = 16_384, 21_128  # image codes come first; chinese-roberta-w
 
 @pytest.mark.parity
 def test_a_published_caption_has_its_published_ids(golden, tmp_path):
-    """The vocabulary itself is not ours to ship: here each token lies where the example says."""
+    """The vocabulary is not included: the test puts each token at its published id."""
     example = json.loads((golden / "tokenizer_example.json").read_text(encoding="utf-8"))
     lines = [f"[unused{n}]" for n in range(VOCAB_SIZE)]
     lines[0] = "[PAD]"

@@ -23,7 +23,7 @@ pytestmark = [
 
 
 def fill(key: str, shape: tuple[int, ...], offset: float, scale: float) -> torch.Tensor:
-    """The integer-hash formula of the golden README."""
+    """Return values by the integer-hash formula of the golden README."""
     i = np.arange(int(np.prod(shape)), dtype=np.uint64)
     h = (i * 2654435761 + crc32(key.encode())) % 2**32
     h ^= h >> np.uint64(16)
@@ -55,29 +55,29 @@ def golden_config(meta: dict[str, object]) -> VQGANConfig:
 
 
 @pytest.mark.parametrize("name", ["vq_tiny_f2", "vq_small_f16"])
-def test_latents_codes_and_pictures_match_the_reference(name: str) -> None:
+def test_latents_codes_and_images_match_the_reference(name: str) -> None:
     meta = json.loads((GOLDEN / "meta.json").read_text())[name]
     golden = load_file(GOLDEN / f"{name}.safetensors")
     model = VQGAN(golden_config(meta)).eval()
     assert sum(p.numel() for p in model.parameters()) == meta["n_params"]
     fill_weights(model, meta["codebook_scale"])
     stored = {k: v for k, v in golden.items() if k in model.state_dict()}
-    for key, tensor in stored.items():  # the formula gives the weights that were stored
+    for key, tensor in stored.items():  # the formula yields the stored weights
         torch.testing.assert_close(model.state_dict()[key], tensor, rtol=0, atol=1e-7)
 
     with torch.inference_mode():
         latents = model.encode_latents(golden["image"])
         codes = model.quantise(latents)
         quantised = model.lookup(golden["indices"].flatten(1))
-        picture = model.decode(golden["indices"].flatten(1))
+        image = model.decode(golden["indices"].flatten(1))
         output = through_codebook(model, golden["image"])
     torch.testing.assert_close(latents, golden["latent"], rtol=2e-4, atol=2e-5)
     sure = golden["index_margin"].view_as(codes) > 1e-3
     assert sure.any()
     assert torch.equal(codes[sure], golden["indices"].view_as(codes)[sure])
     torch.testing.assert_close(quantised, golden["quant"], rtol=2e-4, atol=2e-5)
-    torch.testing.assert_close(picture, golden["reconstruction"], rtol=2e-4, atol=2e-5)
-    torch.testing.assert_close(output.reconstruction, picture, rtol=2e-4, atol=2e-5)
+    torch.testing.assert_close(image, golden["reconstruction"], rtol=2e-4, atol=2e-5)
+    torch.testing.assert_close(output.reconstruction, image, rtol=2e-4, atol=2e-5)
     loss = codebook_loss(output.latents, output.quantised, commitment=0.25)
     torch.testing.assert_close(loss, golden["emb_loss"].squeeze(), rtol=2e-4, atol=2e-5)
 

@@ -1,4 +1,4 @@
-"""Our spans say the same as the reference's `words_mat` [10, 32] (EasyNLP, commit a4ee956)."""
+"""Token spans equal the reference's `words_mat` [10, 32] (EasyNLP, commit a4ee956)."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_spans_cut_to_the_text_equal_words_mat(golden):
         schema=LATTICE,
     )
     rows = rows_from_table(table, RowsConfig(text_len=32, pad_id=0, max_entities=10))
-    # Vectors that spell their own id, so that what a batch gathers can be read back.
+    # Vectors contain their own id, so that the ids in a batch can be checked.
     largest = int(rows.entity_ids.max())
     vectors = np.arange(largest + 1, dtype=np.float32)[:, None]
     config = GPTConfig(

@@ -11,21 +11,14 @@ from artist.evaluation.confidence_intervals import interval
 from artist.tables.lattice_rows import RowsConfig, read_rows
 from data.errors import ConfigError
 from data.kg_folder import ENTITY_NAMES, read_names, read_vectors
-from tests.artist.world import QUICK, make_world
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
+from tests.artist.world import QUICK
 
 
 def run(world, out, **changes):
     options = {"config": QUICK, "arms": ("lattice", "none", "shuffled"), "seeds": (0, 1)}
     return ablate(
         world.train,
-        valid=world.valid,
-        kg=world.kg,
-        vqgan=world.vqgan,
+        **world.inputs,
         out=out,
         device="cpu",
         **(options | changes),

@@ -22,14 +22,13 @@ from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.generation.config import SamplingConfig
 from artist.tables.config import EncodeConfig
 from artist.tables.encode import encode_table
-from artist.training.gpt_training import finetune
 from data.errors import ArtefactError, ConfigError, InputError, SchemaError, ToolkitError
 from data.images import decode_image, encode_png, square
 from data.opencv_resize import opencv_square
 from data.schema import CODES, IMAGE, table_writer
 from tests.artist.evaluation.test_clip_score import save_clip
 from tests.artist.evaluation.test_inception import random_inception
-from tests.artist.world import NAMES, QUICK, World, make_world
+from tests.artist.world import NAMES, World, make_world, train
 
 CONFIG = EvaluateConfig(examples=1, shuffles=2, kid_subsets=3, is_splits=2)
 SAMPLING = SamplingConfig(top_k=4)
@@ -38,14 +37,7 @@ SAMPLING = SamplingConfig(top_k=4)
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = make_world(tmp_path_factory.mktemp("world"), rows=8)
-    finetune(
-        made.train,
-        valid=made.valid,
-        kg=made.kg,
-        vqgan=made.vqgan,
-        out=made.kg.parent / "model",
-        config=replace(QUICK, max_steps=2, validations=1),
-    )
+    train(made, made.kg.parent / "model", max_steps=2, validations=1)
     return made
 
 
@@ -139,12 +131,12 @@ def test_seen_entities_come_from_the_model_folder_or_from_the_training_table(
 
 
 def test_captions_with_unseen_entities_are_a_group(world, model, tmp_path):
-    train = pq.read_table(world.train)
-    seen = set(train["lex_ids"].combine_chunks().flatten().to_pylist()[:3])
-    kept = [n for n, ids in enumerate(train["lex_ids"].to_pylist()) if set(ids) <= seen]
+    table = pq.read_table(world.train)
+    seen = set(table["lex_ids"].combine_chunks().flatten().to_pylist()[:3])
+    kept = [n for n, ids in enumerate(table["lex_ids"].to_pylist()) if set(ids) <= seen]
     path = tmp_path / "train.parquet"
-    with table_writer(path, train.schema) as writer:
-        writer.write_table(train.take(kept))
+    with table_writer(path, table.schema) as writer:
+        writer.write_table(table.take(kept))
     found = run(world.valid, model=model, kg=world.kg, train_table=path)
     known = [set(ids) <= seen for ids in pq.read_table(world.valid)["lex_ids"].to_pylist()]
     assert found.findings.likelihood is not None
@@ -306,14 +298,7 @@ def test_the_same_seed_gives_the_same_figures(world, model, table, clip):
 
 def test_a_model_without_knowledge_needs_no_graph(world, tmp_path):
     out = tmp_path / "model"
-    finetune(
-        world.train,
-        valid=world.valid,
-        kg=world.kg,
-        vqgan=world.vqgan,
-        out=out,
-        config=replace(QUICK, fusion="none", max_steps=1, validations=1),
-    )
+    train(world, out, fusion="none", max_steps=1, validations=1)
     found = run(world.valid, model=out, out=tmp_path / "evaluation")
     assert found.findings.likelihood is not None
     assert set(found.findings.likelihood.rows) == {GIVEN, CAPTION}

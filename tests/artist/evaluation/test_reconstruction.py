@@ -1,28 +1,20 @@
 """PSNR and SSIM against scipy, and the use of the codebook."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
 from artist.evaluation.reconstruction import decoded, measure_reconstruction
-from artist.models.config import VQGANConfig
 from artist.models.image_tokenizer import from_uint8, to_uint8
 from artist.models.psnr_ssim import psnr, ssim
 from artist.models.vqgan import VQGAN
+from tests.artist.models.test_vqgan import TINY
 
 RNG = np.random.default_rng(0)
-VQ = VQGANConfig(
-    resolution=16,
-    ch=8,
-    ch_mult=(1, 2),
-    num_res_blocks=1,
-    attn_resolutions=(),
-    z_channels=8,
-    codebook_size=8,
-    codebook_embed_dim=4,
-    norm_groups=4,
-)
+VQ = replace(TINY, attn_resolutions=(), codebook_size=8)
 
 
 def slow_ssim(x: np.ndarray, y: np.ndarray) -> float:

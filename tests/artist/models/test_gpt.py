@@ -1,4 +1,4 @@
-"""What each fusion may and may not change."""
+"""The GPT, and the positions and inputs that each fusion depends on."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def model_of(fusion: str = "lattice", seed: int = 0) -> GPT:
     torch.manual_seed(seed)
     model = GPT(replace(TINY, fusion=fusion)).eval()
     for p in model.parameters():
-        torch.nn.init.normal_(p, std=0.5)  # far from the quiet start, so that nothing hides
+        torch.nn.init.normal_(p, std=0.5)  # large, so that effects are visible
     return model
 
 
@@ -43,7 +43,7 @@ def ids_of(rows: int, seed: int = 1) -> torch.Tensor:
 
 
 def entities_of(spans: list[list[tuple[int, int]]], seed: int = 2, slots: int = 0) -> Entities:
-    """One list of half-open token spans a row; vectors are random, padding slots too."""
+    """Return entities from a list of half-open token spans per row, with random vectors."""
     K = max(slots, *(len(row) for row in spans))
     generator = torch.Generator().manual_seed(seed)
     covers = torch.zeros(len(spans), K, T, dtype=torch.bool)
@@ -70,11 +70,11 @@ def test_a_caption_without_entities_equals_the_plain_gpt_exactly(row):
 
 @settings(max_examples=30, deadline=None)
 @given(row=spans().filter(bool))
-def test_an_entity_reaches_every_image_position(row):
+def test_every_image_position_depends_on_an_entity(row):
     model, ids = model_of(), ids_of(1)
-    knows = entities_of([row])
-    other = Entities(knows.vectors + 1.0, knows.covers, knows.filler)
-    change = (model(ids, knows) - model(ids, other)).abs().amax(-1)[0]
+    original = entities_of([row])
+    other = Entities(original.vectors + 1.0, original.covers, original.filler)
+    change = (model(ids, original) - model(ids, other)).abs().amax(-1)[0]
     assert (change[T - 1 :] > 0).all()
 
 
@@ -91,7 +91,7 @@ def test_the_order_of_entities_changes_nothing(fusion, row, order):
 
 @settings(max_examples=30, deadline=None)
 @given(row=spans(), slots=st.integers(5, 9), junk=st.sampled_from([0.0, 1e30, float("nan")]))
-def test_padding_slots_change_nothing_whatever_they_hold(row, slots, junk):
+def test_padding_slots_change_nothing_for_any_content(row, slots, junk):
     model, ids, batch = model_of(), ids_of(1), entities_of([row])
     K = batch.vectors.shape[1]
     vectors = torch.full((1, slots, D), junk)
@@ -111,14 +111,14 @@ def test_a_row_does_not_depend_on_its_neighbours(fusion, rows):
     assert_close(model(ids[:1], alone), together, atol=1e-4, rtol=1e-4)
 
 
-def test_an_entity_only_touches_the_tokens_it_covers_before_the_blocks_mix_them():
+def test_the_fusion_changes_only_covered_tokens():
     model, batch = model_of(), entities_of([[(1, 3)]])
     text = torch.randn(1, T, 8, generator=torch.Generator().manual_seed(3))
     change = (model.fusion(text, batch) - text).abs().amax(-1)[0] > 0
     assert change.tolist() == [False, True, True, False, False, False]
 
 
-def test_one_entity_adds_its_whole_projection():
+def test_a_single_entity_adds_its_whole_projection():
     """With one entity the softmax is 1, so x_t + W v is exact."""
     model, batch = model_of(), entities_of([[(0, 2)]])
     text = torch.randn(1, T, 8, generator=torch.Generator().manual_seed(3))
@@ -126,27 +126,27 @@ def test_one_entity_adds_its_whole_projection():
     assert_close(model.fusion(text, batch)[:, :2], want)
 
 
-def test_fusion_none_does_not_hear_entities():
+def test_fusion_none_ignores_entities():
     model, ids = model_of("none"), ids_of(1)
     assert torch.equal(model(ids, entities_of([[(0, 3)]])), model(ids))
 
 
 @settings(max_examples=30, deadline=None)
 @given(row=spans())
-def test_easynlp_fusion_reaches_at_most_one_image_position(row):
+def test_at_most_one_image_position_depends_on_easynlp_fusion(row):
     model, ids = model_of("easynlp"), ids_of(1)
-    knows = entities_of([row], slots=1)
-    other = Entities(knows.vectors + 1.0, knows.covers, knows.filler)
-    change = (model(ids, knows) - model(ids, other)).abs().amax(-1)[0] > 0
+    original = entities_of([row], slots=1)
+    other = Entities(original.vectors + 1.0, original.covers, original.filler)
+    change = (model(ids, original) - model(ids, other)).abs().amax(-1)[0] > 0
     assert not change[T:].any()
     assert not change[T - 1] or any(end == T for _, end in row)  # none, if shorter than the text
 
 
-def test_easynlp_fusion_reaches_that_position_from_the_last_text_token():
+def test_that_position_depends_on_entities_of_the_last_text_token():
     model, ids = model_of("easynlp"), ids_of(1)
-    knows = entities_of([[(0, T)]])
-    other = Entities(knows.vectors + 1.0, knows.covers, knows.filler)
-    change = (model(ids, knows) - model(ids, other)).abs().amax(-1)[0] > 0
+    original = entities_of([[(0, T)]])
+    other = Entities(original.vectors + 1.0, original.covers, original.filler)
+    change = (model(ids, original) - model(ids, other)).abs().amax(-1)[0] > 0
     assert change[T - 1 :].tolist() == [True] + [False] * L
 
 
@@ -159,7 +159,7 @@ def test_logits_over_a_cache_equal_those_of_one_pass(fusion):
     assert_close(torch.cat(parts, 1), model(ids[:, :-1], batch), atol=1e-5, rtol=1e-5)
 
 
-def test_no_position_sees_a_later_one():
+def test_no_position_depends_on_a_later_one():
     model, ids = model_of(), ids_of(1)
     changed = ids.clone()
     changed[:, 7] = (changed[:, 7] + 1) % 9
@@ -167,7 +167,7 @@ def test_no_position_sees_a_later_one():
     assert same.tolist() == [True] * 7 + [False] * (T + L - 7)
 
 
-def test_weight_decay_falls_on_matrices_only_and_every_parameter_is_trained_once():
+def test_only_matrices_decay_and_every_parameter_is_in_one_group():
     model = model_of()
     decayed, free = (group["params"] for group in parameter_groups(model, 0.1))
     assert all(p.ndim == 2 for p in decayed)
@@ -189,7 +189,7 @@ def test_the_published_sizes_have_the_published_numbers_of_parameters():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"n_embd": 10, "n_head": 4}, "the nearest width below is 8"),
         ({"fusion": "latice"}, "use one of lattice, easynlp, none"),
@@ -197,12 +197,12 @@ def test_the_published_sizes_have_the_published_numbers_of_parameters():
         ({"attn_pdrop": 1.0}, r"must be in \[0, 1\)"),
     ],
 )
-def test_an_impossible_size_says_what_to_change(wrong, said):
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_sizes_are_refused_with_advice(wrong, message):
+    with pytest.raises(ConfigError, match=message):
         GPTConfig(**wrong)
 
 
-def test_loading_names_the_tensors_that_do_not_fit():
+def test_loading_lists_the_tensors_that_do_not_fit():
     model = model_of("none")
     state = dict(model.state_dict())
     del state["ln_f.bias"]

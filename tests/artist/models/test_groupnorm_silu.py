@@ -1,4 +1,4 @@
-"""What the decoder computes in fewer passes equals what torch computes in more."""
+"""The decoder's fused operations equal those of torch."""
 
 import copy
 
@@ -33,7 +33,7 @@ def a_norm(channels: int, groups: int) -> nn.GroupNorm:
 
 
 def exactly(x: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """The normalised features' swish in float64."""
+    """Return the swish of the normalised features in float64."""
     return F.silu(copy.deepcopy(norm).double()(x.double()))
 
 
@@ -46,7 +46,7 @@ def assert_near(found: Tensor, exact: Tensor) -> None:
     st.integers(1, 40), st.sampled_from([0.0, 3.0, -40.0]),
 )  # fmt: skip
 @settings(max_examples=40)
-def test_normalised_and_swished_as_torch_does_in_double(images, groups, width, h, w, mean):
+def test_norm_and_swish_equal_torch_in_double_precision(images, groups, width, h, w, mean):
     x, norm = features(images, groups * width, h, w, mean=mean), a_norm(groups * width, groups)
     before = x.clone()
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_large_maps_are_summed_in_parts_by_all_threads(threads):
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_swish_of_large_numbers_is_themselves_or_nothing():
+def test_the_swish_of_large_numbers_is_the_number_or_zero():
     norm = nn.GroupNorm(1, 2, eps=1e-6).to(BF16)
     with torch.no_grad():
         norm.weight.fill_(1e4)
@@ -99,7 +99,7 @@ def test_a_convolution_adds_to_the_shortcut(kernel):
     assert_near(found, exact)
 
 
-def test_where_gradients_are_wanted_everything_goes_torchs_way():
+def test_with_gradients_torch_computes_everything():
     block = ResnetBlock(8, 8, 4).to(BF16)
     x = features(1, 8, 5, 5).requires_grad_()
     before = x.detach().clone()
@@ -120,12 +120,12 @@ def test_folded_upsampling_is_upsampling_and_a_convolution(layout):
         folded = upsample(x)
     assert folded.is_contiguous(memory_format=layout)
     torch.testing.assert_close(folded, plain, rtol=0, atol=1e-6)
-    upsample(x).sum().backward()  # the weights themselves still learn
+    upsample(x).sum().backward()  # gradients use the original weights
     assert upsample.conv.weight.grad is not None
     assert list(upsample.state_dict()) == ["conv.weight", "conv.bias"]
 
 
-def test_a_decoder_made_fast_draws_the_same_in_float32_and_nearly_in_bfloat16():
+def test_a_converted_decoder_is_equal_in_float32_and_close_in_bfloat16():
     model = tiny()
     codes = model.encode(some_images())
     with torch.inference_mode():
@@ -138,7 +138,7 @@ def test_a_decoder_made_fast_draws_the_same_in_float32_and_nearly_in_bfloat16():
     assert torch.equal(after, exact)  # they are copies
 
 
-def test_a_copy_that_decodes_shares_everything_else():
+def test_a_converted_copy_shares_encoder_and_codebook():
     model = tiny()
     copied = model.decoding_in(BF16)
     assert copied.encoder is model.encoder

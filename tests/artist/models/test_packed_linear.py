@@ -15,7 +15,7 @@ def layers() -> nn.Sequential:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_this_build_of_torch_can_pack(dtype):
-    """Where it cannot, sampling still works, a third slower; then this test is to be marked so."""
+    """Elsewhere sampling still works, a third slower; then skip this test."""
     assert can_pack(torch.device("cpu"), dtype)
 
 
@@ -23,7 +23,7 @@ def test_this_build_of_torch_can_pack(dtype):
 @pytest.mark.parametrize("rows", [1, 2, 4])
 @pytest.mark.parametrize("shape", [(1, 40), (4, 40), (3, 7, 40), (2, 200, 40)])
 @torch.no_grad()
-def test_packed_layers_compute_what_plain_ones_compute(layers, dtype, shape, rows):
+def test_packed_layers_equal_plain_ones(layers, dtype, shape, rows):
     x = torch.randn(shape)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         plain = layers(x)
@@ -36,7 +36,7 @@ def test_packed_layers_compute_what_plain_ones_compute(layers, dtype, shape, row
 
 
 @torch.no_grad()
-def test_afterwards_the_layers_are_as_they_were(layers):
+def test_layers_are_restored_afterwards(layers):
     x = torch.randn(2, 40)
     with pytest.raises(RuntimeError, match="stopped"), packed(layers, 4, torch.float32):
         raise RuntimeError("stopped")
@@ -45,7 +45,7 @@ def test_afterwards_the_layers_are_as_they_were(layers):
     assert not layers(x).any()
 
 
-def test_other_devices_and_precisions_are_left_alone(layers):
+def test_other_devices_and_precisions_are_not_packed(layers):
     assert not can_pack(torch.device("meta"), torch.float32)
     with packed(layers, 2, torch.float16):
         assert not any("forward" in vars(layer) for layer in layers)

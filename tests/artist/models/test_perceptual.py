@@ -1,11 +1,8 @@
-import base64
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from artist.formats.vgg import load_vgg
 from artist.models.perceptual import VGGFeatures
@@ -13,11 +10,12 @@ from artist.training.config import VQGANTrainConfig
 from artist.training.vqgan_training import train_vqgan
 from data.errors import ConfigError, InputError
 from data.runs import read_manifest
+from tests.artist.training.test_vqgan_training import write_tsv
 
 
 @pytest.fixture(scope="module")
 def vgg(tmp_path_factory) -> Path:
-    """Random weights under the names of torchvision's file, its classifier among them."""
+    """Write random weights with the names of torchvision's file, classifier included."""
     torch.manual_seed(0)
     state = VGGFeatures().state_dict() | {"classifier.0.weight": torch.zeros(2, 2)}
     path = tmp_path_factory.mktemp("vgg") / "vgg16.pth"
@@ -34,7 +32,7 @@ def test_the_network_has_the_tensors_of_vgg16():
     assert sum(t.numel() for t in state.values()) == 14_714_688
 
 
-def test_the_distance_is_that_of_its_formula(vgg):
+def test_the_distance_equals_its_formula(vgg):
     torch.manual_seed(1)
     model = load_vgg(vgg)
     a, b = (torch.rand(2, 3, 32, 32) * 2 - 1 for _ in range(2))
@@ -51,12 +49,12 @@ def test_the_distance_is_that_of_its_formula(vgg):
     assert model.distance(a, a) == 0
 
 
-def test_only_the_pictures_get_a_gradient(vgg):
+def test_only_the_generated_images_get_a_gradient(vgg):
     model = load_vgg(vgg)
-    picture, original = (torch.rand(1, 3, 16, 16).requires_grad_() for _ in range(2))
-    model.distance(picture, original).backward()
-    assert picture.grad is not None
-    assert picture.grad.abs().sum() > 0
+    image, original = (torch.rand(1, 3, 16, 16).requires_grad_() for _ in range(2))
+    model.distance(image, original).backward()
+    assert image.grad is not None
+    assert image.grad.abs().sum() > 0
     assert original.grad is None
     assert all(p.grad is None for p in model.parameters())
 
@@ -72,28 +70,23 @@ def test_other_weights_are_refused(tmp_path, vgg):
         load_vgg(tmp_path / "noise.pth")
 
 
-def test_a_vqgan_trains_with_it(tmp_path, vgg):
+def test_a_vqgan_trains_with_the_perceptual_loss(tmp_path, vgg):
     rng = np.random.default_rng(0)
-    lines = []
-    for n in range(6):
-        buffer = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(buffer, "PNG")
-        lines.append(f"{n}\t图\t{base64.b64encode(buffer.getvalue()).decode()}")
-    (tmp_path / "t.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    table = write_tsv(tmp_path / "t.tsv", rng.integers(0, 256, (6, 16, 16, 3), np.uint8))
     config = VQGANTrainConfig(
         resolution=16, downsample=8, codebook_size=8, ch=16, steps=3, batch_size=2, precision="fp32"
     )
-    train_vqgan(tmp_path / "t.tsv", tmp_path / "plain", config=config, device="cpu")
-    train_vqgan(tmp_path / "t.tsv", tmp_path / "seen", config=config, vgg=vgg, device="cpu")
+    train_vqgan(table, tmp_path / "plain", config=config, device="cpu")
+    train_vqgan(table, tmp_path / "seen", config=config, vgg=vgg, device="cpu")
     plain, seen = (read_manifest(tmp_path / name) for name in ("plain", "seen"))
     assert "vgg" in seen.inputs
     assert plain.files["model.safetensors"] != seen.files["model.safetensors"]
     small = VQGANTrainConfig(resolution=8, downsample=8, codebook_size=8, ch=16)
     with pytest.raises(ConfigError, match="16 pixels"):
-        train_vqgan(tmp_path / "t.tsv", tmp_path / "no", config=small, vgg=vgg, device="cpu")
+        train_vqgan(table, tmp_path / "no", config=small, vgg=vgg, device="cpu")
 
 
-def test_features_follow_the_picture_at_every_scale():
+def test_features_have_the_sizes_of_five_scales():
     torch.manual_seed(0)
     shapes = [tuple(f.shape[1:]) for f in VGGFeatures()(torch.zeros(1, 3, 64, 64))]
     assert shapes == [(64, 64, 64), (128, 32, 32), (256, 16, 16), (512, 8, 8), (512, 4, 4)]

@@ -38,7 +38,7 @@ def test_sizes_follow_from_the_levels_and_the_patches() -> None:
     assert VQGANConfig().image_len == 256
 
 
-def test_a_config_survives_json() -> None:
+def test_a_config_is_restored_from_its_dict() -> None:
     assert VQGANConfig.from_dict(TINY.to_dict()) == TINY
 
 
@@ -53,24 +53,24 @@ def test_a_config_survives_json() -> None:
         ({"codebok_size": 512}, 'did you mean "codebook_size"'),
     ],
 )
-def test_a_config_that_cannot_be_says_what_to_try(values: dict[str, object], advice: str) -> None:
+def test_invalid_configs_are_refused_with_advice(values: dict[str, object], advice: str) -> None:
     with pytest.raises(ConfigError, match=advice):
         VQGANConfig.from_dict(values)
 
 
 @pytest.mark.parametrize("patch_size", [1, 2])
-def test_an_image_becomes_its_codes_and_an_image_again(patch_size: int) -> None:
+def test_images_are_encoded_and_decoded(patch_size: int) -> None:
     values = TINY.to_dict() | {"patch_size": patch_size}
     model = tiny(VQGANConfig.from_dict(values))
     codes = model.encode(some_images())
     assert codes.shape == (3, model.config.image_len)
     assert 0 <= codes.min() <= codes.max() < model.config.codebook_size
-    pictures = model.decode(codes)
-    assert pictures.shape == (3, 3, 16, 16)
-    assert pictures.dtype == torch.float32
+    images = model.decode(codes)
+    assert images.shape == (3, 3, 16, 16)
+    assert images.dtype == torch.float32
 
 
-def test_codes_are_the_nearest_by_a_plain_distance() -> None:
+def test_codes_are_the_nearest_by_euclidean_distance() -> None:
     model = tiny()
     latents = model.encode_latents(some_images())
     rows = latents.permute(0, 2, 3, 1).reshape(-1, 4)
@@ -78,7 +78,7 @@ def test_codes_are_the_nearest_by_a_plain_distance() -> None:
     assert torch.equal(model.quantise(latents).flatten(), plain)
 
 
-def test_codes_run_row_by_row() -> None:
+def test_codes_are_ordered_row_by_row() -> None:
     model = tiny()
     latents = model.encode_latents(some_images(1))
     codes = model.quantise(latents)
@@ -86,7 +86,7 @@ def test_codes_run_row_by_row() -> None:
     assert torch.equal(codes.view(8, 8)[:, 1:], right.view(8, 7))
 
 
-def test_a_code_vector_finds_itself() -> None:
+def test_a_code_vector_is_nearest_to_itself() -> None:
     model = tiny()
     codes = torch.arange(32).repeat(2).view(1, 64)
     assert torch.equal(model.quantise(model.lookup(codes)), codes)
@@ -103,7 +103,7 @@ def test_codes_do_not_depend_on_the_batch_nor_on_autocast() -> None:
     assert torch.equal(together, under_autocast)
 
 
-def test_decoding_in_bfloat16_is_near_and_leaves_the_encoder_alone() -> None:
+def test_decoding_in_bfloat16_is_close_and_keeps_the_encoder() -> None:
     model = tiny()
     codes = model.encode(some_images())
     exact = model.decode(codes)
@@ -113,25 +113,25 @@ def test_decoding_in_bfloat16_is_near_and_leaves_the_encoder_alone() -> None:
     assert torch.equal(model.encode(some_images()), codes)
 
 
-def test_gradients_reach_encoder_codebook_and_decoder() -> None:
+def test_encoder_codebook_and_decoder_get_gradients() -> None:
     model = tiny()
     output = through_codebook(model, some_images())
     loss = output.reconstruction.square().mean() + codebook_loss(output.latents, output.quantised)
     loss.backward()
     for name, parameter in model.named_parameters():
-        # a key's bias shifts all scores of a query alike, so softmax gives it no gradient
+        # the gradient of a key's bias is 0: it shifts all scores of a query equally
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
 
 
 @given(st.integers(0, 255))
 @settings(max_examples=50)
-def test_pixels_survive_the_way_to_the_model_and_back(value: int) -> None:
+def test_pixels_are_restored_up_to_one_step(value: int) -> None:
     pixel = torch.tensor([value], dtype=torch.uint8)
-    # truncation, kept from the reference, may lose one step to rounding
+    # truncation, as in the reference, may lose one step by rounding
     assert abs(int(to_uint8(from_uint8(pixel))) - value) <= 1
 
 
-def test_oblong_images_go_through_a_training_step() -> None:
+def test_a_training_step_accepts_oblong_images() -> None:
     output = through_codebook(tiny(), some_images()[:, :, :, :8])
     assert output.reconstruction.shape == (3, 3, 16, 8)

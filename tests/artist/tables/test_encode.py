@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,27 +10,17 @@ import torch
 from PIL import Image
 
 from artist.formats.image_tokenizer_folder import load_image_tokenizer, save_image_tokenizer
-from artist.models.config import VQGANConfig
 from artist.models.image_tokenizer import from_uint8
 from artist.models.vqgan import VQGAN
 from artist.tables.config import EncodeConfig, Versions
 from artist.tables.encode import encode_table, image_versions
 from data import schema
 from data.errors import ArtefactError, ConfigError, InputError, SchemaError
-from data.images import square
+from data.images import encode_png, square
 from data.opencv_resize import opencv_square
+from tests.artist.models.test_vqgan import TINY
 
-CONFIG = VQGANConfig(
-    resolution=16,
-    ch=8,
-    ch_mult=(1, 1),
-    num_res_blocks=1,
-    attn_resolutions=(),
-    z_channels=8,
-    codebook_size=32,
-    codebook_embed_dim=4,
-    norm_groups=4,
-)
+CONFIG = replace(TINY, ch_mult=(1, 1), attn_resolutions=())
 
 
 @pytest.fixture
@@ -42,10 +33,7 @@ def vqgan(tmp_path: Path) -> Path:
 
 
 def png(seed: int, size: int = 16) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode_png(np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8))
 
 
 def write_table(path: Path, images: list[bytes | None] | None, row_group_size: int = 3) -> Path:
@@ -68,7 +56,7 @@ def write_table(path: Path, images: list[bytes | None] | None, row_group_size: i
     return path
 
 
-def test_rows_keep_everything_and_gain_their_own_codes(tmp_path: Path, vqgan: Path) -> None:
+def test_rows_are_unchanged_except_for_their_codes(tmp_path: Path, vqgan: Path) -> None:
     images: list[bytes | None] = [png(i) for i in range(7)]
     table = write_table(tmp_path / "in.parquet", images)
     (tmp_path / "in.parquet.tokenizer").mkdir()
@@ -81,10 +69,10 @@ def test_rows_keep_everything_and_gain_their_own_codes(tmp_path: Path, vqgan: Pa
     out = schema.open_table(tmp_path / "out.parquet", schema.LATTICE, [schema.CODES]).read()
     assert out.column_names == [*schema.LATTICE.names, "codes"]
     assert out.drop(["codes"]).equals(pq.read_table(table).drop(["image"]))
-    said = schema.table_metadata(out.schema)
-    assert said["tokenizer_fingerprint"] == "abc"
-    assert (said["image_len"], said["codebook_size"]) == ("64", "32")
-    assert said["vqgan_fingerprint"] == load_image_tokenizer(vqgan).fingerprint()
+    metadata = schema.table_metadata(out.schema)
+    assert metadata["tokenizer_fingerprint"] == "abc"
+    assert (metadata["image_len"], metadata["codebook_size"]) == ("64", "32")
+    assert metadata["vqgan_fingerprint"] == load_image_tokenizer(vqgan).fingerprint()
     model = load_image_tokenizer(vqgan)
     for content, codes in zip(images, out["codes"].to_pylist(), strict=True):
         assert content is not None
@@ -124,7 +112,7 @@ def test_an_image_with_several_captions_is_encoded_once(
     assert [row["codes"] for row in rows] == [codes[n // 3] for n in range(9)]
 
 
-def test_images_stay_where_asked(tmp_path: Path, vqgan: Path) -> None:
+def test_keep_images_keeps_the_column(tmp_path: Path, vqgan: Path) -> None:
     table = write_table(tmp_path / "in.parquet", [png(0), png(1, size=40)])
     encode_table(
         table, tmp_path / "out.parquet", vqgan=vqgan, config=EncodeConfig(keep_images=True)
@@ -189,8 +177,8 @@ def test_easynlp_s_resize_gives_the_codes_of_its_pixels(tmp_path, vqgan):
         )
 
 
-def picture(width: int = 40, height: int = 24) -> Image.Image:
-    """Columns grow brighter to the right, rows to the bottom."""
+def gradient(width: int = 40, height: int = 24) -> Image.Image:
+    """Return an image that becomes redder to the right and greener to the bottom."""
     red = np.broadcast_to(np.linspace(0, 255, width), (height, width))
     green = np.broadcast_to(np.linspace(0, 255, height)[:, None], (height, width))
     return Image.fromarray(np.stack([red, green, red * 0], -1).astype(np.uint8))
@@ -200,47 +188,47 @@ def mirrored(image: Image.Image) -> bool:
     return image.getpixel((0, 0))[0] > image.getpixel((image.width - 1, 0))[0]
 
 
-def test_further_versions_are_crops_that_row_number_and_seed_decide():
+def test_further_versions_are_crops_that_depend_on_row_and_seed():
     versions = Versions(count=6, crop=0.5, flip=True)
-    first, *further = image_versions(versions, picture(), 3, "一只狗")
+    first, *further = image_versions(versions, gradient(), 3, "一只狗")
     assert first.size == (40, 24)
     assert all(image.width == image.height and 12 <= image.width <= 24 for image in further)
     assert len({image.tobytes() for image in further}) == 5
-    again = list(image_versions(versions, picture(), 3, "一只狗"))
+    again = list(image_versions(versions, gradient(), 3, "一只狗"))
     assert [image.tobytes() for image in again[1:]] == [image.tobytes() for image in further]
-    other = list(image_versions(versions, picture(), 4, "一只狗"))
+    other = list(image_versions(versions, gradient(), 4, "一只狗"))
     assert [image.tobytes() for image in other[1:]] != [image.tobytes() for image in further]
 
 
-def test_half_are_mirrored_but_never_where_the_caption_says_a_side():
+def test_half_are_mirrored_unless_the_caption_names_a_side():
     versions = Versions(count=41, flip=True)
-    turned = [mirrored(image) for image in image_versions(versions, picture(), 0, "一只狗")]
+    turned = [mirrored(image) for image in image_versions(versions, gradient(), 0, "一只狗")]
     assert not turned[0]
     assert 10 < sum(turned) < 30
     for text in ("一个人在左边", "向右转"):
-        assert not any(mirrored(image) for image in image_versions(versions, picture(), 0, text))
+        assert not any(mirrored(image) for image in image_versions(versions, gradient(), 0, text))
     assert not any(
-        mirrored(image) for image in image_versions(Versions(count=41), picture(), 0, "一只狗")
+        mirrored(image) for image in image_versions(Versions(count=41), gradient(), 0, "一只狗")
     )
     assert [
-        mirrored(i) for i in image_versions(Versions(count=2, crop=1, flip=True), picture(), 0, "")
+        mirrored(i) for i in image_versions(Versions(count=2, crop=1, flip=True), gradient(), 0, "")
     ][1]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"count": 0}, "at least 1"),
         ({"count": 2, "crop": 0.0}, r"must be in \(0, 1\]"),
         ({"count": 3, "crop": 1.0, "flip": True}, "Set --crop below 1"),
     ],
 )
-def test_impossible_versions_say_what_to_set(wrong, said):
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_versions_are_refused_with_advice(wrong, message):
+    with pytest.raises(ConfigError, match=message):
         Versions(**wrong)
 
 
-def test_versions_are_encoded_beside_the_image_as_it_is(tmp_path, vqgan):
+def test_versions_are_encoded_in_addition_to_the_image(tmp_path, vqgan):
     table = write_table(tmp_path / "t.parquet", [png(n, 24) for n in range(5)])
     encode_table(table, tmp_path / "plain.parquet", vqgan=vqgan)
     versions = Versions(count=3, crop=0.6, flip=True)
@@ -256,8 +244,8 @@ def test_versions_are_encoded_beside_the_image_as_it_is(tmp_path, vqgan):
         pixels = torch.from_numpy(np.stack([square(c, 16) for c in cropped])).permute(0, 3, 1, 2)
         want = model.encode(from_uint8(pixels))
         assert torch.equal(torch.tensor(codes).view(2, length), want)
-    said = schema.table_metadata(pq.read_schema(out))
-    assert '"count": 3' in said["versions"]
+    metadata = schema.table_metadata(pq.read_schema(out))
+    assert '"count": 3' in metadata["versions"]
     with pytest.raises(ArtefactError, match="belongs to another run"):
         encode_table(table, out, vqgan=vqgan)
 

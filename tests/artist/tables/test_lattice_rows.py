@@ -1,4 +1,4 @@
-"""Lattice tables become batches: padding, cutting, spans, shuffling."""
+"""Batches of lattice tables: padding, truncation, spans, order."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ VECTORS = np.arange(30, dtype=np.float32).reshape(10, 3)
 
 
 def row(idx: str, length: int, entities: list[tuple[int, int, int]], codes=(1, 2)) -> dict:
-    """A table row; entities are (id, first token, last token), as the table counts them."""
+    """Return a table row; entities are (id, first token, last token)."""
     tokens = list(range(length))
     return {
         "idx": idx,
@@ -43,51 +43,52 @@ def batches(*rows: dict, max_entities: int = 32) -> Batches:
     return Batches(found, VECTORS, CONFIG)
 
 
-def test_short_captions_are_padded_and_long_ones_cut():
+def test_short_captions_are_padded_and_long_ones_truncated():
     batch = batches(row("a", 2, []), row("b", 6, [])).get(np.array([0, 1]))
     assert batch.conditioning.token_ids.tolist() == [[10, 11, 0, 0], [10, 11, 12, 13]]
     assert batch.codes.tolist() == [[1, 2], [1, 2]]
     assert batch.conditioning.entities.vectors.shape == (2, 0, 3)
 
 
-def test_inclusive_ends_become_half_open_and_are_cut_with_the_text():
+def test_inclusive_ends_become_half_open_and_are_truncated_with_the_text():
     batch = batches(row("a", 6, [(5, 0, 1), (6, 3, 5), (7, 4, 5)])).get(np.array([0]))
     assert batch.conditioning.entities.covers[0].tolist() == [
         [True, True, False, False],
-        [False, False, False, True],  # cut at the fourth token; the third entity begins after it
+        [
+            False,
+            False,
+            False,
+            True,
+        ],  # truncated; the third entity begins after the text
     ]
     assert batch.conditioning.entities.vectors[0].tolist() == VECTORS[[5, 6]].tolist()
 
 
-def test_the_first_entities_are_kept_when_there_are_too_many():
+def test_the_first_entities_are_kept_by_default():
     found = batches(row("a", 4, [(1, 0, 1), (2, 1, 2), (3, 2, 3)]), max_entities=2)
     assert found.rows.entity_ids.tolist() == [1, 2]
 
 
-def test_rows_with_few_entities_get_padding_slots_that_cover_nothing():
+def test_padding_slots_cover_no_token():
     batch = batches(row("a", 4, [(1, 0, 1)]), row("b", 4, [(2, 0, 0), (3, 1, 3)])).get(
         np.array([1, 0])
     )
     assert batch.conditioning.entities.covers.any(-1).tolist() == [[True, True], [True, False]]
 
 
-def test_a_batch_of_chosen_rows_equals_those_rows_of_all():
+def test_rows_of_a_batch_equal_single_rows():
     rows = [row(str(n), 4, [(n, 0, n % 4)] * (n % 3)) for n in range(7)]
     whole = batches(*rows)
-    chosen = whole.get(np.array([5, 2]))
+    chosen = whole.get(np.array([5, 2])).conditioning
     for place, n in enumerate([5, 2]):
-        alone = whole.get(np.array([n]))
-        K = alone.conditioning.entities.covers.shape[1]
-        assert torch.equal(chosen.conditioning.token_ids[place], alone.conditioning.token_ids[0])
-        assert torch.equal(
-            chosen.conditioning.entities.covers[place, :K], alone.conditioning.entities.covers[0]
-        )
-        assert torch.equal(
-            chosen.conditioning.entities.vectors[place, :K], alone.conditioning.entities.vectors[0]
-        )
+        alone = whole.get(np.array([n])).conditioning
+        K = alone.entities.covers.shape[1]
+        assert torch.equal(chosen.token_ids[place], alone.token_ids[0])
+        assert torch.equal(chosen.entities.covers[place, :K], alone.entities.covers[0])
+        assert torch.equal(chosen.entities.vectors[place, :K], alone.entities.vectors[0])
 
 
-def test_easynlp_always_has_all_its_slots():
+def test_easynlp_batches_have_all_slots():
     found = rows_from_table(
         table(row("a", 4, [])), RowsConfig(text_len=4, pad_id=0, max_entities=10)
     )
@@ -99,7 +100,7 @@ def test_easynlp_always_has_all_its_slots():
     assert torch.equal(entities.vectors[0, 3], torch.from_numpy(VECTORS[0]))
 
 
-def test_a_model_without_fusion_asks_for_no_entities_and_takes_any_graph():
+def test_a_model_without_fusion_gets_no_entities_and_accepts_any_graph():
     found = rows_from_table(table(row("a", 4, [(1, 0, 1)])), READING)
     config = GPTConfig(n_layer=1, n_head=1, n_embd=8, text_len=4, entity_dim=77, fusion="none")
     assert Batches(found, VECTORS, config).get(
@@ -107,7 +108,7 @@ def test_a_model_without_fusion_asks_for_no_entities_and_takes_any_graph():
     ).conditioning.entities.covers.shape == (1, 0, 4)
 
 
-def test_an_epoch_holds_every_row_once_in_an_order_that_seed_and_epoch_decide():
+def test_an_epoch_has_every_row_once_in_an_order_by_seed_and_epoch():
     found = batches(*(row(str(n), 1, []) for n in range(50)))
     orders = [tuple(found.epoch_order(seed, epoch)) for seed, epoch in [(0, 0), (0, 1), (1, 0)]]
     assert all(sorted(order) == list(range(50)) for order in orders)
@@ -126,7 +127,7 @@ def test_vectors_of_another_width_are_refused():
         Batches(found, np.zeros((4, 5), dtype=np.float32), CONFIG)
 
 
-def test_a_file_that_is_no_lattice_table_is_refused_with_advice(tmp_path):
+def test_other_parquet_files_are_refused_with_advice(tmp_path):
     path = tmp_path / "other.parquet"
     pq.write_table(pa.table({"id": [1]}), path)
     with pytest.raises(SchemaError, match="Write one with"):
@@ -149,7 +150,7 @@ def test_an_empty_table_is_refused(tmp_path):
         read_rows(path, READING)
 
 
-def test_the_cap_keeps_what_the_policy_prefers_among_what_the_model_reads():
+def test_the_policy_selects_among_the_entities_within_text_len():
     # Tokens 0..3 are read; the last entity, the longest, begins after them.
     entities = [(1, 0, 0), (2, 0, 1), (3, 1, 3), (4, 2, 2), (5, 4, 9)]
     wanted = {"first": [1, 2], "longest": [2, 3], "leftmost-longest": [2, 4]}
@@ -161,12 +162,12 @@ def test_the_cap_keeps_what_the_policy_prefers_among_what_the_model_reads():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"entity_policy": "longst"}, 'did you mean "longest"'),
         ({"entity_policy": "longest", "fusion": "easynlp"}, "the released code takes the first"),
     ],
 )
-def test_a_policy_that_cannot_be_is_refused(options, said):
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_policies_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
         TrainConfig(**options)

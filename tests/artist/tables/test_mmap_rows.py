@@ -1,4 +1,4 @@
-"""Mapped rows are the rows, whatever the number of files, and take no memory."""
+"""Mapped rows equal rows in memory, for any number of files, and need no memory."""
 
 import shutil
 import tracemalloc
@@ -14,13 +14,12 @@ from artist.tables import lattice_rows as dataset
 from artist.tables import mmap_rows as row_cache
 from artist.tables.lattice_rows import Batches, Rows, RowsConfig, read_rows
 from artist.tables.mmap_rows import map_rows, open_rows
-from artist.training.gpt_training import finetune
 from data.errors import SchemaError
 from data.schema import CODES, LATTICE, MORE_CODES, table_writer, with_metadata
 from data.seeds import stream
 from tests.artist.tables.test_lattice_rows import CONFIG, VECTORS, row
 from tests.artist.training.test_gpt_training import metrics, same
-from tests.artist.world import QUICK, World, make_world
+from tests.artist.world import train
 
 WITH_CODES = LATTICE.append(CODES)
 READING = RowsConfig(text_len=4, pad_id=0, max_entities=2)
@@ -57,20 +56,20 @@ def test_mapped_rows_equal_those_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(row_cache, "_CHUNK", 16)
     path = write(tmp_path / "t.parquet", some_rows(50))
     mapped = map_rows(path, READING)
-    held = read_rows(path, READING)
-    assert_equal(mapped, held)
+    in_memory = read_rows(path, READING)
+    assert_equal(mapped, in_memory)
     assert isinstance(mapped.codes, np.memmap)
     monkeypatch.setattr(dataset, "_MANY", 7)
-    assert mapped.named_entities().tolist() == np.unique(held.entity_ids).tolist()
+    assert mapped.named_entities().tolist() == np.unique(in_memory.entity_ids).tolist()
     chosen = np.array([3, 49, 0, 17])
-    ours, theirs = (Batches(rows, VECTORS, CONFIG).get(chosen) for rows in (mapped, held))
+    ours, theirs = (Batches(rows, VECTORS, CONFIG).get(chosen) for rows in (mapped, in_memory))
     parts = ((b.conditioning.token_ids, b.codes, *b.conditioning.entities) for b in (ours, theirs))
     for a, b in zip(*parts, strict=True):
         assert a.dtype == b.dtype
         assert (a == b).all()
 
 
-def test_the_files_are_made_once_and_again_when_they_or_the_settings_change(tmp_path):
+def test_the_files_are_written_once_per_content_and_settings(tmp_path):
     path = write(tmp_path / "t.parquet", some_rows(20))
     map_rows(path, READING)
     (folder,) = tmp_path.glob("t.parquet.rows-*")
@@ -98,7 +97,7 @@ def test_a_folder_of_shards_is_a_table(tmp_path):
     assert not isinstance(open_rows(folder, READING, in_memory=30).codes, np.memmap)
 
 
-def test_shards_that_were_made_differently_are_refused(tmp_path):
+def test_shards_with_different_metadata_are_refused(tmp_path):
     write(tmp_path / "a.parquet", some_rows(2))
     other = with_metadata(LATTICE.append(CODES), {"kg_fingerprint": "another"})
     pq.write_table(pa.Table.from_pylist(some_rows(2), schema=other), tmp_path / "b.parquet")
@@ -106,7 +105,7 @@ def test_shards_that_were_made_differently_are_refused(tmp_path):
         read_rows(tmp_path, READING)
 
 
-def test_each_version_of_an_image_has_its_epoch(tmp_path):
+def test_versions_of_an_image_take_turns_by_epoch(tmp_path):
     rows = [{**r, "more_codes": [n, 100, n, 200]} for n, r in enumerate(some_rows(64))]
     schema = LATTICE.append(CODES).append(MORE_CODES)
     path = write(tmp_path / "t.parquet", rows, schema)
@@ -119,22 +118,20 @@ def test_each_version_of_an_image_has_its_epoch(tmp_path):
         for n in everyone:
             seen = sorted(tuple(codes[n].tolist()) for codes in epochs[:3])
             assert seen == sorted([(n % 7, n % 5), (n, 100), (n, 200)])
-        first = [int(codes) for codes in epochs[0][:, 1] // 100]  # which version comes first
+        first = [int(codes) for codes in epochs[0][:, 1] // 100]  # the first version of each row
         assert min(first.count(version) for version in range(3)) > 10
 
 
-def test_a_training_on_mapped_rows_is_the_same_bit_for_bit(tmp_path, monkeypatch):
-    world: World = make_world(tmp_path / "world")
-    paths = {"valid": world.valid, "kg": world.kg, "vqgan": world.vqgan}
-    finetune(world.train, **paths, out=tmp_path / "held", config=QUICK)
+def test_a_training_on_mapped_rows_is_equal_bit_for_bit(world, tmp_path, monkeypatch):
+    train(world, tmp_path / "in_memory")
     monkeypatch.setattr("artist.training.training_inputs.open_rows", map_rows)
-    finetune(world.train, **paths, out=tmp_path / "mapped", config=QUICK)
+    train(world, tmp_path / "mapped")
     assert list(world.train.parent.glob("train.parquet.rows-*"))
-    assert same(tmp_path / "held", tmp_path / "mapped")
-    assert metrics(tmp_path / "held") == metrics(tmp_path / "mapped")
+    assert same(tmp_path / "in_memory", tmp_path / "mapped")
+    assert metrics(tmp_path / "in_memory") == metrics(tmp_path / "mapped")
 
 
-def test_more_rows_take_no_more_memory(tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(row_cache, "_CHUNK", 64)
     peaks = []
     for count in (500, 4000):

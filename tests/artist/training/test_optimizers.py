@@ -1,4 +1,4 @@
-"""Each option of the optimizer has its effect, and a training that explodes is stopped."""
+"""Optimizers, schedule, averaged weights, and the guard against divergence."""
 
 import math
 from dataclasses import replace
@@ -34,19 +34,18 @@ def losses(gpt: GPT, **options: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
-def test_the_rate_rises_in_a_line_and_falls_to_its_floor(schedule):
+def test_the_rate_has_a_linear_warm_up_and_falls_to_its_minimum(schedule):
     config = TrainConfig(schedule=schedule, warmup=0.1, final_learning_rate=0.2)
     rates = [learning_rate_factor(step, 100, config) for step in range(101)]
     assert rates[:10] == pytest.approx([(n + 1) / 10 for n in range(10)])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[10] == pytest.approx(1.0)
     assert rates[100] == pytest.approx(0.2)
-    middle = 0.6  # both are half-way there
-    assert rates[55] == pytest.approx(middle)
+    assert rates[55] == pytest.approx(0.6)  # half-way in both schedules
     assert rates[30] > 0.83 if schedule == "cosine" else rates[30] < 0.83
 
 
-def test_easynlps_recipe_is_what_the_released_code_trains_with():
+def test_the_easynlp_preset_has_the_settings_of_the_released_code():
     config = TrainConfig.preset("easynlp", seed=3)
     (adamw,) = make_optimizers(tiny(), config)
     group = adamw.param_groups[0]
@@ -57,7 +56,7 @@ def test_easynlps_recipe_is_what_the_released_code_trains_with():
     assert learning_rate_factor(0, 100, config) == pytest.approx(0.1)
 
 
-def test_a_preset_can_be_changed_and_an_unknown_one_offers_the_nearest():
+def test_presets_accept_changes_and_unknown_ones_are_refused_with_the_nearest():
     assert TrainConfig.preset("default") == TrainConfig()
     assert TrainConfig.preset("easynlp", learning_rate=1e-4).learning_rate == 1e-4
     assert set(PRESETS["easynlp"]) <= set(TrainConfig().learning)
@@ -65,7 +64,7 @@ def test_a_preset_can_be_changed_and_an_unknown_one_offers_the_nearest():
         TrainConfig.preset("easynpl")
 
 
-def test_only_what_shapes_the_learning_makes_another_run():
+def test_only_settings_that_affect_the_result_identify_a_run():
     config = TrainConfig()
     for name, value in [
         ("micro_batch_size", 2), ("checkpoint_activations", True), ("compile", True),
@@ -82,7 +81,7 @@ def test_gradients_are_the_same_with_and_without_checkpointed_activations():
         gpt = tiny().train()
         gpt.drop.p = 0.3
         for block in gpt.blocks:
-            block.mlp[3].p = 0.3  # dropout must be drawn alike when computed again
+            block.mlp[3].p = 0.3  # the recomputation must use the same dropout
         gpt.checkpoint_activations = again
         torch.manual_seed(1)
         losses(gpt).mean().backward()
@@ -104,7 +103,7 @@ def test_checkpointed_activations_compute_the_blocks_twice():
     assert len(calls) == 3
 
 
-def test_label_smoothing_spreads_its_share_over_all_codes():
+def test_label_smoothing_spreads_a_share_over_all_codes():
     gpt = tiny().eval()
     ids, codes = torch.tensor([[5, 6, 7]]), torch.tensor([[0, 1, 2, 3]])
     logits = gpt(torch.cat([ids, codes[:, :-1]], 1), first=2)
@@ -114,7 +113,7 @@ def test_label_smoothing_spreads_its_share_over_all_codes():
     torch.testing.assert_close(gpt.code_losses(ids, codes, label_smoothing=0.1), want)
 
 
-def test_the_average_follows_the_weights_and_steps_aside():
+def test_averaged_weights_are_updated_and_applied_temporarily():
     gpt = tiny()
     average = EMA(gpt, 0.5)
     before = gpt.head.weight.detach().clone()
@@ -133,23 +132,21 @@ def test_float16_is_refused_on_a_cpu_with_advice():
     assert choose_dtype("fp16", torch.device("cuda")) == torch.float16
 
 
-def test_a_loss_that_is_no_number_or_absurd_for_long_ends_the_training():
+def test_a_loss_of_nan_or_above_the_limit_for_long_ends_the_training():
     limit = 3 * math.log(1024)
-    watch = DivergenceGuard(limit, learning_rate=1e-3)
-    watch.check(0, math.log(1024), 1.0, 1.0)
-    assert watch.calm
+    guard = DivergenceGuard(limit, learning_rate=1e-3)
+    guard.check(0, math.log(1024), 1.0, 1.0)
+    assert guard.calm
     for step in range(19):
-        watch.check(step, 50.0, 1.0, 1.0)
-    assert not watch.calm  # no checkpoint is written meanwhile
+        guard.check(step, 50.0, 1.0, 1.0)
+    assert not guard.calm  # no checkpoint is written
     with pytest.raises(
         ToolkitError, match=r"20 consecutive steps above 20.8.*Lower --learning-rate"
     ):
-        watch.check(19, 50.0, 1.0, 1.0)
-    watch = DivergenceGuard(limit, learning_rate=1e-3)
+        guard.check(19, 50.0, 1.0, 1.0)
+    guard = DivergenceGuard(limit, learning_rate=1e-3)
     with pytest.raises(ToolkitError, match="the loss at step 3 is nan"):
-        watch.check(3, math.nan, 1.0, 1.0)
-    watch.check(
-        3, 1.0, math.inf, 1024.0
-    )  # float16 overflows now and then, and its scale is lowered
+        guard.check(3, math.nan, 1.0, 1.0)
+    guard.check(3, 1.0, math.inf, 1024.0)  # float16 overflowed; its scale is lowered
     with pytest.raises(ToolkitError, match="gradient norm inf"):
-        watch.check(3, 1.0, math.inf, 1.0)
+        guard.check(3, 1.0, math.inf, 1.0)

@@ -23,20 +23,15 @@ from artist.training.memory import advice_on_memory, what_to_lower
 from artist.training.metrics import METRICS, MetricsLogger
 from data.errors import ConfigError, ToolkitError
 from data.schema import LATTICE
-from tests.artist.training.test_gpt_training import metrics, run, same
-from tests.artist.world import QUICK, World, make_world
+from tests.artist.training.test_gpt_training import metrics, same
+from tests.artist.world import QUICK, train
 from tests.conftest import ROOT
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
 def plain(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("plain") / "model"
-    run(world, out)
+    train(world, out)
     return out
 
 
@@ -47,7 +42,7 @@ def pixels(path: Path) -> np.ndarray:
 
 def test_previews_are_generated_at_intervals_and_change_nothing_else(world, plain, tmp_path):
     out = tmp_path / "model"
-    run(world, out, preview_every=5)
+    train(world, out, preview_every=5)
     grids = sorted((out / "previews").glob("*.png"))
     assert [path.name for path in grids] == ["step-00000005.png", "step-00000010.png"]
     first, second = (pixels(path) for path in grids)
@@ -63,10 +58,9 @@ def test_previews_are_generated_at_intervals_and_change_nothing_else(world, plai
 def test_previews_of_given_prompts(world, tmp_path):
     row = {"idx": "a", "text": "大象", "input_ids": [5, 6], "seq_len": 2, "lex_ids": [2]}
     table = pa.Table.from_pylist([{**row, "pos_s": [0, 1, 0], "pos_e": [0, 1, 1]}], schema=LATTICE)
-    finetune(
-        world.train, valid=world.valid, kg=world.kg, vqgan=world.vqgan, out=tmp_path / "model",
-        config=replace(QUICK, max_steps=2, preview_every=2), preview_prompts=table,
-    )  # fmt: skip
+    config = replace(QUICK, max_steps=2, preview_every=2)
+    out = tmp_path / "model"
+    finetune(world.train, **world.inputs, out=out, config=config, preview_prompts=table)
     folder = tmp_path / "model" / "previews"
     assert pixels(folder / "step-00000002.png").shape == (8, 8, 3)
     assert (folder / "prompts.tsv").read_text("utf-8") == "a\t大象\n"
@@ -87,7 +81,7 @@ def test_a_finished_run_has_a_plot_and_metrics_of_steps_and_validations(plain):
 def test_tensorboard_has_the_same_figures(world, tmp_path):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     out = tmp_path / "model"
-    run(world, out, tensorboard=True, preview_every=6)
+    train(world, out, tensorboard=True, preview_every=6)
     events = reader.EventAccumulator(str(out / "tensorboard")).Reload()
     lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
     want = [line["valid_loss"] for line in lines if "valid_loss" in line]
@@ -98,11 +92,11 @@ def test_tensorboard_has_the_same_figures(world, tmp_path):
 def test_without_tensorboard_the_error_names_what_to_install(world, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"pip install 'artist-toolkit\[tensorboard\]'"):
-        run(world, tmp_path / "model", tensorboard=True)
+        train(world, tmp_path / "model", tensorboard=True)
 
 
 def test_float16_trains_with_a_scaled_loss(world, tmp_path, monkeypatch):
-    """On a CPU, which is refused to users: the arithmetic is the GPU's."""
+    """On a CPU, which users cannot select; the arithmetic is that of a GPU."""
     scales = []
     monkeypatch.setattr(trainer, "choose_dtype", lambda *_: torch.float16)
     real = trainer.DivergenceGuard.check
@@ -111,15 +105,15 @@ def test_float16_trains_with_a_scaled_loss(world, tmp_path, monkeypatch):
         "check",
         lambda *a: (scales.append(a[-1]), real(*a)),
     )
-    report = run(world, tmp_path / "half", epochs=10, dropout=0.0)
+    report = train(world, tmp_path / "half", epochs=10, dropout=0.0)
     monkeypatch.undo()
-    whole = run(world, tmp_path / "whole", epochs=10, dropout=0.0)
+    whole = train(world, tmp_path / "whole", epochs=10, dropout=0.0)
     assert max(scales) > 1000
     assert report.valid_loss == pytest.approx(whole.valid_loss, abs=0.02)
 
 
-def test_checkpointed_activations_change_the_memory_and_not_the_result(world, plain, tmp_path):
-    run(world, tmp_path / "model", checkpoint_activations=True)
+def test_checkpointed_activations_do_not_change_the_result(world, plain, tmp_path):
+    train(world, tmp_path / "model", checkpoint_activations=True)
     assert same(plain, tmp_path / "model")
 
 
@@ -137,10 +131,10 @@ def test_without_a_compiler_a_warning_is_logged_and_the_run_continues(caplog, mo
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_compiled_training_learns_what_a_plain_one_does(world, tmp_path):
+def test_a_compiled_training_reaches_the_same_loss(world, tmp_path):
     pytest.importorskip("torch._inductor")
-    plain = run(world, tmp_path / "plain", dropout=0.0)
-    fast = run(world, tmp_path / "compiled", dropout=0.0, compile=True)
+    plain = train(world, tmp_path / "plain", dropout=0.0)
+    fast = train(world, tmp_path / "compiled", dropout=0.0, compile=True)
     assert fast.valid_loss == pytest.approx(plain.valid_loss, abs=1e-3)
 
 
@@ -159,13 +153,13 @@ def test_running_out_of_memory_lists_what_to_lower_in_order():
     config = TrainConfig(batch_size=64, precision="fp32")
     with (
         pytest.raises(ToolkitError, match=r"out of memory .*can't allocate memory.* Try") as caught,
-        advice_on_memory(what_to_lower(config, 2), "It goes on."),
+        advice_on_memory(what_to_lower(config, 2), "The run resumes."),
     ):
         torch.empty(1 << 55)  # the message of CPUs
-    said = str(caught.value)
+    message = str(caught.value)
     order = ["--micro-batch-size 16 (now 32", "--checkpoint-activations", "--precision auto",
-             "--size small", "It goes on."]  # fmt: skip
-    assert [said.index(part) for part in order] == sorted(said.index(part) for part in order)
+             "--size small", "The run resumes."]  # fmt: skip
+    assert [message.index(part) for part in order] == sorted(message.index(part) for part in order)
     with (
         pytest.raises(ToolkitError, match="out of memory"),
         advice_on_memory(what_to_lower(config), ""),
@@ -177,8 +171,8 @@ def test_running_out_of_memory_lists_what_to_lower_in_order():
     assert what_to_lower(least) == "Use a larger machine."
 
 
-def test_a_training_that_really_runs_out_of_memory_is_one_clear_line(world, tmp_path):
-    """A process that may have little more memory than torch itself takes."""
+def test_a_training_that_runs_out_of_memory_reports_one_line(world, tmp_path):
+    """The process is limited to little more memory than torch itself needs."""
     words = ["artist", "finetune", world.train, "--valid", world.valid, "--kg", world.kg,
              "--vqgan", world.vqgan, "--out", tmp_path / "model", "--size", "tiny",
              "--batch-size", 16, "--text-len", 4096, "--max-steps", 1]  # fmt: skip
@@ -198,6 +192,6 @@ def test_a_training_that_really_runs_out_of_memory_is_one_clear_line(world, tmp_
 def test_a_truncated_last_line_of_the_metrics_does_not_stop_a_resumed_run(world, tmp_path):
     path = Path(tmp_path) / METRICS
     path.write_text('{"step": 1, "train_loss": 2.0}\n{"step": 2, "tr')
-    with MetricsLogger(tmp_path, total_steps=4, images_per_step=1) as journal:
-        journal.start(1)
+    with MetricsLogger(tmp_path, total_steps=4, images_per_step=1) as logger:
+        logger.start(1)
     assert path.read_text() == '{"step": 1, "train_loss": 2.0}\n'

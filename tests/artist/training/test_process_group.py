@@ -1,11 +1,9 @@
-"""Several processes, really started by torchrun, train as one does."""
+"""Trainings by several processes under torchrun equal those by one."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,20 +18,24 @@ from artist.training.config import TrainConfig, VQGANTrainConfig
 from artist.training.gpt_task import CodeLoss
 from artist.training.gpt_training import finetune
 from artist.training.loader import Loader
-from artist.training.metrics import METRICS
 from artist.training.process_group import ProcessGroup
 from artist.training.vqgan_training import train_vqgan
 from data.errors import ConfigError
 from data.runs import read_manifest
-from tests.artist.training.test_gpt_training import batches_of
+from tests.artist.training.test_gpt_training import batches_of, metrics
 from tests.artist.training.test_vqgan_training import SMALL, blobs, write_tsv
-from tests.artist.world import QUICK, World, make_world
+from tests.artist.world import (
+    QUICK,
+    World,
+    start_script,
+    start_training,
+    wait_for_checkpoint,
+)
 from tests.conftest import ROOT
 
-# Without dropout nothing depends on the number of processes; captions are dropped even so.
+# Without dropout nothing depends on the number of processes; captions are dropped nevertheless.
 CONFIG = {**asdict(QUICK), "dropout": 0.0, "caption_dropout": 0.3, "checkpoint_seconds": 0.0}
 
-# The same training from a script, so that a test can choose a nano model and slow its steps.
 VQGAN_SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -42,63 +44,10 @@ from artist.training.vqgan_training import train_vqgan
 table, out, config = (json.loads(word) for word in sys.argv[1:])
 train_vqgan(Path(table), Path(out), config=VQGANTrainConfig(**config), device="cpu")
 """
-SCRIPT = """
-import json, os, sys, time
-from pathlib import Path
-from artist.training.config import TrainConfig, VQGANTrainConfig
-from artist.training.gpt_training import finetune
-from artist.training.trainer import Trainer
-from data.errors import Interrupted
-world, out, config, wait = (json.loads(word) for word in sys.argv[1:])
-step = Trainer._train_step
-def slow(self, *rest):
-    time.sleep(wait)
-    return step(self, *rest)
-Trainer._train_step = slow
-paths = {name: Path(path) for name, path in world.items()}
-try:
-    report = finetune(paths.pop("train"), **paths, out=Path(out), config=TrainConfig(**config))
-    os.write(1, f"finished {report.steps};".encode())  # at once: two processes share the pipe
-except Interrupted as stopped:
-    print(stopped)
-    sys.exit(130)
-"""
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-def torchrun(world: World, out: Path, config: dict, *, wait: float = 0.0, processes: int = 2):
-    """The training under torchrun, begun."""
-    paths = {name: str(getattr(world, name)) for name in ("train", "valid", "kg", "vqgan")}
-    return launch(SCRIPT, out, (paths, str(out), config, wait), processes)
-
-
-def launch(code: str, out: Path, arguments: tuple, processes: int = 2) -> subprocess.Popen[str]:
-    """A script with JSON arguments under torchrun, begun."""
-    script = out.with_name("script.py")
-    script.write_text(code, encoding="utf-8")
-    words = [json.dumps(value) for value in arguments]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
-              f"--nproc-per-node={processes}", str(script), *words]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment["TMPDIR"] = str(out.parent)  # torchrun leaves its logs' folder behind
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
 
 
 def alone(world: World, out: Path, config: dict):
-    paths = {"valid": world.valid, "kg": world.kg, "vqgan": world.vqgan}
-    return finetune(world.train, **paths, out=out, config=TrainConfig(**config))
-
-
-def metrics(out: Path) -> list[dict[str, float]]:
-    timed = {"seconds", "images_per_second"}
-    lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in timed} for line in lines]
+    return finetune(world.train, **world.inputs, out=out, config=TrainConfig(**config))
 
 
 def assert_same_training(ours: Path, theirs: Path, rel: float = 1e-4) -> None:
@@ -114,17 +63,17 @@ def assert_same_training(ours: Path, theirs: Path, rel: float = 1e-4) -> None:
     ("changes", "rel"),
     [
         ({"micro_batch_size": 1}, 1e-4),
-        # Muon computes its directions in bfloat16, which makes more of a rounding.
+        # Muon computes its directions in bfloat16, which amplifies rounding.
         pytest.param({"optimizer": "muon", "keep": "last"}, 2e-3, marks=pytest.mark.slow),
     ],
     ids=["adamw-accumulated", "muon"],
 )
-def test_two_processes_learn_what_one_does(world, tmp_path, changes, rel):
+def test_two_processes_train_the_model_that_one_trains(world, tmp_path, changes, rel):
     config = {**CONFIG, **changes}
-    process = torchrun(world, tmp_path / "two", config)
-    said, errors = process.communicate(timeout=300)
+    process = start_training(world, tmp_path / "two", config, processes=2)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert said.count("finished 12;") == 2
+    assert output.count("finished 12;") == 2
     alone(world, tmp_path / "one", config)
     assert_same_training(tmp_path / "two", tmp_path / "one", rel)
     assert not list((tmp_path / "two").rglob("*.pt"))
@@ -134,28 +83,27 @@ def test_two_processes_learn_what_one_does(world, tmp_path, changes, rel):
 def test_two_processes_train_the_vqgan_that_one_trains(tmp_path, preset):
     table = write_tsv(tmp_path / "train.tsv", blobs(20))
     config = {**asdict(SMALL), "preset": preset, "steps": 8, "adversarial_start": 0.5}
-    process = launch(VQGAN_SCRIPT, tmp_path / "two", (str(table), str(tmp_path / "two"), config))
+    arguments = (str(table), str(tmp_path / "two"), config)
+    process = start_script(VQGAN_SCRIPT, tmp_path / "two", arguments, processes=2)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     train_vqgan(table, tmp_path / "one", config=VQGANTrainConfig(**config), device="cpu")
     two, one = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
-    for name in one:  # Muon's bfloat16 directions enlarge a rounding
+    for name in one:  # Muon's bfloat16 directions amplify rounding
         assert (two[name] - one[name]).norm() <= 0.02 * one[name].norm() + 1e-3, name
     psnr = [read_manifest(tmp_path / name).counts["psnr"] for name in ("two", "one")]
     assert psnr[0] == pytest.approx(psnr[1], abs=0.2)
     assert not list((tmp_path / "two").rglob("*.pt")) + list((tmp_path / "two").glob("*.u8"))
 
 
-def test_a_team_that_is_stopped_saves_once_and_goes_on_with_another_number(world, tmp_path):
+def test_stopped_processes_save_once_and_another_number_of_them_resumes(world, tmp_path):
     out = tmp_path / "model"
-    process = torchrun(world, out, CONFIG, wait=0.3)
+    process = start_training(world, out, CONFIG, wait=0.3, processes=2)
     checkpoints = out.with_name("model.partial") / "checkpoints"
-    while len(list(checkpoints.glob("step-*.pt"))) == 0:
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
+    wait_for_checkpoint(out, process)
     process.send_signal(signal.SIGTERM)
-    said, errors = process.communicate(timeout=120)
-    assert said.count("Repeat the command to continue") == 1, errors
+    output, errors = process.communicate(timeout=120)
+    assert output.count("Repeat the command to continue") == 1, errors
     assert not out.exists()
     assert len(list(checkpoints.glob("step-*.pt"))) == 1
     report = alone(world, out, CONFIG)
@@ -164,7 +112,7 @@ def test_a_team_that_is_stopped_saves_once_and_goes_on_with_another_number(world
     assert_same_training(out, tmp_path / "whole")
 
 
-def test_what_a_user_can_mend_is_one_line_of_the_first_process(world, tmp_path):
+def test_a_user_error_is_reported_in_one_line_by_the_first_process(world, tmp_path):
     words = ["artist", "finetune", world.train, "--valid", tmp_path / "none.parquet",
              "--kg", world.kg, "--vqgan", world.vqgan, "--out", tmp_path / "model"]  # fmt: skip
     done = subprocess.run(
@@ -175,11 +123,11 @@ def test_what_a_user_can_mend_is_one_line_of_the_first_process(world, tmp_path):
     )  # fmt: skip
     assert done.returncode != 0
     assert done.stderr.count("none.parquet does not exist") == 1
-    assert "[rank" not in done.stderr  # no traceback of a process that waits for one that has gone
+    assert "[rank" not in done.stderr  # no traceback of the other process
 
 
-def test_a_batch_without_entities_still_gives_the_fusion_a_gradient(world):
-    """DDP waits for one from every weight."""
+def test_the_fusion_has_a_gradient_in_a_batch_without_entities(world):
+    """DDP waits for the gradient of every weight."""
     batches = batches_of(world)
     batch = batches.get(np.arange(4))
     entities = Entities(
@@ -196,7 +144,7 @@ def test_a_batch_without_entities_still_gives_the_fusion_a_gradient(world):
         assert torch.equal(step_loss(bare), plain)
 
 
-def test_a_step_has_the_same_rows_whatever_the_number_of_processes(world):
+def test_the_rows_of_a_step_do_not_depend_on_the_number_of_processes(world):
     config = TrainConfig(**{**CONFIG, "batch_size": 8, "caption_dropout": 0.5})
     cpu = torch.device("cpu")
     batches = batches_of(world)
@@ -208,6 +156,6 @@ def test_a_step_has_the_same_rows_whatever_the_number_of_processes(world):
     assert (whole.conditioning.token_ids == 0).all(1).any()  # some captions are dropped
 
 
-def test_rows_that_cannot_be_split_evenly_say_what_to_set(world):
+def test_rows_that_cannot_be_split_evenly_are_refused_with_advice(world):
     with pytest.raises(ConfigError, match="--batch-size to a multiple of 3"):
         Loader(batches_of(world), TrainConfig(**CONFIG), ProcessGroup(torch.device("cpu"), 0, 3), 0)

@@ -1,4 +1,4 @@
-"""Training by the real command under torchrun: killed, stopped, on several nodes."""
+"""Trainings by the command under torchrun: killed, stopped, on several nodes."""
 
 import os
 import signal
@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.artist.training.test_process_group import assert_same_training, metrics
-from tests.artist.world import World, make_world
+from tests.artist.training.test_gpt_training import metrics
+from tests.artist.training.test_process_group import assert_same_training
+from tests.artist.world import World, make_world, wait_for_checkpoint
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -36,15 +37,10 @@ STANDALONE = ("--standalone", "--nproc-per-node=2")
 LOST = "lost another process of this training"
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
 @pytest.fixture
 def start(world: World, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Begins the command, under torchrun with these options or, with none, alone."""
-    begun = []
+    """Start the command, under torchrun if options for it are given."""
+    started = []
 
     def begin(*launch: str, out: Path, folder: Path = tmp_path, **changes: object):
         torchrun = ["-m", "torch.distributed.run", *launch] if launch else []
@@ -55,17 +51,17 @@ def start(world: World, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pop
         process = subprocess.Popen(
             [sys.executable, *torchrun, str(ROOT / "cli.py"), *map(str, words)],
             cwd=folder,
-            # torchrun leaves the folder of its logs behind
+            # for torchrun's logs
             env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        begun.append(process)
+        started.append(process)
         return process
 
     yield begin
-    for process in begun:
+    for process in started:
         if process.poll() is None:
             kill(process.pid, *workers_of(process))
             process.communicate()
@@ -73,7 +69,7 @@ def start(world: World, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pop
 
 @pytest.fixture(scope="module")
 def whole(world: World, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """The model of a training by so many processes that nothing interrupts."""
+    """Train without interruption; return the model by the number of processes."""
     folder, made = tmp_path_factory.mktemp("whole"), {}
 
     def train(processes: int) -> Path:
@@ -88,10 +84,10 @@ def whole(world: World, tmp_path_factory: pytest.TempPathFactory) -> Callable[[i
 
 
 def workers_of(torchrun: subprocess.Popen[str]) -> list[int]:
-    """The processes that torchrun started, by rank; each has a session of its own."""
+    """Return the processes that torchrun started, by rank; each has its own session."""
     listed = ["ps", "-o", "pid=", "--ppid", str(torchrun.pid)]
-    said = subprocess.run(listed, capture_output=True, text=True, check=False).stdout
-    return sorted(int(word) for word in said.split())
+    output = subprocess.run(listed, capture_output=True, text=True, check=False).stdout
+    return sorted(int(word) for word in output.split())
 
 
 def kill(*processes: int) -> None:
@@ -99,23 +95,14 @@ def kill(*processes: int) -> None:
         os.kill(process, signal.SIGKILL)
 
 
-def wait_for_step(out: Path, step: int, *processes: subprocess.Popen[str]) -> None:
-    """Until the checkpoint of that step, or of a later one, is written."""
-    folder = out.with_name(out.name + ".partial") / "checkpoints"
-    while max((int(p.stem[-8:]) for p in folder.glob("step-*.pt")), default=0) < step:
-        for process in processes:
-            assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.005)
-
-
 def end(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
-    said, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
-    return said, errors
+    return output, errors
 
 
 def assert_equal(ours: Path, theirs: Path) -> None:
-    """Weights and metrics are the same to the bit, and nothing unfinished lies about."""
+    """Check that weights and metrics are equal bit for bit and no unfinished file is left."""
     assert metrics(ours) == metrics(theirs)
     assert len(metrics(ours)) == 36
     a, b = (load_file(out / "model.safetensors") for out in (ours, theirs))
@@ -126,56 +113,56 @@ def assert_equal(ours: Path, theirs: Path) -> None:
     assert not [p for p in ours.parent.rglob("*") if p.suffix in (".partial", ".pt", ".lock")]
 
 
-# Sums of three or more depend in their last bit on the order in which DDP sends its gradients.
+# The last bit of sums of three or more depends on DDP's order of gradients.
 @pytest.mark.parametrize("processes", [2, 4])
-def test_a_team_that_is_killed_ends_as_if_it_had_not_been(start, whole, tmp_path, processes):
+def test_killed_processes_resume_to_the_same_weights(start, whole, tmp_path, processes):
     out, launch = tmp_path / "model", ("--standalone", f"--nproc-per-node={processes}")
     torchrun = start(*launch, out=out)
-    wait_for_step(out, 2, torchrun)
-    team = workers_of(torchrun)
-    assert len(team) == processes
-    kill(torchrun.pid, *team)
+    wait_for_checkpoint(out, torchrun, step=2)
+    workers = workers_of(torchrun)
+    assert len(workers) == processes
+    kill(torchrun.pid, *workers)
     torchrun.communicate()
     assert not out.exists()
-    said, errors = end(start(*launch, out=out))
-    assert said.count("32 steps") == 1
+    output, errors = end(start(*launch, out=out))
+    assert output.count("32 steps") == 1
     assert errors.count("Resuming at step") == 1
     assert_equal(out, whole(processes))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_when_one_process_is_killed_the_other_says_so_and_ends(start, whole, tmp_path, rank):
+def test_when_one_process_is_killed_the_other_reports_it_and_ends(start, whole, tmp_path, rank):
     out = tmp_path / "model"
     torchrun = start(*STANDALONE, out=out)
-    wait_for_step(out, 2, torchrun)
-    team = workers_of(torchrun)
-    kill(team[rank])
+    wait_for_checkpoint(out, torchrun, step=2)
+    workers = workers_of(torchrun)
+    kill(workers[rank])
     began = time.monotonic()
     _, errors = end(torchrun, code=1)
-    assert time.monotonic() - began < 20  # not the hours that it would wait for an answer
+    assert time.monotonic() - began < 20  # not after the timeout of hours
     assert f"process {1 - rank} {LOST}" in errors
-    assert "[rank" not in errors  # no traceback of it
-    assert not any(Path(f"/proc/{process}").exists() for process in team)
+    assert "[rank" not in errors  # no traceback
+    assert not any(Path(f"/proc/{process}").exists() for process in workers)
     assert not out.exists()
     end(start(*STANDALONE, out=out))
     assert_equal(out, whole(2))
 
 
-def test_a_team_outlives_torchrun_and_is_not_joined_by_another(start, whole, tmp_path):
-    """Its processes have sessions of their own, so killing it alone does not end them."""
+def test_processes_that_outlive_torchrun_keep_their_output_locked(start, whole, tmp_path):
+    """They have their own sessions, so killing torchrun alone does not end them."""
     out = tmp_path / "model"
     first = start(*STANDALONE, out=out)
-    wait_for_step(out, 1, first)
-    team = workers_of(first)
-    for process in team:
+    wait_for_checkpoint(out, first, step=1)
+    workers = workers_of(first)
+    for process in workers:
         os.kill(process, signal.SIGSTOP)
     kill(first.pid)
     _, errors = end(start(*STANDALONE, out=out), code=1)
     assert errors.count("Another process is writing") == 1
-    for process in team:
+    for process in workers:
         os.kill(process, signal.SIGCONT)
-    said, _ = first.communicate(timeout=60)
-    assert said.count("32 steps") == 1
+    output, _ = first.communicate(timeout=60)
+    assert output.count("32 steps") == 1
     assert_equal(out, whole(2))
 
 
@@ -191,27 +178,25 @@ def port() -> int:
         return int(free.getsockname()[1])
 
 
-def test_two_nodes_learn_what_one_process_does(start, whole, port, tmp_path):
+def test_two_nodes_train_the_model_that_one_process_trains(start, whole, port, tmp_path):
     nodes = [start(*node(n, port), out=tmp_path / "model") for n in (0, 1)]
-    said = [end(each)[0] for each in nodes]
-    assert "32 steps" in said[0]
-    assert said[1] == ""
+    output = [end(each)[0] for each in nodes]
+    assert "32 steps" in output[0]
+    assert output[1] == ""
     assert_same_training(tmp_path / "model", whole(1))
     assert_equal(tmp_path / "model", whole(2))
 
 
-@pytest.mark.parametrize("asked", [0, 1])
-def test_a_node_that_is_asked_to_stop_stops_both_and_they_go_on(
-    start, whole, port, tmp_path, asked
-):
+@pytest.mark.parametrize("signalled", [0, 1])
+def test_a_signal_to_one_node_stops_both_and_they_resume(start, whole, port, tmp_path, signalled):
     out = tmp_path / "model"
     nodes = [start(*node(n, port), out=out) for n in (0, 1)]
-    wait_for_step(out, 2, *nodes)
-    nodes[asked].send_signal(signal.SIGTERM)
-    told = [each.communicate(timeout=60)[1] for each in nodes]
+    wait_for_checkpoint(out, *nodes, step=2)
+    nodes[signalled].send_signal(signal.SIGTERM)
+    errors = [each.communicate(timeout=60)[1] for each in nodes]
     assert all(each.returncode for each in nodes)
-    assert [text.count("Repeat the command to continue") for text in told] == [1, 0]
-    assert not [text for text in told if "[rank" in text or LOST in text]
+    assert [text.count("Repeat the command to continue") for text in errors] == [1, 0]
+    assert not [text for text in errors if "[rank" in text or LOST in text]
     assert len(list(tmp_path.glob("model.partial/checkpoints/*step*"))) == 1
     nodes = [start(*node(n, port), out=out) for n in (0, 1)]
     for each in nodes:
@@ -219,26 +204,26 @@ def test_a_node_that_is_asked_to_stop_stops_both_and_they_go_on(
     assert_equal(out, whole(2))
 
 
-@pytest.mark.parametrize("earlier", [False, True], ids=["nothing there", "an earlier run there"])
-def test_nodes_that_see_different_folders_are_told_so(start, port, tmp_path, earlier):
+@pytest.mark.parametrize("earlier", [False, True], ids=["no folder", "folder of an earlier run"])
+def test_nodes_with_different_folders_are_refused(start, port, tmp_path, earlier):
     homes = [tmp_path / "here", tmp_path / "there"]
     for home in homes:
         home.mkdir()
     if earlier:
         (homes[1] / "model.partial" / "checkpoints").mkdir(parents=True)
     nodes = [start(*node(n, port), out=Path("model"), folder=homes[n]) for n in (0, 1)]
-    told = [end(each, code=1)[1] for each in nodes]
-    assert told[0].count("not the same folder for all processes (not for number 1)") == 1
-    assert not [text for text in told if "[rank" in text or LOST in text]
+    errors = [end(each, code=1)[1] for each in nodes]
+    assert errors[0].count("not the same folder for all processes (not for rank 1)") == 1
+    assert not [text for text in errors if "[rank" in text or LOST in text]
     assert not list(tmp_path.glob("*/model.partial/*/*"))
     assert not [p for p in homes[1].iterdir() if p.name != "model.partial"]
 
 
-def test_a_node_with_another_copy_of_the_table_is_told_so(start, world, port, tmp_path):
+def test_a_node_with_another_copy_of_the_table_is_refused(start, world, port, tmp_path):
     out, other = tmp_path / "model", make_world(tmp_path / "other", rows=12)
     ours = start(*node(0, port), out=out)
     theirs = start(*node(1, port), out=out, **{"--valid": other.valid})
-    told = [end(each, code=1)[1] for each in (ours, theirs)]
-    assert "valid on this machine (process 1) differs from the first machine's" in told[1]
-    assert not [text for text in told if "[rank" in text or LOST in text]
+    errors = [end(each, code=1)[1] for each in (ours, theirs)]
+    assert "valid on this machine (process 1) differs from the first machine's" in errors[1]
+    assert not [text for text in errors if "[rank" in text or LOST in text]
     assert not out.with_name("model.partial").exists()

@@ -22,7 +22,7 @@ CONFIG = VQGANConfig(
 
 
 def tiles(count: int, kinds: int = 6) -> torch.Tensor:
-    """Pictures laid out of a few different tiles of 4 x 4 pixels."""
+    """Return images (B, 3, 16, 16) composed of a few different tiles of 4 x 4 pixels."""
     generator = torch.Generator().manual_seed(0)
     known = torch.rand(kinds, 3, 4, 4, generator=generator) * 2 - 1
     chosen = torch.randint(kinds, (count, 4, 4), generator=generator)
@@ -38,21 +38,21 @@ def started() -> VQGAN:
     return model
 
 
-def test_pictures_of_few_tiles_come_back_without_any_training() -> None:
+def test_images_of_few_tiles_are_reconstructed_without_training() -> None:
     model, images = started(), tiles(16)
     with torch.inference_mode():
-        pictures = to_uint8(model.decode(model.encode(images)))
-    assert psnr(pictures, to_uint8(images)).min() > 25
+        decoded = to_uint8(model.decode(model.encode(images)))
+    assert psnr(decoded, to_uint8(images)).min() > 25
 
 
-def test_the_start_leaves_all_weights_finite_and_is_the_same_for_the_same_seed() -> None:
+def test_initial_weights_are_finite_and_reproducible() -> None:
     one, other = started().state_dict(), started().state_dict()
     for name, tensor in one.items():
         assert tensor.isfinite().all(), name
         assert torch.equal(tensor, other[name]), name
 
 
-def test_a_model_starts_with_blocks_that_do_nothing() -> None:
+def test_initial_blocks_are_the_identity() -> None:
     model = VQGAN(CONFIG)
     start_as_identity(model)
     x = torch.randn(2, 64, 4, 4)
@@ -60,7 +60,7 @@ def test_a_model_starts_with_blocks_that_do_nothing() -> None:
 
 
 @pytest.mark.parametrize("size", [2, 9])
-def test_k_means_gives_as_many_centres_as_asked_even_for_fewer_rows(size: int) -> None:
+def test_k_means_returns_the_requested_number_of_centres(size: int) -> None:
     rows = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     centres = k_means(rows, size, 4, torch.Generator().manual_seed(0))
     assert centres.shape == (size, 2)

@@ -1,5 +1,4 @@
 import base64
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from PIL import Image
 
 from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.models.discriminator import reconstruction_loss
@@ -25,7 +23,7 @@ from artist.training.vqgan_task import DecodedImages, VQGANTask
 from artist.training.vqgan_training import RECONSTRUCTIONS, train_vqgan
 from data import schema
 from data.errors import ConfigError, InputError
-from data.images import check_image
+from data.images import check_image, encode_png
 from data.runs import read_manifest
 
 SMALL = VQGANTrainConfig(
@@ -43,7 +41,7 @@ SMALL = VQGANTrainConfig(
 
 
 def blobs(count: int, size: int = 16, seed: int = 0) -> np.ndarray:
-    """Pictures of one bright square on a plain ground."""
+    """Return images of one bright square on a plain background."""
     rng = np.random.default_rng(seed)
     images = np.empty((count, size, size, 3), dtype=np.uint8)
     for image in images:
@@ -56,9 +54,7 @@ def blobs(count: int, size: int = 16, seed: int = 0) -> np.ndarray:
 def write_tsv(path: Path, images: np.ndarray, more: list[str] | None = None) -> Path:
     lines = []
     for i, image in enumerate(images):
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "PNG")
-        lines.append(f"{i}\t图\t{base64.b64encode(buffer.getvalue()).decode()}")
+        lines.append(f"{i}\t图\t{base64.b64encode(encode_png(image)).decode()}")
     path.write_text("\n".join([*lines, *(more or [])]) + "\n")
     return path
 
@@ -81,16 +77,12 @@ def same_weights(one: VQGAN, other: VQGAN) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_training_writes_a_folder_that_loads_and_says_what_it_reached(tmp_path: Path) -> None:
+def test_training_writes_a_folder_that_loads_and_a_report(tmp_path: Path) -> None:
     bad = ["x\t图\tnot base64!", "y\t图", f"z\t图\t{base64.b64encode(b'nonsense').decode()}"]
     table = write_tsv(tmp_path / "train.tsv", blobs(20), bad)
     report = train_vqgan(table, tmp_path / "vqgan", config=SMALL, device="cpu")
     assert report.images + report.valid_images == 20
-    assert report.rejected == {
-        "invalid base64": 1,
-        "wrong column count": 1,
-        "not an image": 1,
-    }
+    assert report.rejected == {"invalid base64": 1, "wrong column count": 1, "not an image": 1}
     model = load_image_tokenizer(tmp_path / "vqgan")
     assert model.config == SMALL.model_config()
     manifest = read_manifest(tmp_path / "vqgan")
@@ -103,9 +95,8 @@ def test_training_writes_a_folder_that_loads_and_says_what_it_reached(tmp_path: 
         RECONSTRUCTIONS,
     ]
     assert check_image((tmp_path / "vqgan" / RECONSTRUCTIONS).read_bytes()) == (8 * 16, 2 * 16)
-    points = [
-        json.loads(line) for line in (tmp_path / "vqgan/metrics.jsonl").read_text().splitlines()
-    ]
+    lines = (tmp_path / "vqgan/metrics.jsonl").read_text().splitlines()
+    points = [json.loads(line) for line in lines]
     assert [point["step"] for point in points if "psnr" in point] == [3, 6, 9, 12]
     assert [point["step"] for point in points if "gradient_norm" in point] == [*range(1, 13)]
     again = train_vqgan(table, tmp_path / "vqgan", config=SMALL, device="cpu")
@@ -113,7 +104,7 @@ def test_training_writes_a_folder_that_loads_and_says_what_it_reached(tmp_path: 
     assert again.psnr == report.psnr
 
 
-def test_images_held_out_may_come_from_a_table_of_their_own(tmp_path: Path) -> None:
+def test_held_out_images_of_another_table(tmp_path: Path) -> None:
     table = write_tsv(tmp_path / "train.tsv", blobs(8))
     valid = write_tsv(tmp_path / "valid.tsv", blobs(3, seed=1))
     report = train_vqgan(table, tmp_path / "vqgan", config=SMALL, valid=valid, device="cpu")
@@ -138,21 +129,21 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     assert resumed.step == uninterrupted.step == 12
 
 
-def test_another_seed_gives_another_model() -> None:
+def test_initial_weights_depend_on_the_seed() -> None:
     one, other = new_task(), new_task()
     assert same_weights(one.model, other.model)
     other = new_task(replace(SMALL, seed=1))
     assert not same_weights(one.model, other.model)
 
 
-def test_the_start_already_reconstructs_what_k_means_over_patches_would() -> None:
+def test_the_initial_model_reconstructs_better_than_grey() -> None:
     started = new_task()
     grey = psnr(torch.full((4, 3, 16, 16), 100), torch.from_numpy(blobs(4)).permute(0, 3, 1, 2))
     started.initialise()
     assert started.measure(blobs(4))["psnr"] > float(grey.mean()) + 5
 
 
-def test_models_of_several_levels_start_with_a_plain_autoencoder(tmp_path: Path) -> None:
+def test_models_of_several_levels_start_as_a_plain_autoencoder(tmp_path: Path) -> None:
     trained, trainer = new_trainer(tmp_path, replace(SMALL, preset="base", downsample=4))
     assert trained.plain_steps == 3
     trainer.run()
@@ -161,7 +152,7 @@ def test_models_of_several_levels_start_with_a_plain_autoencoder(tmp_path: Path)
     assert len(rows.unique(dim=0)) == 16
 
 
-def test_codes_follow_their_latents_and_unused_ones_move() -> None:
+def test_codes_move_to_their_latents_and_unused_ones_to_a_random_latent() -> None:
     trained = new_task()
     table = trained.model.quantize.embedding.weight
     with torch.no_grad():
@@ -176,7 +167,7 @@ def test_codes_follow_their_latents_and_unused_ones_move() -> None:
     trained.update_codebook(98, latents, codes)
     assert 0 < table[3, 1] < 1
     assert torch.equal(table[4], before[4])
-    trained.config = replace(SMALL, steps=1000)  # of twelve steps, all precede the first revival
+    trained.config = replace(SMALL, steps=1000)  # a run of twelve steps ends before codes are moved
     trained.times_used.zero_()
     trained.update_codebook(99, latents, codes)
     assert torch.equal(table[4], latents[0, :, 0, 0])
@@ -195,7 +186,7 @@ def test_training_reduces_the_reconstruction_loss(tmp_path: Path) -> None:
     assert losses[1] < 0.95 * losses[0]
 
 
-def test_previews_show_reconstructions_along_the_way(tmp_path: Path) -> None:
+def test_previews_are_written_at_intervals(tmp_path: Path) -> None:
     table = write_tsv(tmp_path / "train.tsv", blobs(20))
     config = replace(SMALL, preview_every=6)
     train_vqgan(table, tmp_path / "vqgan", config=config, device="cpu")
@@ -204,7 +195,7 @@ def test_previews_show_reconstructions_along_the_way(tmp_path: Path) -> None:
     assert check_image((tmp_path / "vqgan/previews" / names[0]).read_bytes()) == (128, 32)
 
 
-def test_how_a_run_is_done_is_no_other_run(tmp_path: Path) -> None:
+def test_settings_of_the_loop_do_not_identify_a_run(tmp_path: Path) -> None:
     table = write_tsv(tmp_path / "train.tsv", blobs(20))
     train_vqgan(table, tmp_path / "vqgan", config=SMALL, device="cpu")
     again = replace(SMALL, preview_every=3, validations=2, keep_checkpoints=3)
@@ -232,14 +223,14 @@ def test_a_dry_run_reports_memory_and_time_and_writes_nothing(tmp_path: Path) ->
         ({"learning_rate": 0.0}, "above 0"),
     ],
 )
-def test_settings_that_cannot_be_say_what_to_try(values: dict[str, object], advice: str) -> None:
+def test_invalid_settings_are_refused_with_advice(values: dict[str, object], advice: str) -> None:
     with pytest.raises(ConfigError, match=advice):
         VQGANTrainConfig(**values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("downsample", [4, 8, 16])
 @pytest.mark.parametrize("preset", ["small", "base"])
-def test_presets_have_the_downsampling_asked_for(preset: str, downsample: int) -> None:
+def test_presets_have_the_requested_downsampling(preset: str, downsample: int) -> None:
     config = VQGANTrainConfig(preset=preset, downsample=downsample, resolution=256)
     assert config.model_config().downsampling == downsample
 
@@ -255,7 +246,7 @@ def test_tables_without_usable_images_are_errors(tmp_path: Path) -> None:
         train_vqgan(tmp_path / "nothing.tsv", tmp_path / "third", config=SMALL, device="cpu")
 
 
-def test_images_may_come_from_a_folder_of_shards(tmp_path: Path) -> None:
+def test_images_of_a_folder_of_shards(tmp_path: Path) -> None:
     fields = schema.LATTICE.append(schema.IMAGE)
     lines = write_tsv(tmp_path / "t.tsv", blobs(20)).read_text(encoding="utf-8").splitlines()
     whole = [line.split("\t") for line in lines]
@@ -274,7 +265,7 @@ def test_images_may_come_from_a_folder_of_shards(tmp_path: Path) -> None:
     assert (one.images, one.psnr) == (other.images, other.psnr)
 
 
-def test_edges_cost_more_when_blurred() -> None:
+def test_blurred_edges_cost_more_than_a_shift() -> None:
     sharp = torch.zeros(1, 3, 8, 8)
     sharp[..., 4:] = 1.0
     blurred = sharp.clone()
@@ -283,7 +274,7 @@ def test_edges_cost_more_when_blurred() -> None:
     assert reconstruction_loss(blurred, sharp) > reconstruction_loss(shifted_mean, sharp)
 
 
-def test_k_means_finds_separate_heaps() -> None:
+def test_k_means_finds_separate_clusters() -> None:
     generator = torch.Generator().manual_seed(0)
     centres = 5 * torch.eye(4)
     rows = centres.repeat(50, 1) + 0.05 * torch.randn(200, 4, generator=generator)
@@ -299,7 +290,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int,
     assert values.max() < 1.4
 
 
-def test_muon_goes_downhill_through_a_convolution() -> None:
+def test_muon_reduces_the_loss_of_a_convolution() -> None:
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(3, 4, 3)
     x, y = torch.randn(8, 3, 6, 6), torch.randn(8, 4, 4, 4)
@@ -314,7 +305,7 @@ def test_muon_goes_downhill_through_a_convolution() -> None:
     assert losses[-1] < losses[0]
 
 
-def test_psnr_and_ssim_know_equal_from_different() -> None:
+def test_psnr_and_ssim_of_equal_and_different_images() -> None:
     images = torch.from_numpy(blobs(2)).permute(0, 3, 1, 2)
     assert psnr(images, images).min() > 90
     torch.testing.assert_close(ssim(images, images), torch.ones(2))
