@@ -51,8 +51,7 @@ def artist_evaluate(
     from artist.evaluation.evaluator import evaluate
 
     report = evaluate(
-        table,
-        **sources,
+        Sources(table=table, **sources),
         out=out,
         save_reference=save_reference,
         config=config,

@@ -12,7 +12,7 @@ from data.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from artist.evaluation.ablation import AblationReport, ablate, shuffle_graph
-    from artist.evaluation.config import EvaluateConfig
+    from artist.evaluation.config import EvaluateConfig, Sources
     from artist.evaluation.controls import shuffled_vectors
     from artist.evaluation.evaluator import evaluate
     from artist.evaluation.image_sets import ImageSet
@@ -24,6 +24,7 @@ __all__ = [
     "EvaluateConfig",
     "Evaluation",
     "ImageSet",
+    "Sources",
     "ablate",
     "evaluate",
     "measure_likelihood",
@@ -38,6 +39,7 @@ __getattr__ = lazy_exports(
         "EvaluateConfig": "artist.evaluation.config",
         "Evaluation": "artist.evaluation.results",
         "ImageSet": "artist.evaluation.image_sets",
+        "Sources": "artist.evaluation.config",
         "ablate": "artist.evaluation.ablation",
         "evaluate": "artist.evaluation.evaluator",
         "measure_likelihood": "artist.evaluation.likelihood",

@@ -56,16 +56,8 @@ _FEW_IMAGES = 30  # below this the normal approximation of an interval is too na
 
 
 def evaluate(
-    table: Path | None = None,
+    sources: Sources,
     *,
-    model: Path | None = None,
-    kg: Path | None = None,
-    train_table: Path | None = None,
-    other_kg: Path | None = None,
-    pictures: Path | None = None,
-    reference: Path | None = None,
-    inception: Path | None = None,
-    clip: Path | None = None,
     out: Path | None = None,
     save_reference: Path | None = None,
     config: EvaluateConfig | None = None,
@@ -73,18 +65,10 @@ def evaluate(
     device: str = "auto",
     overwrite: bool = False,
 ) -> Evaluation | Unchanged:
-    """Measure everything that the given sources allow, and write it to `out` if given.
+    """Measure everything that the sources allow, and write it to `out` if given.
 
     Args:
-        table: See `Sources`, as for all arguments up to `clip`.
-        model: The model folder.
-        kg: Its KG folder.
-        train_table: The table it was trained on.
-        other_kg: Another KG folder.
-        pictures: Images to measure.
-        reference: Images or statistics to compare with.
-        inception: Weights for FID, KID and IS.
-        clip: A Chinese CLIP.
+        sources: Paths of what is measured.
         out: The folder to write.
         save_reference: File (`.npz`) for the reference's statistics, for later runs.
         config: How to measure.
@@ -95,17 +79,6 @@ def evaluate(
     Raises:
         ToolkitError: Sources are missing or do not match.
     """
-    sources = Sources(
-        table=table,
-        model=model,
-        kg=kg,
-        train_table=train_table,
-        other_kg=other_kg,
-        pictures=pictures,
-        reference=reference,
-        inception=inception,
-        clip=clip,
-    )
     config, sampling = config or EvaluateConfig(), sampling or SamplingConfig()
     inputs = Inputs(sources, choose_device(device))
     if out is not None:

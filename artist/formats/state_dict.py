@@ -86,7 +86,7 @@ def read_tensors(path: Path, failure: str, advice: str) -> Any:
 
 
 class _Inert:
-    """Takes the place of a class that a checkpoint names, such as a callback's. Runs no code."""
+    """Replaces a class that a checkpoint refers to, such as a callback; runs no code."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
@@ -94,16 +94,16 @@ class _Inert:
 
 
 def _inert_classes(path: Path) -> list[Any]:
-    """Return a stand-in for each class of a trainer that the checkpoint names.
+    """Return a replacement for each class of a trainer that the checkpoint refers to.
 
-    Lightning and omegaconf store their own objects next to the weights; these hold no tensors.
+    Lightning and omegaconf store their own objects next to the weights; these contain no tensors.
     """
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     return [(_Inert, name) for name in names if name.startswith(_TRAINERS)]
 
 
 def _what_it_is(path: Path) -> str:
-    """Return what a file is if its first bytes show that it is no checkpoint at all."""
+    """Describe a file whose first bytes are not those of a checkpoint; empty if they are."""
     with path.open("rb") as file:
         head = file.read(512).lstrip().lower()
     if head.startswith((b"<!doctype html", b"<html")):

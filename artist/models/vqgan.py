@@ -229,6 +229,13 @@ class Decoder(nn.Module):
         return F.pixel_shuffle(self.conv_out(norm_swish(x, self.norm_out)), self.patch_size)
 
 
+def nearest_rows(latents: Tensor, table: Tensor) -> Tensor:
+    """Return the row number (n,) of the vector in `table` (N, D) nearest to each latent (n, D)."""
+    norms = table.square().sum(1)  # (N,); |z|^2 is equal for all rows and left out
+    parts = torch.split(latents, _LOOKUP_ROWS)
+    return torch.cat([torch.addmm(norms, z, table.T, alpha=-2).argmin(1) for z in parts])
+
+
 class Quantizer(nn.Module):
     """Codebook with nearest-neighbour lookup."""
 
@@ -240,14 +247,7 @@ class Quantizer(nn.Module):
     def nearest(self, latents: Tensor) -> Tensor:
         """Return the code (rows,) nearest to each latent (rows, D); in float32, first of equals."""
         with torch.autocast(latents.device.type, enabled=False):
-            table = self.embedding.weight.float()
-            norms = table.square().sum(1)  # (N,); |z|^2 is equal for all codes and left out
-            return torch.cat(
-                [
-                    torch.addmm(norms, rows, table.T, alpha=-2).argmin(1)
-                    for rows in torch.split(latents.float(), _LOOKUP_ROWS)
-                ]
-            )
+            return nearest_rows(latents.float(), self.embedding.weight.float())
 
 
 class GumbelQuantizer(nn.Module):

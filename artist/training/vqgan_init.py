@@ -12,13 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from artist.models.vqgan import VQGAN, ResnetBlock
+from artist.models.vqgan import VQGAN, ResnetBlock, nearest_rows
 
 _BATCH = 64
 _CONSTANT = 2.0  # bias of the channels that keep a group's scale similar for all images
 _SMALLEST = 0.02  # least deviation of a component, as a share of the largest
 _RIDGE = 1e-3
-_ROWS = 4096
 
 
 def start_as_identity(model: VQGAN) -> None:
@@ -83,13 +82,7 @@ def k_means(rows: Tensor, size: int, rounds: int, generator: torch.Generator) ->
     """Return centres (size, D) of rows (n, D); empty clusters move to a random row."""
     centres = rows[torch.randint(len(rows), (size,), generator=generator).to(rows.device)]
     for _ in range(rounds):
-        norms = centres.square().sum(1)
-        nearest = torch.cat(
-            [
-                torch.addmm(norms, part, centres.T, alpha=-2).argmin(1)
-                for part in torch.split(rows, _ROWS)
-            ]
-        )
+        nearest = nearest_rows(rows, centres)
         counts = torch.bincount(nearest, minlength=size)[:, None]
         sums = torch.zeros_like(centres).index_add_(0, nearest, rows)
         drawn = rows[torch.randint(len(rows), (size,), generator=generator).to(rows.device)]

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from artist.evaluation import evaluator as evaluate_module
-from artist.evaluation.config import EvaluateConfig
+from artist.evaluation.config import EvaluateConfig, Sources
 from artist.evaluation.evaluator import evaluate
 from artist.evaluation.likelihood import CAPTION, GIVEN, NONE, OTHER_KG, SHUFFLED
 from artist.evaluation.reconstruction import measure_reconstruction
-from artist.evaluation.results import Evaluation
+from artist.evaluation.results import Evaluation, Unchanged
 from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.generation.config import SamplingConfig
 from artist.tables.config import EncodeConfig
@@ -77,8 +77,15 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip(tmp_path_factory.mktemp("clip"))
 
 
-def run(table: Path | None = None, **sources: object) -> Evaluation:
-    found = evaluate(table, **{"config": CONFIG, "sampling": SAMPLING, **sources})  # type: ignore
+def measure(table: Path | None = None, **given: object) -> Evaluation | Unchanged:
+    """Evaluate with CONFIG and SAMPLING; keywords are sources or further arguments."""
+    sources = {name: given.pop(name) for name in Sources.__dataclass_fields__ if name in given}
+    arguments = {"config": CONFIG, "sampling": SAMPLING, **given}
+    return evaluate(Sources(table=table, **sources), **arguments)  # type: ignore[arg-type]
+
+
+def run(table: Path | None = None, **given: object) -> Evaluation:
+    found = measure(table, **given)
     assert isinstance(found, Evaluation)
     return found
 
@@ -230,17 +237,12 @@ def test_all_sources_together_give_a_complete_folder(world, model, table, weight
         assert used in ids
 
     before = (out / "report.html").stat().st_mtime_ns
-    again = evaluate(table, config=CONFIG, sampling=SAMPLING, **sources)
+    again = measure(table, **sources)
     assert "is finished and unchanged" in str(again)
     assert "FID" in str(again)
     assert (out / "report.html").stat().st_mtime_ns == before
     with pytest.raises(ArtefactError, match="contains no statistics"):
-        evaluate(
-            table,
-            config=CONFIG,
-            sampling=SAMPLING,
-            **{**sources, "save_reference": tmp_path / "other.npz"},
-        )
+        measure(table, **{**sources, "save_reference": tmp_path / "other.npz"})
 
     reused = run(
         pictures=out / "predictions.tsv",

@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
+from artist.evaluation.config import Sources
 from artist.evaluation.evaluator import evaluate
 from artist.formats.model_folder import load_model
 from artist.models.conditioning import Entities
@@ -67,7 +68,7 @@ def trained(world, tmp_path_factory):
 def test_a_model_learns_the_codes_of_its_entities(world, tmp_path):
     report = train(world, tmp_path / "model", epochs=30, ema_decay=0.9, dropout=0.0)
     assert report.valid_loss < 0.5  # 2.08 nats is chance among eight codes
-    found = evaluate(world.valid, model=tmp_path / "model", kg=world.kg)
+    found = evaluate(Sources(table=world.valid, model=tmp_path / "model", kg=world.kg))
     groups = found.findings.likelihood.groups
     assert groups["all"].captions == groups["with entity"].captions == 16
     assert groups["all"].losses["given"].mean == pytest.approx(report.valid_loss, abs=1e-3)
