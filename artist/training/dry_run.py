@@ -42,7 +42,7 @@ class DryRunReport:
         parameters: Of the model.
         rows: Rows of the table; None if counting them requires reading all of it.
         valid_rows: Rows of the validation table, likewise.
-        steps_per_epoch: Of the whole table; None where rows are drawn with replacement.
+        steps_per_epoch: Of the whole table; None if rows are sampled with replacement.
         total_steps: Of the whole run.
         batch_size: Rows per step.
         step_seconds: Duration of the second step; the first one warms up.

@@ -135,7 +135,7 @@ def process_group(device: str = "auto") -> Iterator[ProcessGroup]:
     if on.type == "cuda":
         if local_rank >= torch.cuda.device_count():
             raise ConfigError(
-                f"process {local_rank} of this machine finds no GPU of its own: there are "
+                f"process {local_rank} of this machine has no GPU of its own: there are "
                 f"{torch.cuda.device_count()}. Lower torchrun's --nproc-per-node, or use "
                 "--device cpu."
             )

@@ -65,6 +65,12 @@ class World:
         """Inputs of a training, without its table."""
         return {"valid": self.valid, "kg": self.kg, "vqgan": self.vqgan}
 
+    def command(self, out: Path, *options: object) -> list[str]:
+        """Return the words of `artist finetune`."""
+        inputs = [word for name, path in self.inputs.items() for word in (f"--{name}", path)]
+        words = ["artist", "finetune", self.train, *inputs, "--out", out, *options]
+        return [str(ROOT / "cli.py"), *map(str, words)]
+
 
 def train(world: World, out: Path, init: Path | None = None, **changes: object) -> FinetuneReport:
     """Train a nano model with QUICK, changed as given."""

@@ -127,27 +127,19 @@ def test_vectors_of_another_width_are_refused():
         Batches(found, np.zeros((4, 5), dtype=np.float32), CONFIG)
 
 
-def test_other_parquet_files_are_refused_with_advice(tmp_path):
-    path = tmp_path / "other.parquet"
-    pq.write_table(pa.table({"id": [1]}), path)
-    with pytest.raises(SchemaError, match="Write one with"):
-        read_rows(path, READING)
-
-
-def test_spans_that_contradict_the_entities_are_refused(tmp_path):
-    broken = row("a", 2, [(1, 0, 1)])
-    broken["pos_e"] = [0, 1]
-    path = tmp_path / "broken.parquet"
-    pq.write_table(table(broken), path)
-    with pytest.raises(SchemaError, match=r"seq_len \+ len\(lex_ids\)"):
-        read_rows(path, READING)
-
-
-def test_an_empty_table_is_refused(tmp_path):
-    path = tmp_path / "empty.parquet"
-    pq.write_table(table(), path)
-    with pytest.raises(SchemaError, match="has no rows"):
-        read_rows(path, READING)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pa.table({"id": [1]}), "Write one with"),
+        (table(row("a", 2, [(1, 0, 1)]) | {"pos_e": [0, 1]}), r"seq_len \+ len\(lex_ids\)"),
+        (table(), "has no rows"),
+    ],
+    ids=["other columns", "spans that contradict the entities", "no rows"],
+)
+def test_invalid_tables_are_refused(tmp_path, content, message):
+    pq.write_table(content, tmp_path / "t.parquet")
+    with pytest.raises(SchemaError, match=message):
+        read_rows(tmp_path / "t.parquet", READING)
 
 
 def test_the_policy_selects_among_the_entities_within_text_len():

@@ -173,11 +173,9 @@ def test_running_out_of_memory_lists_what_to_lower_in_order():
 
 def test_a_training_that_runs_out_of_memory_reports_one_line(world, tmp_path):
     """The process is limited to little more memory than torch itself needs."""
-    words = ["artist", "finetune", world.train, "--valid", world.valid, "--kg", world.kg,
-             "--vqgan", world.vqgan, "--out", tmp_path / "model", "--size", "tiny",
-             "--batch-size", 16, "--text-len", 4096, "--max-steps", 1]  # fmt: skip
+    options = ("--size", "tiny", "--batch-size", 16, "--text-len", 4096, "--max-steps", 1)
     done = subprocess.run(
-        [sys.executable, str(ROOT / "cli.py"), *map(str, words)],
+        [sys.executable, *world.command(tmp_path / "model", *options)],
         capture_output=True,
         text=True,
         check=False,

@@ -113,11 +113,10 @@ def test_stopped_processes_save_once_and_another_number_of_them_resumes(world, t
 
 
 def test_a_user_error_is_reported_in_one_line_by_the_first_process(world, tmp_path):
-    words = ["artist", "finetune", world.train, "--valid", tmp_path / "none.parquet",
-             "--kg", world.kg, "--vqgan", world.vqgan, "--out", tmp_path / "model"]  # fmt: skip
+    command = replace(world, valid=tmp_path / "none.parquet").command(tmp_path / "model")
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         str(ROOT / "cli.py"), *map(str, words)],
+         *command],
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from tests.artist.training.test_gpt_training import metrics
 from tests.artist.training.test_process_group import assert_same_training
 from tests.artist.world import World, make_world, wait_for_checkpoint
-from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -44,12 +43,9 @@ def start(world: World, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pop
 
     def begin(*launch: str, out: Path, folder: Path = tmp_path, **changes: object):
         torchrun = ["-m", "torch.distributed.run", *launch] if launch else []
-        words = ["artist", "finetune", world.train, "--valid", world.valid, "--kg", world.kg,
-                 "--vqgan", world.vqgan, "--out", out]  # fmt: skip
-        for option, value in {**RECIPE, **changes}.items():
-            words += [option, value]
+        options = [word for pair in {**RECIPE, **changes}.items() for word in pair]
         process = subprocess.Popen(
-            [sys.executable, *torchrun, str(ROOT / "cli.py"), *map(str, words)],
+            [sys.executable, *torchrun, *world.command(out, *options)],
             cwd=folder,
             # for torchrun's logs
             env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
