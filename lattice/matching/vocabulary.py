@@ -17,6 +17,7 @@ from data.kg_folder import EASYNLP_VECTORS, ENTITY_NAMES, VECTORS, kg_fingerprin
 from data.runs import Run, fingerprint, manifest_path, read_manifest, sha256, verify
 from data.tokenizer import Tokenizer
 from lattice.config import LexiconConfig
+from lattice.matching.arrays import Ids, Ints
 from lattice.matching.lexicon import Lexicon, load_lexicon, names_file
 from lattice.matching.matcher import AhoCorasick, Matcher
 from lattice.matching.trie import LAYOUT, Trie
@@ -36,9 +37,9 @@ class Senses(NamedTuple):
         several: Entity ids, ascending within a surface; int32.
     """
 
-    entity_of: NDArray[np.int32]
-    several_at: NDArray[np.int64]
-    several: NDArray[np.int32]
+    entity_of: Ids
+    several_at: Ints
+    several: Ids
 
     @classmethod
     def from_lexicon(cls, lexicon: Lexicon) -> "Senses":
