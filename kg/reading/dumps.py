@@ -15,15 +15,7 @@ from numpy.typing import NDArray
 from data import tsv
 from data.errors import InputError, SkipReason
 from data.tsv import Rejected, is_utf8, open_bytes, wrong_column_count
-from kg.reading.row_scanner import (
-    BLANK,
-    COMMA,
-    NEWLINE,
-    NOT_UTF8,
-    NUL,
-    TAB,
-    TAB_IN_FIELD,
-)
+from kg.reading.row_scanner import BLANK, COMMA, NEWLINE, NOT_UTF8, NUL, TAB, TAB_IN_FIELD
 
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]

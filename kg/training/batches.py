@@ -96,11 +96,7 @@ class Batches:
     """
 
     def __init__(
-        self,
-        triples: Tensor,
-        num_entities: int,
-        config: KGConfig,
-        batch_size: int,
+        self, triples: Tensor, num_entities: int, config: KGConfig, batch_size: int
     ) -> None:
         self.triples, self.num_entities, self.config = triples, num_entities, config
         self.chunk = min(config.chunk_size, batch_size, len(triples))

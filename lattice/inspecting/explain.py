@@ -18,7 +18,7 @@ from data.errors import InputError
 from data.kg_folder import open_names
 from data.tokenizer import Tokenizer
 from data.tsv import Rejects, read_rows
-from lattice.building.caption_reader import CAPTIONS
+from lattice.building.caption_reader import CAPTIONS, check_unicode
 from lattice.config import LatticeConfig, LexiconConfig
 from lattice.matching.kernel import LatticeKernel
 from lattice.matching.lexicon import names_file, surface_of, without_bracket
@@ -113,8 +113,7 @@ def explain_text(
     config = config or LatticeConfig()
     if len(text) > LONGEST:
         raise InputError(f"the text has {len(text):,} characters; at most {LONGEST} can be shown.")
-    if any("\ud800" <= letter < "\ue000" for letter in text):  # from a shell that is not UTF-8
-        raise InputError(f"the text {text!r} is not valid Unicode.")
+    check_unicode(text)
     vocabulary = load_vocabulary(names, tokenizer, config, mentions)
     tokens = next(iter(tokenizer.encode([text])))
     continued = {i for token, i in tokenizer.vocab.items() if token.startswith("##")}

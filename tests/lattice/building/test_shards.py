@@ -21,7 +21,7 @@ from data.schema import LATTICE, open_shards
 from lattice.building import caption_reader as corpus_module
 from lattice.building.build import build_lattice
 from lattice.building.caption_reader import Chunk
-from lattice.building.chunks import ProcessorSpec
+from lattice.building.chunks import ProcessorSpec, TableFormat
 from lattice.building.runner import ChunkTask
 from lattice.building.shards import ShardTask, shard_tasks
 from lattice.building.workers import run_tasks
@@ -178,7 +178,7 @@ def spec(world, tmp_path, characters):
 
     config = corpus_config()
     Vocabulary.from_lexicon(make_lexicon(NAMES, characters, config)).save(tmp_path)
-    return ProcessorSpec(characters, tmp_path, config, 2, "full", False, {})
+    return ProcessorSpec(characters, tmp_path, config, TableFormat(2, "full", False, {}))
 
 
 def texts(results):
@@ -274,15 +274,13 @@ class DeadlyShard(ShardTask):
         mark = self.folder / f"{self.stem}.tried"
         if self.stem == "part-2" and not mark.exists():
             mark.touch()
-            processor = Killer(processor.columns, processor.tsv, processor.schema)
+            processor = Killer(processor.format)
         return super().run(processor)
 
 
 @dataclass
 class Killer:
-    columns: int
-    tsv: bool
-    schema: object
+    format: TableFormat
 
     def __call__(self, chunk):
         os.kill(os.getpid(), signal.SIGKILL)

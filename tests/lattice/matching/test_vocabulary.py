@@ -48,10 +48,7 @@ def test_another_tokenizer_or_setting_is_refused(names, pieces, characters, tmp_
         match_texts(TEXTS, names=tmp_path / "compiled", tokenizer=characters)
     with pytest.raises(ConfigError, match="was compiled with min_length 2, now 3"):
         match_texts(
-            TEXTS,
-            names=tmp_path / "compiled",
-            tokenizer=pieces,
-            config=LatticeConfig(min_length=3),
+            TEXTS, names=tmp_path / "compiled", tokenizer=pieces, config=LatticeConfig(min_length=3)
         )
 
 
