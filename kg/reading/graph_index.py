@@ -16,10 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.jit import jit
-
-Ints = NDArray[np.int64]
-Ids = NDArray[np.int32]
-Hashes = NDArray[np.uint64]
+from kg.arrays import Bytes, Hashes, Ids, Ints
 
 _FIRST_CAPACITY = 1 << 16  # initial slots of the hash table; a power of two
 _MAX_LOAD = 0.7  # of the slots; above, the table doubles
@@ -490,7 +487,7 @@ def _renumber(keys: Any, end: Any, head_of: Any, entity_id: Any, relation_id: An
 # ---- Names in order
 
 
-def order_names(names: NDArray[np.uint8], span: Ints, counts: Ids) -> Ints:
+def order_names(names: Bytes, span: Ints, counts: Ids) -> Ints:
     """Return the order of names by descending count, then by bytes (code points), int64 `[n]`.
 
     Args:

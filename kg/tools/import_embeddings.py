@@ -16,16 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from numpy.typing import NDArray
 
 from data.errors import ConfigError, InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, not_finite, write_names
 from data.runs import Run, StageReport, fingerprint
 from data.tsv import Rejects, read_rows
+from kg.arrays import Floats
 from kg.kg_store import HELD_OUT_FILE, TRIPLES_FILE, save_vectors, write_triples
 from kg.reading.name_ids import read_named_triples
-
-Floats = NDArray[np.float32]
 
 _CONFIG = "config.json"
 _VERSION = "checkpoint_version.txt"

@@ -5,16 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, open_names
 from data.runs import manifest_path, read_manifest, write_json
+from kg.arrays import Ids, Ints
 from kg.kg_store import TRIPLES_FILE, read_triples_table
 from kg.relation_types import TYPES, describe_relations
-
-Ints = NDArray[np.int64]
-Ids = NDArray[np.int32]
 
 QUANTILES = (0, 25, 50, 75, 90, 99, 100)
 _DROPPED = {

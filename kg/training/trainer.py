@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from data.device import choose_device
 from data.errors import ConfigError, Interrupted
 from data.signals import StopFlag, stop_signals
+from kg.arrays import Ids
 from kg.config import CHECKPOINTS, KGConfig
 from kg.training.batches import Batches
 from kg.training.resources import (
@@ -38,7 +38,6 @@ from kg.training.train_state import Trained, TrainState
 from kg.training.transe import make_loop, make_model, tables
 from kg.training.warm_start import KnownVectors
 
-Ids = NDArray[np.int32]
 # Validation score of entity and relation vectors; larger is better.
 Measure = Callable[[Tensor, Tensor], float]
 
