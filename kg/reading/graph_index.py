@@ -54,24 +54,16 @@ class StringIndex:
         """
         while self.count + hashes.size > len(self.position):
             self._grow()
-        ids, self.count, others = _intern(
-            hashes,
-            raw_hashes,
-            begin,
-            self._hashes,
-            self._ids,
-            self.position,
-            self._spelling,
-            self.count,
-        )
+        ids: Ids
+        table = self._hashes, self._ids, self.position, self._spelling
+        ids, self.count, others = _intern(hashes, raw_hashes, begin, *table, self.count)
         if len(others):
             self._others.append(_distinct_pairs(others))
             self._num_others += len(self._others[-1])
             if self._num_others > _COMPACT:
                 self._others = [_distinct_pairs(np.concatenate(self._others))]
                 self._num_others = len(self._others[0])
-        found: Ids = ids
-        return found
+        return ids
 
     def _grow(self) -> None:
         capacity = 2 * len(self._hashes)

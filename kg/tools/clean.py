@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data.errors import InputError
 from data.jit import jit
 from data.runs import Run, StageReport, fingerprint
 from data.tsv import Rejects
@@ -54,9 +53,6 @@ def clean_dump(
     Raises:
         ToolkitError: The dumps cannot be read, or `out` is the output of another run.
     """
-    for path in triples:
-        if not path.exists():
-            raise InputError(f"{path} does not exist.")
     inputs = {f"{i}:{path.name}": fingerprint(path) for i, path in enumerate(triples)}
     settings = {"min_tail_count": min_tail_count}
     with Run.open(

@@ -176,18 +176,16 @@ def evaluate(
         candidates = draw.to(entity.device)
     ranks = rank(queries, entity, relation, p_norm, candidates=candidates)
     half = len(ranks) // 2
-    return {
+    metrics = {
         "num_triples": half,
         "candidates": "all" if candidates is None else len(candidates),
         "both": summarise(ranks),
         "tail": summarise(ranks[:half]),
         "head": summarise(ranks[half:]),
-        **(
-            {"by_relation_type": by_relation_type(ranks, queries.relation, types, summarise)}
-            if types is not None
-            else {}
-        ),
     }
+    if types is not None:
+        metrics["by_relation_type"] = by_relation_type(ranks, queries.relation, types, summarise)
+    return metrics
 
 
 def summarise(ranks: Doubles) -> dict[str, float]:

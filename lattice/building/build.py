@@ -144,9 +144,8 @@ def build_lattice(
         raise ConfigError("a cluster writes shards: pass several files, or a pattern in quotes.")
     if workers is None:
         workers = useful_workers(sum(file.stat().st_size for file in files))
-        workers = (
-            1 if backend == "ahocorasick" else min(workers, len(files)) if sharded else workers
-        )
+        workers = min(workers, len(files)) if sharded else workers
+        workers = 1 if backend == "ahocorasick" else workers
     if workers < 1:
         raise ConfigError(f"workers={workers} must be at least 1.")
     if backend == "ahocorasick" and (workers > 1 or cluster):
