@@ -133,7 +133,9 @@ def kg_stats(
             f"{kg} has no {TRIPLES_FILE}, so there is no graph to describe. Give a folder from "
             "`cli.py kg train`."
         )
-    triples = _triples(kg)
+    triples = read_triples_table(kg / TRIPLES_FILE)
+    if not len(triples):
+        raise InputError(f"{kg / TRIPLES_FILE} has no triples.")
     entities, relations = open_names(kg / ENTITY_NAMES), open_names(kg / RELATION_NAMES)
     head, _, tail = triples.T
     out = np.bincount(head, minlength=len(entities))
@@ -173,14 +175,6 @@ def kg_stats(
     if plot is not None:
         _plot(plot, {"all": degree, "out": out, "in": into})
     return stats
-
-
-def _triples(kg: Path) -> Ids:
-    """Read all triples of the graph, including those held out."""
-    triples = read_triples_table(kg / TRIPLES_FILE)
-    if not len(triples):
-        raise InputError(f"{kg / TRIPLES_FILE} has no triples.")
-    return triples
 
 
 def _components(head: Ids, tail: Ids, num_entities: int) -> Ints:

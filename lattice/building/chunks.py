@@ -127,7 +127,7 @@ class ProcessorSpec:
 
     def open(self) -> "ChunkProcessor":
         """Return the processor, with the vocabulary mapped into this process."""
-        vocabulary = Vocabulary.open_arrays(self.vocabulary)
+        vocabulary = Vocabulary.open(self.vocabulary)
         kernel = LatticeKernel(self.tokenizer, vocabulary, self.config)
         return ChunkProcessor(kernel, self.format)
 

@@ -19,6 +19,7 @@ from data.errors import InputError
 from data.runs import Manifest, Run, fingerprint, sha256
 from data.tokenizer import Tokenizer
 from data.tsv import Rejects
+from lattice.building import reports, shards
 from lattice.building.caption_reader import Chunk, num_columns, read_chunks
 from lattice.building.chunks import (
     ChunkProcessor,
@@ -26,20 +27,6 @@ from lattice.building.chunks import (
     ProcessorSpec,
     TableFormat,
     write_results,
-)
-from lattice.building.reports import (
-    finish_table,
-    lattice_metadata,
-    rejects_of,
-    save_tokenizer,
-    writing,
-)
-from lattice.building.shards import (
-    ShardTask,
-    check_same_corpus,
-    link_finished,
-    shard_tasks,
-    total_counts,
 )
 from lattice.building.workers import run_tasks
 from lattice.config import LatticeConfig
@@ -127,13 +114,13 @@ def make_table(plan: BuildPlan) -> tuple[Manifest, bool]:
         overwrite=plan.overwrite,
     ) as run:
         if run.finished is not None:
-            save_tokenizer(plan.tokenizer, plan.out)
+            reports.save_tokenizer(plan.tokenizer, plan.out)
             return run.finished, True
-        with writing(plan.out):
-            rejects = rejects_of(run)
+        with reports.writing(plan.out):
+            rejects = reports.rejects_of(run)
             counts = _write_table(plan, corpus, run.work, rejects)
-            save_tokenizer(plan.tokenizer, plan.out)
-        return finish_table(run, counts, rejects), False
+            reports.save_tokenizer(plan.tokenizer, plan.out)
+        return reports.finish_table(run, counts, rejects), False
 
 
 def _write_table(plan: BuildPlan, corpus: Path, work: Path, rejects: Rejects) -> dict[str, Any]:
@@ -167,16 +154,16 @@ def make_shards(plan: BuildPlan) -> tuple[Manifest, bool]:
         old = None
         if run.finished is not None:
             if _is_complete(plan, run.finished):
-                save_tokenizer(plan.tokenizer, plan.out)
+                reports.save_tokenizer(plan.tokenizer, plan.out)
                 return run.finished, True
             old = plan.out
             run = stack.enter_context(_open_shards(plan, overwrite=True))
-        with writing(plan.out):
-            tasks = shard_tasks(plan.files, run.work)
+        with reports.writing(plan.out):
+            tasks = shards.shard_tasks(plan.files, run.work)
             if old is not None:
-                link_finished(old, tasks)
+                shards.link_finished(old, tasks)
             counts = _write_missing(plan, tasks)
-            save_tokenizer(plan.tokenizer, plan.out)
+            reports.save_tokenizer(plan.tokenizer, plan.out)
         for left in run.work.glob("*.partial"):  # of interrupted shards that were rewritten
             left.unlink()
         return run.finish(counts), False
@@ -190,14 +177,14 @@ def _open_shards(plan: BuildPlan, overwrite: bool) -> Run:
 
 def _is_complete(plan: BuildPlan, manifest: Manifest) -> bool:
     """Return whether the finished folder has a shard of each file, and no file has changed."""
-    tasks = shard_tasks(plan.files, plan.out)
-    check_same_corpus(plan.out, tasks)
+    tasks = shards.shard_tasks(plan.files, plan.out)
+    shards.check_same_corpus(plan.out, tasks)
     # `Run` has verified them.
     found = [task.finished(plan.overwrite, verify=False) for task in tasks]
     return all(found) and manifest.counts.get("shards") == len(tasks)
 
 
-def _write_missing(plan: BuildPlan, tasks: list[ShardTask]) -> dict[str, Any]:
+def _write_missing(plan: BuildPlan, tasks: list[shards.ShardTask]) -> dict[str, Any]:
     """Write the shards that are not finished; return the counts of all."""
     stats = {task.stem: task.finished(plan.overwrite) for task in tasks}
     missing = [task for task in tasks if stats[task.stem] is None]
@@ -216,7 +203,7 @@ def _write_missing(plan: BuildPlan, tasks: list[ShardTask]) -> dict[str, Any]:
             for task, counts in zip(missing, written, strict=True):
                 stats[task.stem] = counts
                 bar.update()
-    counts = total_counts(tasks, [counts for counts in stats.values() if counts is not None])
+    counts = shards.total_counts(tasks, [counts for counts in stats.values() if counts is not None])
     return {**counts, **_run_counts(plan, lexicon_counts, began), "shards_made": len(missing)}
 
 
@@ -226,7 +213,7 @@ def _processors(plan: BuildPlan, columns: int) -> Iterator[_Processors]:
     vocabulary = load_vocabulary(
         plan.names, plan.tokenizer, plan.config, plan.mentions, plan.backend
     )
-    metadata = lattice_metadata(kg_fingerprint_of(plan.names), plan.tokenizer, plan.config)
+    metadata = reports.lattice_metadata(kg_fingerprint_of(plan.names), plan.tokenizer, plan.config)
     format_ = TableFormat(columns, plan.check_images, plan.tsv, metadata)
     kernel = LatticeKernel(plan.tokenizer, vocabulary, plan.config)
     spec = None

@@ -195,10 +195,10 @@ class _WordCache:
         if self.blocks.count + len(begins) > _WORD_CACHE:
             self._clear()
         found = np.empty(len(begins), np.int32)
-        if not self._find(source, begins, ends, found):
+        if not _find_words(source, begins, ends, self._cached(), found):
             new = {source[begins[n] : ends[n]].tobytes() for n in np.flatnonzero(found < 0)}
             self._learn(sorted(word.decode("utf-32-le") for word in new))
-            self._find(source, begins, ends, found)
+            _find_words(source, begins, ends, self._cached(), found)
         return found
 
     def _learn(self, words: list[str]) -> None:
@@ -214,9 +214,8 @@ class _WordCache:
             first = 0
         _insert_words(self._letters, self._letter_at, first, self.blocks.count, self._slots)
 
-    def _find(self, source: Codes, begins: Ints, ends: Ints, found: Ids) -> bool:
-        cached = (self._letters, self._letter_at, self._slots)
-        return _find_words(source, begins, ends, cached, found)
+    def _cached(self) -> tuple[Codes, Ints, Ids]:
+        return self._letters, self._letter_at, self._slots
 
 
 def _set_at(array: NDArray[Any], at: int, values: Any) -> NDArray[Any]:

@@ -290,7 +290,7 @@ def test_a_cluster_loses_and_duplicates_no_row_when_a_worker_is_killed(
     world, tmp_path, monkeypatch
 ):
     distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
-    monkeypatch.setattr("lattice.building.runner.shard_tasks", deadly_tasks)
+    monkeypatch.setattr("lattice.building.shards.shard_tasks", deadly_tasks)
     build(world, tmp_path / "whole.parquet", world / "all.tsv")
     cluster = distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
