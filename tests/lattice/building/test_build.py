@@ -78,10 +78,8 @@ def test_images_are_checked_and_stored_unchanged(build):
     code, stdout, _, out = build("\n".join(lines) + "\n")
     assert code == 0
     assert [row["idx"] for row in rows(out)] == ["a", "b"]
-    assert [row["image"]["bytes"] for row in rows(out)] == [
-        base64.b64decode(good),
-        base64.b64decode(png),
-    ]
+    stored = [row["image"]["bytes"] for row in rows(out)]
+    assert stored == [base64.b64decode(good), base64.b64decode(png)]
     reasons = {int(line): reason for line, reason, _ in rejects_of(out)}
     assert reasons.keys() == {3, 4, 5, 6, 7}
     assert reasons[3].startswith("invalid base64")
@@ -109,16 +107,8 @@ def test_images_are_read_in_small_row_groups(build):
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_odd_captions_are_unchanged(build, ending):
-    texts = [
-        '"北京',
-        "NA",
-        "null",
-        "故\u2028宫\u0085北京",
-        "[MASK]北京",
-        "=1+1",
-        "'",
-        "北京\x0b故宫",
-    ]
+    texts = ['"北京', "NA", "null", "故\u2028宫\u0085北京", "[MASK]北京", "=1+1", "'"]
+    texts.append("北京\x0b故宫")
     content = "\ufeff" + ending.join(f"007\t{text}" for text in texts)
     code, stdout, _, out = build(content)
     assert code == 0

@@ -25,6 +25,8 @@ from lattice.building.chunks import ProcessorSpec, TableFormat
 from lattice.building.runner import ChunkTask
 from lattice.building.shards import ShardTask, shard_tasks
 from lattice.building.workers import run_tasks
+from lattice.config import LatticeConfig
+from lattice.matching.lexicon import make_lexicon
 from lattice.matching.vocabulary import Vocabulary
 from tests.conftest import ROOT
 
@@ -108,13 +110,7 @@ def test_a_later_run_writes_only_missing_shards(world, tmp_path):
     with pytest.raises(ArtefactError, match=r"part-3\.parquet, whose file is not in"):
         build(world, tmp_path / "table", files[:3])
     with pytest.raises(ArtefactError, match="min_length was 2, now 3"):
-        build(world, tmp_path / "table", config=corpus_config(min_length=3))
-
-
-def corpus_config(**settings):
-    from lattice.config import LatticeConfig
-
-    return LatticeConfig(**settings)
+        build(world, tmp_path / "table", config=LatticeConfig(min_length=3))
 
 
 def test_a_changed_corpus_file_is_refused_and_rewritten_with_overwrite(world, tmp_path):
@@ -174,9 +170,7 @@ class Deadly(ChunkTask):
 
 @pytest.fixture
 def spec(world, tmp_path, characters):
-    from lattice.matching.lexicon import make_lexicon
-
-    config = corpus_config()
+    config = LatticeConfig()
     Vocabulary.from_lexicon(make_lexicon(NAMES, characters, config)).save(tmp_path)
     return ProcessorSpec(characters, tmp_path, config, TableFormat(2, "full", False, {}))
 

@@ -6,7 +6,7 @@ from data.errors import ConfigError
 from lattice.building.build import match_texts
 from lattice.config import BACKENDS, LatticeConfig
 from lattice.matching.kernel import LatticeKernel
-from lattice.matching.vocabulary import BACKENDS, compile_vocabulary, load_vocabulary
+from lattice.matching.vocabulary import compile_vocabulary, load_vocabulary
 
 NAMES = ["北京", "故宫", "北京故宫", "iPhone", "T恤", "t恤", "李娜（歌手）", "李娜（网球）", "龘鱻"]
 TEXTS = ["北 京故宫的iPhone15手机", "T恤", "李娜（歌手）", "看龘鱻", "", "😀北京"]
