@@ -416,41 +416,21 @@ def _drop(keys: Any, end: Any, tail_count: Any, minimum: Any, degree: Any, uses:
     return kept, distinct, isolated
 
 
-def renumber(triples: GroupedTriples, head_of: Ints, entity_id: Ids, relation_id: Ids) -> Ids:
-    """Return the triples with new ids, int32 `[n, 3]`, ascending.
-
-    Args:
-        triples: Grouped by old ids; every head and tail has a new entity id, and every relation a
-            new relation id.
-        head_of: int64 `[num_entities]`: the old id of each new entity id.
-        entity_id: int32 `[num_old]`: the new entity id of each old id; -1: none.
-        relation_id: int32 `[num_old]`: the new relation id of each old id; -1: none.
-    """
-    found: Ids = _renumber(triples.keys, triples.end, head_of, entity_id, relation_id)
-    return found
-
-
-def distinct(triples: Ids, num_entities: int, num_relations: int) -> Ids:
-    """Return the distinct triples of int32 `[n, 3]`, ascending."""
-    grouped, _, _ = group([triples], num_entities, loops=True)
-    entities = np.arange(num_entities)
-    relations = np.arange(num_relations, dtype=np.int32)
-    return renumber(grouped, entities, entities.astype(np.int32), relations)
-
-
 @jit
-def _renumber(keys: Any, end: Any, head_of: Any, entity_id: Any, relation_id: Any) -> Any:
-    """Write the triples head by head; see `renumber`.
+def renumber(keys: Any, end: Any, head_of: Any, entity_id: Any, relation_id: Any) -> Any:
+    """Return grouped triples with new ids, int32 `[n, 3]`, ascending; written head by head.
 
     `head_of` is a permutation of the old heads that have triples, with further entities without
     any, so that exactly `len(keys)` rows are written.
 
     Args:
-        keys: uint64 `[n]`, relations and tails below num_old.
-        end: int64 `[num_old]`, ascending, the last is n.
-        head_of: int64 `[num_entities]`, below num_old, distinct.
-        entity_id: int32 `[num_old]`, not -1 for the tails in `keys`.
-        relation_id: int32 `[num_old]`, not -1 for the relations in `keys`.
+        keys: uint64 `[n]`, of `GroupedTriples`; relations and tails are below num_old.
+        end: int64 `[num_old]`, of `GroupedTriples`; ascending, the last is n.
+        head_of: int64 `[num_entities]`: the old id of each new entity id; below num_old, distinct.
+        entity_id: int32 `[num_old]`: the new entity id of each old id; -1: none, and not a tail in
+            `keys`.
+        relation_id: int32 `[num_old]`: the new relation id of each old id; -1: none, and not a
+            relation in `keys`.
     """
     out = np.empty((len(keys), 3), np.int32)
     longest = 0
@@ -474,6 +454,16 @@ def _renumber(keys: Any, end: Any, head_of: Any, entity_id: Any, relation_id: An
             out[at, 2] = np.int32(row_keys[i] & _U(0xFFFFFFFF))
             at += 1
     return out
+
+
+def distinct(triples: Ids, num_entities: int, num_relations: int) -> Ids:
+    """Return the distinct triples of int32 `[n, 3]`, ascending."""
+    grouped, _, _ = group([triples], num_entities, loops=True)
+    entities = np.arange(num_entities)
+    relations = np.arange(num_relations, dtype=np.int32)
+    ids = entities.astype(np.int32), relations
+    found: Ids = renumber(grouped.keys, grouped.end, entities, *ids)
+    return found
 
 
 # ---- Names in order

@@ -247,9 +247,8 @@ def _number(scanned: _FirstPass, paths: Sequence[Path], min_tail_count: int) -> 
     relation_names, order = _rank(names, span[first:], kept.uses[relations])
     relation_of = relations[order]
     del names, span
-    train = renumber(
-        triples, head_of, _inverse(head_of, strings.count), _inverse(relation_of, strings.count)
-    )
+    new_ids = (_inverse(old, strings.count) for old in (head_of, relation_of))
+    train: Ids = renumber(triples.keys, triples.end, head_of, *new_ids)
     counts |= {"triples": len(train), "entities": first, "relations": len(relations)}
     return Graph(entity_names, relation_names, train, counts=counts)
 

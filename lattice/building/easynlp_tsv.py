@@ -33,15 +33,7 @@ from data.schema import (
 )
 from data.tokenizer import Tokenizer
 from data.tsv import Rejects, Row, read_rows
-from lattice.building.reports import (
-    TableReport,
-    finish_table,
-    lattice_metadata,
-    rejects_of,
-    save_tokenizer,
-    table_fields,
-    writing,
-)
+from lattice.building import reports
 from lattice.config import LatticeConfig
 from lattice.matching.kernel import one_of
 from lattice.matching.lexicon import names_file
@@ -57,7 +49,7 @@ _ALPHABETS = "image_base64"  # in a table's metadata: the base64 variant of its 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExchangeReport(TableReport):
+class ExchangeReport(reports.TableReport):
     """The result of an import or export.
 
     Attributes:
@@ -115,7 +107,7 @@ def export_table(table: Path, out: Path, *, overwrite: bool = False) -> Exchange
                 out=out, num_rows=run.finished.counts["rows"], already_finished=True
             )
         count = 0
-        with writing(out), run.work.open("w", encoding="utf-8", newline="\n") as file:
+        with reports.writing(out), run.work.open("w", encoding="utf-8", newline="\n") as file:
             for rows, images in _table_rows(files):
                 file.writelines(tsv_lines(rows, images))
                 count += rows.num_rows
@@ -205,11 +197,11 @@ def import_table(
     ) as run:
         if run.finished is not None:
             return _import_report(out, run.finished, already_finished=True)
-        rejects = rejects_of(run)
+        rejects = reports.rejects_of(run)
         reader = _Reader(tsv, loaded, len(open_names(names_file(names))), check_images, rejects)
-        with writing(out):
-            _write(reader, run.work, lattice_metadata(inputs["kg"], loaded, EASYNLP_CONFIG))
-            save_tokenizer(loaded, out)
+        with reports.writing(out):
+            _write(reader, run.work, reports.lattice_metadata(inputs["kg"], loaded, EASYNLP_CONFIG))
+            reports.save_tokenizer(loaded, out)
         counts = {
             "rows_in": reader.counts["rows"] + rejects.count,
             "rows": reader.counts["rows"],
@@ -218,11 +210,11 @@ def import_table(
             "first_reject": rejects.first,
             "changed": reader.counts["changed"],
         }
-        return _import_report(out, finish_table(run, counts, rejects))
+        return _import_report(out, reports.finish_table(run, counts, rejects))
 
 
 def _import_report(out: Path, manifest: Manifest, already_finished: bool = False) -> ExchangeReport:
-    fields = table_fields(out, manifest, already_finished)
+    fields = reports.table_fields(out, manifest, already_finished)
     return ExchangeReport(**fields, num_changed=manifest.counts["changed"])
 
 

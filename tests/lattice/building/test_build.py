@@ -218,14 +218,6 @@ def test_an_aborted_run_leaves_no_output(build, error, monkeypatch, tmp_path):
     assert build("2\t故宫\n")[0] == 0
 
 
-def test_an_input_is_never_overwritten(command, names, write):
-    corpus = write("corpus.tsv", "1\t北京\n")
-    arguments = ["lattice", "build", corpus, "--entities", names, "--out", corpus, "--overwrite"]
-    code, _, err = command(*arguments)
-    assert (code, "is an input" in err) == (2, True)
-    assert corpus.read_text(encoding="utf-8") == "1\t北京\n"
-
-
 def test_tsv_rows_equal_the_reference(build, tmp_path):
     image = encoded()
     code, *_, out = build(f"1\t北京的狗\t{image}\n", "--format", "tsv")
