@@ -1,7 +1,7 @@
 """Settings of `kg train`. Imports nothing heavy."""
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 from data.options import Option, Seed, Setting, check_fields
 
@@ -82,7 +82,3 @@ class KGConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values."""
-        return asdict(self)

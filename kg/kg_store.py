@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 
 from data.errors import InputError
 from data.kg_folder import EASYNLP_VECTORS, VECTORS, VECTORS_KEY, read_vectors
 from data.runs import atomic
 from data.schema import TRIPLES, open_table, table_writer
+from kg.arrays import Ids
 from kg.safetensors_io import save_tensors
 
 RELATION_VECTORS = "relation_vectors.safetensors"
@@ -23,8 +23,6 @@ RELATION_VECTORS_KEY = "relation_vectors"
 TRIPLES_FILE = "triples.parquet"
 HELD_OUT_FILE = "held_out.parquet"
 METRICS = "metrics.json"
-
-Ids = NDArray[np.int32]
 
 
 def write_triples(path: Path, triples: Ids) -> None:

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from kg.arrays import Doubles, Ids, Ints
 
 TYPES = ("1-1", "1-N", "N-1", "N-N")  # heads per tail - tails per head
 _MANY = 1.5  # from this average on, a side is N
-Ids = NDArray[np.int32]
-Ints = NDArray[np.int64]
-Summary = Callable[[NDArray[np.float64]], dict[str, float]]
+Summary = Callable[[Doubles], dict[str, float]]
 
 
 class Relations(NamedTuple):
@@ -29,8 +28,8 @@ class Relations(NamedTuple):
     """
 
     uses: Ints
-    tails_per_head: NDArray[np.float64]
-    heads_per_tail: NDArray[np.float64]
+    tails_per_head: Doubles
+    heads_per_tail: Doubles
     type: Ints
 
 
@@ -59,10 +58,7 @@ def _distinct(entity: Ids, relation: Ids, num_relations: int) -> Ints:
 
 
 def by_relation_type(
-    ranks: NDArray[np.float64],
-    relation: NDArray[np.int64],
-    types: NDArray[np.int64],
-    summarise: Summary,
+    ranks: Doubles, relation: Ints, types: Ints, summarise: Summary
 ) -> dict[str, Any]:
     """Return the metrics of each type that occurs: of both sides, and of each.
 

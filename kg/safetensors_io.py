@@ -26,9 +26,7 @@ def _blocks(tensor: Tensor) -> list[slice]:
 
 
 def save_tensors(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    about: Mapping[str, Any] | None = None,
+    path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
 ) -> None:
     """Write tensors as float32, and plain values, atomically.
 

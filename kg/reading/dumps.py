@@ -10,23 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data import tsv
 from data.errors import InputError, SkipReason
 from data.tsv import Rejected, is_utf8, open_bytes, wrong_column_count
-from kg.reading.row_scanner import (
-    BLANK,
-    COMMA,
-    NEWLINE,
-    NOT_UTF8,
-    NUL,
-    TAB,
-    TAB_IN_FIELD,
-)
-
-Ints = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
+from kg.arrays import Bytes, Ints
+from kg.reading.row_scanner import BLANK, COMMA, NEWLINE, NOT_UTF8, NUL, TAB, TAB_IN_FIELD
 
 _BLOCK = 1 << 22  # bytes per read
 _LONGEST_ROW = 1 << 26  # bytes

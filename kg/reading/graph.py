@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-Ids = NDArray[np.int32]
+from kg.arrays import Ids
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.jit import jit
-
-Ints = NDArray[np.int64]
-Ids = NDArray[np.int32]
-Hashes = NDArray[np.uint64]
+from kg.arrays import Bytes, Hashes, Ids, Ints
 
 _FIRST_CAPACITY = 1 << 16  # initial slots of the hash table; a power of two
 _MAX_LOAD = 0.7  # of the slots; above, the table doubles
@@ -57,24 +54,16 @@ class StringIndex:
         """
         while self.count + hashes.size > len(self.position):
             self._grow()
-        ids, self.count, others = _intern(
-            hashes,
-            raw_hashes,
-            begin,
-            self._hashes,
-            self._ids,
-            self.position,
-            self._spelling,
-            self.count,
-        )
+        ids: Ids
+        table = self._hashes, self._ids, self.position, self._spelling
+        ids, self.count, others = _intern(hashes, raw_hashes, begin, *table, self.count)
         if len(others):
             self._others.append(_distinct_pairs(others))
             self._num_others += len(self._others[-1])
             if self._num_others > _COMPACT:
                 self._others = [_distinct_pairs(np.concatenate(self._others))]
                 self._num_others = len(self._others[0])
-        found: Ids = ids
-        return found
+        return ids
 
     def _grow(self) -> None:
         capacity = 2 * len(self._hashes)
@@ -427,41 +416,21 @@ def _drop(keys: Any, end: Any, tail_count: Any, minimum: Any, degree: Any, uses:
     return kept, distinct, isolated
 
 
-def renumber(triples: GroupedTriples, head_of: Ints, entity_id: Ids, relation_id: Ids) -> Ids:
-    """Return the triples with new ids, int32 `[n, 3]`, ascending.
-
-    Args:
-        triples: Grouped by old ids; every head and tail has a new entity id, and every relation a
-            new relation id.
-        head_of: int64 `[num_entities]`: the old id of each new entity id.
-        entity_id: int32 `[num_old]`: the new entity id of each old id; -1: none.
-        relation_id: int32 `[num_old]`: the new relation id of each old id; -1: none.
-    """
-    found: Ids = _renumber(triples.keys, triples.end, head_of, entity_id, relation_id)
-    return found
-
-
-def distinct(triples: Ids, num_entities: int, num_relations: int) -> Ids:
-    """Return the distinct triples of int32 `[n, 3]`, ascending."""
-    grouped, _, _ = group([triples], num_entities, loops=True)
-    entities = np.arange(num_entities)
-    relations = np.arange(num_relations, dtype=np.int32)
-    return renumber(grouped, entities, entities.astype(np.int32), relations)
-
-
 @jit
-def _renumber(keys: Any, end: Any, head_of: Any, entity_id: Any, relation_id: Any) -> Any:
-    """Write the triples head by head; see `renumber`.
+def renumber(keys: Any, end: Any, head_of: Any, entity_id: Any, relation_id: Any) -> Any:
+    """Return grouped triples with new ids, int32 `[n, 3]`, ascending; written head by head.
 
     `head_of` is a permutation of the old heads that have triples, with further entities without
     any, so that exactly `len(keys)` rows are written.
 
     Args:
-        keys: uint64 `[n]`, relations and tails below num_old.
-        end: int64 `[num_old]`, ascending, the last is n.
-        head_of: int64 `[num_entities]`, below num_old, distinct.
-        entity_id: int32 `[num_old]`, not -1 for the tails in `keys`.
-        relation_id: int32 `[num_old]`, not -1 for the relations in `keys`.
+        keys: uint64 `[n]`, of `GroupedTriples`; relations and tails are below num_old.
+        end: int64 `[num_old]`, of `GroupedTriples`; ascending, the last is n.
+        head_of: int64 `[num_entities]`: the old id of each new entity id; below num_old, distinct.
+        entity_id: int32 `[num_old]`: the new entity id of each old id; -1: none, and not a tail in
+            `keys`.
+        relation_id: int32 `[num_old]`: the new relation id of each old id; -1: none, and not a
+            relation in `keys`.
     """
     out = np.empty((len(keys), 3), np.int32)
     longest = 0
@@ -487,10 +456,20 @@ def _renumber(keys: Any, end: Any, head_of: Any, entity_id: Any, relation_id: An
     return out
 
 
+def distinct(triples: Ids, num_entities: int, num_relations: int) -> Ids:
+    """Return the distinct triples of int32 `[n, 3]`, ascending."""
+    grouped, _, _ = group([triples], num_entities, loops=True)
+    entities = np.arange(num_entities)
+    relations = np.arange(num_relations, dtype=np.int32)
+    ids = entities.astype(np.int32), relations
+    found: Ids = renumber(grouped.keys, grouped.end, entities, *ids)
+    return found
+
+
 # ---- Names in order
 
 
-def order_names(names: NDArray[np.uint8], span: Ints, counts: Ids) -> Ints:
+def order_names(names: Bytes, span: Ints, counts: Ids) -> Ints:
     """Return the order of names by descending count, then by bytes (code points), int64 `[n]`.
 
     Args:

@@ -6,18 +6,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, open_names
+from kg.arrays import Ids, Ints
 from kg.reading.names import normal_names
 from kg.reading.triples import read_triples
 
 logger = logging.getLogger(__name__)
 
-Ids = NDArray[np.int32]
 
-
-def ids_in(path: Path, names: pa.LargeStringArray) -> NDArray[np.int64]:
+def ids_in(path: Path, names: pa.LargeStringArray) -> Ints:
     """Return the ids of names in an id file, int64 `[n]`; -1: not in the file.
 
     Args:

@@ -7,18 +7,15 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.errors import InputError
 from data.names import Names
 from data.tsv import open_bytes
+from kg.arrays import Bytes, Ints
 from kg.reading.dumps import Lines, csv_record
 from kg.reading.graph_index import gather
 from kg.reading.row_scanner import COMMA, TAB, cut_names, normal_forms, normalise
-
-Ints = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
 
 
 class ChunkPosition(NamedTuple):

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, read_names
 from data.tsv import open_bytes
+from kg.arrays import Ints
 from kg.reading.graph import Graph
 from kg.reading.graph_index import distinct
-
-Ints = NDArray[np.int64]
 
 logger = logging.getLogger(__name__)
 

@@ -17,13 +17,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.jit import jit
-
-Ints = NDArray[np.int64]
-Hashes = NDArray[np.uint64]
-Bytes = NDArray[np.uint8]
+from kg.arrays import Bytes, Ids
 
 NEWLINE, TAB, COMMA = (ord(c) for c in "\n\t,")
 # Why a line is rejected.
@@ -64,7 +60,7 @@ class NormalForms(NamedTuple):
     """
 
     kind: Bytes
-    start: NDArray[np.int32]
+    start: Ids
     text: Bytes
 
 

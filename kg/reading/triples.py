@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.errors import InputError, SkipReason
 from data.read_ahead import map_ahead
 from data.tsv import Rejected, Rejects, is_gzip, wrong_column_count
+from kg.arrays import Bytes, Hashes, Ids, Ints
 from kg.reading.dumps import CSV_HEADER, REASONS, Chunk, read_chunks
 from kg.reading.graph import Graph
 from kg.reading.graph_index import StringIndex, drop_literals, group, order_names, renumber
@@ -36,11 +36,6 @@ from kg.reading.row_scanner import (
     normalise,
     scan_rows,
 )
-
-Ints = NDArray[np.int64]
-Ids = NDArray[np.int32]
-Hashes = NDArray[np.uint64]
-Bytes = NDArray[np.uint8]
 
 _MANY_UNDECODABLE = 20  # rows before any usable one: the file has another encoding
 _MAX_THREADS = 4  # more would wait for the hash table
@@ -252,9 +247,8 @@ def _number(scanned: _FirstPass, paths: Sequence[Path], min_tail_count: int) -> 
     relation_names, order = _rank(names, span[first:], kept.uses[relations])
     relation_of = relations[order]
     del names, span
-    train = renumber(
-        triples, head_of, _inverse(head_of, strings.count), _inverse(relation_of, strings.count)
-    )
+    new_ids = (_inverse(old, strings.count) for old in (head_of, relation_of))
+    train: Ids = renumber(triples.keys, triples.end, head_of, *new_ids)
     counts |= {"triples": len(train), "entities": first, "relations": len(relations)}
     return Graph(entity_names, relation_names, train, counts=counts)
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from data.errors import InputError
 from data.jit import jit
 from data.runs import Run, StageReport, fingerprint
 from data.tsv import Rejects
+from kg.arrays import Bytes, Ints
 from kg.reading.graph import Graph
 from kg.reading.triples import read_triples
 
@@ -54,9 +53,6 @@ def clean_dump(
     Raises:
         ToolkitError: The dumps cannot be read, or `out` is the output of another run.
     """
-    for path in triples:
-        if not path.exists():
-            raise InputError(f"{path} does not exist.")
     inputs = {f"{i}:{path.name}": fingerprint(path) for i, path in enumerate(triples)}
     settings = {"min_tail_count": min_tail_count}
     with Run.open(
@@ -80,7 +76,7 @@ def _lines(graph: Graph) -> Iterator[bytes]:
             yield _write_lines(part[begin : begin + _BLOCK], *names[0], *names[1]).tobytes()
 
 
-def _parts(names: pa.LargeStringArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _parts(names: pa.LargeStringArray) -> tuple[Bytes, Ints]:
     """Return the bytes of n names, and their offsets, int64 `[n + 1]`."""
     _, offsets, data = names.buffers()
     return np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64)

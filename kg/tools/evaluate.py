@@ -92,20 +92,20 @@ def eval_kg(
     )
     if triples is not None:
         metrics["in_graph"] = num_in(asked, known[0])
-    if triples is None and "from" in manifest.inputs:
+        return EvalReport(kg, metrics)
+    if "from" in manifest.inputs:
         logger.warning(
             "%s keeps vectors of an older run, which may have been trained on these triples; %s "
             "has the figures of the triples with new names",
             kg,
             METRICS,
         )
-    if triples is None:
-        before = json.loads((kg / METRICS).read_text(encoding="utf-8"))
-        if before["learned_since"]:
-            logger.warning(
-                "the held-out triples of %s were trained on after the evaluation; before: %s",
-                kg,
-                describe(before | {"learned_since": False}),
-            )
-        metrics["learned_since"] = before["learned_since"]
+    before = json.loads((kg / METRICS).read_text(encoding="utf-8"))
+    if before["learned_since"]:
+        logger.warning(
+            "the held-out triples of %s were trained on after the evaluation; before: %s",
+            kg,
+            describe(before | {"learned_since": False}),
+        )
+    metrics["learned_since"] = before["learned_since"]
     return EvalReport(kg, metrics)

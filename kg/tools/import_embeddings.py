@@ -8,28 +8,23 @@ for each entity type and partition, `embeddings_<type>_<part>.v<N>.h5` and, next
 
 import json
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
-from numpy.typing import NDArray
 
 from data.errors import ConfigError, InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, not_finite, write_names
 from data.runs import Run, StageReport, fingerprint
 from data.tsv import Rejects, read_rows
+from kg.arrays import Floats
 from kg.kg_store import HELD_OUT_FILE, TRIPLES_FILE, save_vectors, write_triples
 from kg.reading.name_ids import read_named_triples
 
-Floats = NDArray[np.float32]
-
-_CONFIG = "config.json"
-_VERSION = "checkpoint_version.txt"
-_RELATION_FILES = ("dynamic_rel_names.json",)
+_RELATION_FILE = "dynamic_rel_names.json"
 _BLOCK = 1 << 18
 # DGL-KE's models with the distance of `kg eval`, and its norm.
 _TRANSE = {"TransE": 2, "TransE_l2": 2, "TransE_l1": 1}
@@ -44,9 +39,9 @@ class _Found:
     entities: list[str]
     relations: list[str]
     entity: Floats
-    relation: Floats | None  # of TransE models only
-    p_norm: int | None
     files: list[Path]
+    relation: Floats | None = None  # of TransE models only
+    p_norm: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,10 +151,8 @@ def _check(found: _Found, source: Path) -> None:
             f"{source}: {len(found.relation)} relation vectors but {len(found.relations)} names."
         )
     for what, listed in (("entity", found.entities), ("relation", found.relations)):
-        counted = pc.value_counts(pa.array(listed, pa.large_string()))
-        several = counted.filter(pc.greater(counted.field("counts"), 1))
-        if len(several):
-            name = several[0]["values"].as_py()
+        if len(set(listed)) < len(listed):
+            name = next(name for name, count in Counter(listed).items() if count > 1)
             raise InputError(f"{source}: the {what} name {name!r} is given to several ids.")
         for name in listed:
             if not name or any(c in name for c in "\t\n\r\0"):
@@ -173,7 +166,7 @@ def _check(found: _Found, source: Path) -> None:
 
 def _find_dglke(source: Path, names: Path | None) -> _Found:
     """Read the output of `dglke_train` or `dglke_dist_train`."""
-    config = _json(source / _CONFIG) if (source / _CONFIG).is_file() else {}
+    config = _settings(source)
     vectors = sorted(source.glob("*_entity.npy"))
     if len(vectors) > 1:
         raise InputError(
@@ -182,29 +175,16 @@ def _find_dglke(source: Path, names: Path | None) -> _Found:
         )
     prefix = vectors[0].name.removesuffix("_entity.npy")
     model = config.get("model") or _model_of(prefix)
-    entity = _array(vectors[0])
-    files = [vectors[0]]
-    maps = [
-        _map_file(source, names, config.get(key), usual)
-        for key, usual in (("emap_file", "entities.tsv"), ("rmap_file", "relations.tsv"))
-    ]
-    entities = _id_map(maps[0])
-    relations = _id_map(maps[1])
-    relation = None
+    entity_map = _map_file(source, names, config.get("emap_file"), "entities.tsv")
+    relation_map = _map_file(source, names, config.get("rmap_file"), "relations.tsv")
+    files = [vectors[0], entity_map, relation_map]
+    found = _Found(
+        "DGL-KE", str(model), _id_map(entity_map), _id_map(relation_map), _array(vectors[0]), files
+    )
     path = source / f"{prefix}_relation.npy"
     if model in _TRANSE and path.is_file():
-        relation = _array(path)
-        files.append(path)
-    return _Found(
-        "DGL-KE",
-        str(model),
-        entities,
-        relations,
-        entity,
-        relation,
-        _TRANSE.get(str(model)),
-        [*files, *maps],
-    )
+        found = replace(found, relation=_array(path), files=[*files, path])
+    return replace(found, p_norm=_TRANSE.get(str(model)))
 
 
 def _model_of(prefix: str) -> str:
@@ -266,16 +246,15 @@ def _array(path: Path) -> Floats:
 
 def _find_biggraph(source: Path, names: Path | None) -> _Found:
     """Read the newest checkpoint of `torchbiggraph_train`."""
-    config = _json(source / _CONFIG) if (source / _CONFIG).is_file() else {}
+    config = _settings(source)
     version = _version(source)
-    parts = _parts(source, version)
-    configured = Path(str(config.get("entity_path", "")))
-    folder = names or (configured if config.get("entity_path") and configured.is_dir() else source)
+    path = config.get("entity_path")
+    folder = names or (Path(str(path)) if path and Path(str(path)).is_dir() else source)
     model = source / f"model.v{version}.h5"
     entities: list[str] = []
     tables: list[Floats] = []
     files: list[Path] = []
-    for kind, part, path in parts:
+    for kind, part, path in _parts(source, version):
         listed = folder / f"entity_names_{kind}_{part}.json"
         if not listed.is_file():
             raise InputError(
@@ -295,39 +274,29 @@ def _find_biggraph(source: Path, names: Path | None) -> _Found:
         files += [path, listed]
     if len({table.shape[1] for table in tables}) > 1:
         raise InputError(f"{source}: its entity types have vectors of different lengths.")
-    relations = next(
-        (_strings(folder / f) for f in _RELATION_FILES if (folder / f).is_file()),
-        [str(r["name"]) for r in config.get("relations", []) if "name" in r],
-    )
-    operators = sorted({str(r.get("operator", "none")) for r in config.get("relations", [])})
+    configured = config.get("relations", [])
+    relations = [str(r["name"]) for r in configured if "name" in r]
+    if (folder / _RELATION_FILE).is_file():
+        relations = _strings(folder / _RELATION_FILE)
+    operators = sorted({str(r.get("operator", "none")) for r in configured})
     entity = tables[0] if len(tables) == 1 else np.concatenate(tables)
-    return _Found(
-        "PyTorch-BigGraph",
-        "+".join(operators) or "unknown",
-        entities,
-        relations,
-        entity,
-        None,
-        None,
-        files,
-    )
+    model_name = "+".join(operators) or "unknown"
+    return _Found("PyTorch-BigGraph", model_name, entities, relations, entity, files)
 
 
 def _version(source: Path) -> int:
     """Return the number of the newest complete checkpoint."""
-    path = source / _VERSION
+    path = source / "checkpoint_version.txt"
     if path.is_file():
         text = path.read_text(encoding="utf-8").strip()
         if text.isdigit():
             return int(text)
         raise InputError(f"{path}: expected a number, found {text[:40]!r}.")
-    found = [int(m[1]) for p in source.glob("embeddings_*.h5") if (m := _PART.search(p.name))]
+    names = [path.name for path in source.glob("embeddings_*.h5")]
+    found = [int(m[1]) for name in names if (m := re.search(r"\.v(\d+)\.h5$", name))]
     if not found:
         raise InputError(f"{source}: expected files such as embeddings_all_0.v10.h5.")
     return max(found)
-
-
-_PART = re.compile(r"\.v(\d+)\.h5$")
 
 
 def _parts(source: Path, version: int) -> list[tuple[str, int, Path]]:
@@ -365,11 +334,17 @@ def _dataset(path: Path, name: str) -> Floats | None:
         raise InputError(f"{path} cannot be read as HDF5: {error}") from None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> Any:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}.") from None
+
+
+def _settings(source: Path) -> dict[str, Any]:
+    """Read the settings of a training; empty without its file."""
+    path = source / "config.json"
+    value = _json(path) if path.is_file() else {}
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected an object of settings.")
     return value
@@ -377,10 +352,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _strings(path: Path) -> list[str]:
     """Read a JSON list of strings."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}.") from None
+    value = _json(path)
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise InputError(f"{path}: expected a list of names.")
     return value

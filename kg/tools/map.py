@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.errors import ConfigError, InputError, did_you_mean
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, map_vectors, not_finite, open_names
 from data.seeds import stream
+from kg.arrays import Doubles, Ints
 from kg.config import MAP_METHODS
 from kg.kg_store import TRIPLES_FILE, read_triples_table
 
@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 _TYPES = 8  # distinguishable colours
 _OTHER = "#d4d4d4"
 _APART = 0.06  # of the width of the map: minimum distance of labels
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def _types(kg: Path, relation: int) -> tuple[Ints, Ints]:
     return entity, tail[order][first]
 
 
-def _together(vectors: Floats, kind: Ints, top: Ints) -> tuple[float, float]:
+def _together(vectors: Doubles, kind: Ints, top: Ints) -> tuple[float, float]:
     """Return the share of entities with a nearest neighbour of their type, and chance."""
     mine = np.flatnonzero(np.isin(kind, top))
     nearest = np.empty(len(mine), np.int64)
@@ -162,7 +160,7 @@ def _together(vectors: Floats, kind: Ints, top: Ints) -> tuple[float, float]:
     return float((kind[nearest] == kind[mine]).mean()), float((share * weight).sum())
 
 
-def _flatten(vectors: Floats, method: str, seed: int) -> Floats:
+def _flatten(vectors: Doubles, method: str, seed: int) -> Doubles:
     """Project vectors to `[n, 2]`."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -171,14 +169,14 @@ def _flatten(vectors: Floats, method: str, seed: int) -> Floats:
     if method == "tsne":
         near = min(30.0, (len(vectors) - 1) / 3)
         model = TSNE(init="pca", perplexity=near, random_state=stream(seed, "t-SNE") % 2**31)
-    flat: Floats = model.fit_transform(vectors.astype(np.float32)).astype(np.float64)
+    flat: Doubles = model.fit_transform(vectors.astype(np.float32)).astype(np.float64)
     return flat
 
 
 def _plot(
     report: MapReport,
     method: str,
-    places: Floats,
+    places: Doubles,
     kind: Ints,
     top: Ints,
     names: list[str],
@@ -208,7 +206,7 @@ def _plot(
         save_svg(figure, report.out)
 
 
-def _spread(places: Floats, candidates: Ints, most: int) -> list[int]:
+def _spread(places: Doubles, candidates: Ints, most: int) -> list[int]:
     """Choose entities to label, lowest ids first, without overlapping labels."""
     size = np.ptp(places, axis=0).max()
     chosen: list[int] = []

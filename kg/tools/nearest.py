@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, map_vectors, not_finite, open_names
 from data.names import Names
+from kg.arrays import Doubles, Floats, Ints
 from kg.reading.row_scanner import normalise
 
 _BLOCK = 1 << 12  # rows compared at a time: they fit the cache
 _SHARE = 1 << 19  # rows per task of a thread
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -89,9 +87,7 @@ def find_entity(names: Names, name: str) -> int:
     raise InputError(f"no entity is called {wanted}{hint}")
 
 
-def nearest_ids(
-    vectors: Floats, query: Floats, count: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def nearest_ids(vectors: Floats, query: Floats, count: int) -> tuple[Ints, Doubles]:
     """Return ids and cosines of the `count` rows nearest to `query`, exactly, block by block.
 
     Rows with NaN come first, with the cosine NaN.
@@ -103,9 +99,9 @@ def nearest_ids(
     """
     unit = query / max(float(np.linalg.norm(query)), 1e-12)
 
-    def best(begin: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        ids: NDArray[np.int64] = np.empty(0, np.int64)
-        cosines: NDArray[np.float64] = np.empty(0)
+    def best(begin: int) -> tuple[Ints, Doubles]:
+        ids: Ints = np.empty(0, np.int64)
+        cosines: Doubles = np.empty(0)
         for at in range(begin, min(begin + _SHARE, len(vectors)), _BLOCK):
             block = np.asarray(vectors[at : min(at + _BLOCK, begin + _SHARE)])
             length = np.sqrt(np.einsum("nd,nd->n", block, block))
@@ -127,9 +123,7 @@ def nearest_ids(
     return _best(ids, cosines, count)
 
 
-def _best(
-    ids: NDArray[np.int64], cosines: NDArray[np.float64], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _best(ids: Ints, cosines: Doubles, count: int) -> tuple[Ints, Doubles]:
     """Return the `count` highest cosines, highest first; of equal ones the lowest ids."""
     # Sorting puts NaN last, where it would be cut off.
     order = np.lexsort((ids, -np.where(np.isnan(cosines), np.inf, cosines)))[:count]

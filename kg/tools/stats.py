@@ -5,16 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, open_names
 from data.runs import manifest_path, read_manifest, write_json
+from kg.arrays import Ids, Ints
 from kg.kg_store import TRIPLES_FILE, read_triples_table
 from kg.relation_types import TYPES, describe_relations
-
-Ints = NDArray[np.int64]
-Ids = NDArray[np.int32]
 
 QUANTILES = (0, 25, 50, 75, 90, 99, 100)
 _DROPPED = {
@@ -136,7 +133,9 @@ def kg_stats(
             f"{kg} has no {TRIPLES_FILE}, so there is no graph to describe. Give a folder from "
             "`cli.py kg train`."
         )
-    triples = _triples(kg)
+    triples = read_triples_table(kg / TRIPLES_FILE)
+    if not len(triples):
+        raise InputError(f"{kg / TRIPLES_FILE} has no triples.")
     entities, relations = open_names(kg / ENTITY_NAMES), open_names(kg / RELATION_NAMES)
     head, _, tail = triples.T
     out = np.bincount(head, minlength=len(entities))
@@ -176,14 +175,6 @@ def kg_stats(
     if plot is not None:
         _plot(plot, {"all": degree, "out": out, "in": into})
     return stats
-
-
-def _triples(kg: Path) -> Ids:
-    """Read all triples of the graph, including those held out."""
-    triples = read_triples_table(kg / TRIPLES_FILE)
-    if not len(triples):
-        raise InputError(f"{kg / TRIPLES_FILE} has no triples.")
-    return triples
 
 
 def _components(head: Ids, tail: Ids, num_entities: int) -> Ints:

@@ -38,8 +38,8 @@ class _TrueAnswers:
         forward = torch.ones_like(head, dtype=torch.bool)
         key = torch.cat([self._key(head, relation, forward), self._key(tail, relation, ~forward)])
         self._keys, row = torch.unique(key, return_inverse=True)
-        self.table: Tensor | None = None
-        if len(self._keys) * num_entities <= self.LARGEST:
+        self.usable = len(self._keys) * num_entities <= self.LARGEST
+        if self.usable:
             size = (len(self._keys), num_entities)
             self.table = torch.zeros(size, dtype=torch.bool, device=triples.device)
             self.table[row, torch.cat([tail, head])] = True
@@ -50,7 +50,7 @@ class _TrueAnswers:
         if len(triples) > cls.LARGEST // num_entities:  # about as many rows as triples
             return None
         answers = cls(triples, num_entities)
-        return answers if answers.table is not None else None
+        return answers if answers.usable else None
 
     def _key(self, source: Tensor, relation: Tensor, forward: Tensor) -> Tensor:
         return (relation * 2 + forward) * self.num_entities + source
@@ -59,7 +59,6 @@ class _TrueAnswers:
         self, source: Tensor, relation: Tensor, forward: Tensor, negatives: Tensor
     ) -> Tensor:
         """[B], [B], [B], [G, N] -> [K]: the indices of true negatives in [B, N]."""
-        assert self.table is not None
         row = torch.searchsorted(self._keys, self._key(source, relation, forward))
         negatives = negatives.repeat_interleave(len(source) // len(negatives), 0)
         return self.table[row.unsqueeze(1), negatives].flatten().nonzero()[:, 0]
@@ -96,11 +95,7 @@ class Batches:
     """
 
     def __init__(
-        self,
-        triples: Tensor,
-        num_entities: int,
-        config: KGConfig,
-        batch_size: int,
+        self, triples: Tensor, num_entities: int, config: KGConfig, batch_size: int
     ) -> None:
         self.triples, self.num_entities, self.config = triples, num_entities, config
         self.chunk = min(config.chunk_size, batch_size, len(triples))
@@ -126,9 +121,8 @@ class Batches:
             forward = torch.rand(len(chosen), generator=generator, device=device) < 0.5
             source, target = torch.where(forward, head, tail), torch.where(forward, tail, head)
             shape = (len(chosen) // self.chunk, self.config.num_negatives)
-            negatives = torch.randint(
-                self.num_entities, shape, generator=generator, device=device
-            )  # [G, N]
+            # [G, N]
+            negatives = torch.randint(self.num_entities, shape, generator=generator, device=device)
             if self.answers is not None:
                 false = self.answers(source, relation, forward, negatives)
             else:

@@ -13,12 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from data.jit import in_threads, jit
-
-Floats = NDArray[np.float32]
-Ids = NDArray[np.int64]
+from kg.arrays import Floats, Ints
 
 
 def in_torchs_threads(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
@@ -101,9 +98,9 @@ def adagrad_rows(
     end: int,
     weight: Floats,
     power: Floats,
-    ids: Ids,
-    first: Ids,
-    origin: Ids,
+    ids: Ints,
+    first: Ints,
+    origin: Ints,
     grad: Floats,
     rate: float,
     eps: float,

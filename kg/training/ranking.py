@@ -14,14 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from kg.arrays import Doubles, Floats, Ids, Ints
 from kg.relation_types import by_relation_type
 from kg.training.batch_loss import pairwise_distance
-
-Ints = NDArray[np.int64]
-Ids = NDArray[np.int32]
 
 HITS = (1, 3, 10)
 FULL_RANKING_UP_TO = 200_000  # entities; above, candidates are sampled
@@ -39,7 +36,7 @@ class Queries:
     source: Ints  # [2 n]: the given entity
     relation: Ints  # [2 n]
     target: Ints  # [2 n]: the requested entity
-    sign: NDArray[np.float32]  # [2 n]: +1 for the tail, -1 for the head
+    sign: Floats  # [2 n]: +1 for the tail, -1 for the head
     answer_query: Ints  # [m]: query, ascending
     answer: Ints  # [m]: an entity that answers it
 
@@ -107,7 +104,7 @@ def rank(
     p_norm: int,
     *,
     candidates: Tensor | None = None,
-) -> NDArray[np.float64]:
+) -> Doubles:
     """Return the filtered, realistic rank of the target of each query, `[2 n]`.
 
     Args:
@@ -179,21 +176,19 @@ def evaluate(
         candidates = draw.to(entity.device)
     ranks = rank(queries, entity, relation, p_norm, candidates=candidates)
     half = len(ranks) // 2
-    return {
+    metrics = {
         "num_triples": half,
         "candidates": "all" if candidates is None else len(candidates),
         "both": summarise(ranks),
         "tail": summarise(ranks[:half]),
         "head": summarise(ranks[half:]),
-        **(
-            {"by_relation_type": by_relation_type(ranks, queries.relation, types, summarise)}
-            if types is not None
-            else {}
-        ),
     }
+    if types is not None:
+        metrics["by_relation_type"] = by_relation_type(ranks, queries.relation, types, summarise)
+    return metrics
 
 
-def summarise(ranks: NDArray[np.float64]) -> dict[str, float]:
+def summarise(ranks: Doubles) -> dict[str, float]:
     """Return MRR, mean rank and Hits@k."""
     return {
         "mrr": float((1 / ranks).mean()),

@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, write_names
 from data.runs import write_json
 from data.seeds import stream
 from data.tsv import Rejects
+from kg.arrays import Ids, Ints
 from kg.config import KGConfig
 from kg.kg_store import HELD_OUT_FILE, TRIPLES_FILE, read_triples_table, write_triples
 from kg.reading.graph import Graph
 from kg.reading.triples import read_triples
-
-Ids = NDArray[np.int32]
 
 READ_COUNTS = "read.json"  # written last, when the graph is complete in the run's folder
 TRAIN_FILE, VALID_FILE = "train.parquet", "valid.parquet"  # until the run is finished
@@ -100,7 +98,7 @@ def hold_out(triples: Ids, count: int, seed: int) -> tuple[Ids, Ids]:
     return triples[~mask], triples[mask]
 
 
-def _count(triples: Ids, column: int) -> NDArray[np.int64]:
+def _count(triples: Ids, column: int) -> Ints:
     """Count the ids in a column of `[n, 3]`, without a copy of the column."""
     length = 1 + max(int(triples[:, c].max(initial=-1)) for c in ((1,) if column == 1 else (0, 2)))
     count = np.zeros(length, np.int64)

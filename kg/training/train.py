@@ -7,13 +7,12 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.errors import InputError
 from data.kg_folder import kg_fingerprint
 from data.runs import Run, StageReport, fingerprint, write_json
 from data.seeds import stream
@@ -56,12 +55,12 @@ class KGReport(StageReport):
             "dropped",
             f"trained in {c['train_seconds']} s; epoch {self.metrics['best_epoch']} was best",
         ]
-        if kept := {how for how in ("kept", "begun_with") if f"entity_{how}" in c}:
-            (how,) = kept
-            lines.append(
-                f"{how.replace('_', ' ')} from the older folder: {c[f'entity_{how}']} entities, "
-                f"{c[f'relation_{how}']} relations"
-            )
+        lines += [
+            f"{how.replace('_', ' ')} from the older folder: {c[f'entity_{how}']} entities, "
+            f"{c[f'relation_{how}']} relations"
+            for how in ("kept", "begun_with")
+            if f"entity_{how}" in c
+        ]
         return "\n".join([*lines, describe(self.metrics)])
 
 
@@ -110,14 +109,11 @@ def train_kg(
     """
     config = config or KGConfig()
     paths = [triples] if isinstance(triples, Path) else list(triples)
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"{path} does not exist.")
     inputs = {f"{i}:{path.name}": fingerprint(path) for i, path in enumerate(paths)}
     if start is not None:
         inputs["from"] = kg_fingerprint(start)
     with Run.open(
-        out, kind="kg", settings=config.to_dict(), inputs=inputs, overwrite=overwrite
+        out, kind="kg", settings=asdict(config), inputs=inputs, overwrite=overwrite
     ) as run:
         if run.finished is not None:
             metrics = json.loads((out / METRICS).read_text(encoding="utf-8"))
@@ -132,7 +128,6 @@ def train_kg(
             from kg.training.warm_start import find_known
 
             known = find_known(start, run.work, config)
-        if known is not None:
             counts |= {
                 f"{name}_{'kept' if config.freeze_known else 'begun_with'}": len(ids)
                 for name, ids in known.new_ids.items()

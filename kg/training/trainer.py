@@ -16,29 +16,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from data.device import choose_device
 from data.errors import ConfigError, Interrupted
 from data.signals import StopFlag, stop_signals
+from kg.arrays import Ids
 from kg.config import CHECKPOINTS, KGConfig
+from kg.training import resources
 from kg.training.batches import Batches
-from kg.training.resources import (
-    Placement,
-    Requirements,
-    check_disk,
-    default_batch_size,
-    default_epochs,
-    log_requirements,
-)
 from kg.training.row_adagrad import RowAdagrad
 from kg.training.train_state import Trained, TrainState
 from kg.training.transe import make_loop, make_model, tables
 from kg.training.warm_start import KnownVectors
 
-Ids = NDArray[np.int32]
 # Validation score of entity and relation vectors; larger is better.
 Measure = Callable[[Tensor, Tensor], float]
 
@@ -79,12 +71,12 @@ def train_transe(
     """
     if known is not None and known.freeze:
         triples, measure = known.unknown_in(triples, num_entities, num_relations), None
-    batch_size = config.batch_size or default_batch_size(len(triples))
-    epochs = config.epochs or default_epochs(len(triples))
-    need = Requirements.of(len(triples), num_entities, num_relations, config, batch_size)
-    placement = Placement.choose(choose_device(device), need)
+    batch_size = config.batch_size or resources.default_batch_size(len(triples))
+    epochs = config.epochs or resources.default_epochs(len(triples))
+    need = resources.Requirements.of(len(triples), num_entities, num_relations, config, batch_size)
+    placement = resources.Placement.choose(choose_device(device), need)
     if work is not None:
-        check_disk(work, need)
+        resources.check_disk(work, need)
     model = make_model(num_entities, num_relations, config, placement.tables)
     entity, relation = tables(model)
     weights = {"entity": entity, "relation": relation}
@@ -104,7 +96,9 @@ def train_transe(
         batch_size,
     )
     if not finish_now and state.epoch < epochs and not state.stopped(config.patience):
-        log_requirements(num_entities, need, config, batches, epochs - state.epoch, placement)
+        resources.log_requirements(
+            num_entities, need, config, batches, epochs - state.epoch, placement
+        )
         loop = make_loop(model, optimizer, batches, placement.compute)
         with stop_signals() as flag:
             _Training(loop, state, config, epochs, measure, checkpoint_seconds, flag).run()

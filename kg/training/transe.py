@@ -34,13 +34,6 @@ from kg.training.row_adagrad import RowAdagrad
 MARGINS = {"nssa": 9.0, "margin": 1.0}
 
 
-class Unconstrained:
-    """Mixin for pykeen's Embedding: no constraint on the whole table after each step."""
-
-    def post_parameter_update(self) -> None:
-        """Do nothing: the optimizer has projected the updated rows."""
-
-
 class SharedNegatives:
     """Mixin for pykeen's SLCWATrainingLoop: our batches and their loss."""
 
@@ -82,8 +75,11 @@ def _pykeen() -> SimpleNamespace:
     from pykeen.triples import KGInfo
     from pykeen.utils import NoRandomSeedNecessary
 
-    class PlainEmbedding(Unconstrained, Embedding):
-        pass
+    class PlainEmbedding(Embedding):
+        """pykeen's embedding without its constraint on the whole table after each step."""
+
+        def post_parameter_update(self) -> None:
+            """Do nothing: the optimizer has projected the updated rows."""
 
     class QuickNSSALoss(NSSALoss):
         """pykeen's loss, marked for the closed form of its derivatives in `loss_and_slopes`."""

@@ -5,17 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, open_names
+from kg.arrays import Floats, Ids, Ints
 from kg.config import KGConfig
 from kg.kg_store import load_vectors
 from kg.reading.name_ids import ids_in
 from kg.reading.names import normal_names
-
-Ids = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -29,9 +27,9 @@ class KnownVectors:
         freeze: The known rows are not trained; else training starts from them.
     """
 
-    vectors: dict[str, NDArray[np.float32]]
-    new_ids: dict[str, NDArray[np.int64]]
-    old_ids: dict[str, NDArray[np.int64]]
+    vectors: dict[str, Floats]
+    new_ids: dict[str, Ints]
+    old_ids: dict[str, Ints]
     freeze: bool = True
 
     def unknown_in(self, triples: Ids, num_entities: int, num_relations: int) -> Ids:

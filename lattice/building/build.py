@@ -18,24 +18,14 @@ from data.runs import Manifest, fingerprint
 from data.schema import LATTICE, with_metadata
 from data.tokenizer import Tokenizer, write_character_vocabulary
 from data.tsv import open_bytes
-from lattice.building.caption_reader import CAPTIONS
-from lattice.building.reports import TableReport, listed, table_fields
-from lattice.building.runner import BuildPlan, make_shards, make_table, table_metadata
+from lattice.building.caption_reader import CAPTIONS, check_unicode
+from lattice.building.reports import TableReport, lattice_metadata, listed, table_fields
+from lattice.building.runner import BuildPlan, make_shards, make_table
 from lattice.building.workers import useful_workers
 from lattice.config import BACKENDS, TABLE_FORMATS, LatticeConfig
 from lattice.matching.kernel import LatticeKernel, one_of
 from lattice.matching.lexicon import names_file
 from lattice.matching.vocabulary import Vocabulary, load_vocabulary
-
-__all__ = [
-    "LatticeConfig",
-    "LatticeReport",
-    "TextMatcher",
-    "build_lattice",
-    "load_tokenizer",
-    "match_texts",
-    "table_metadata",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,9 +144,8 @@ def build_lattice(
         raise ConfigError("a cluster writes shards: pass several files, or a pattern in quotes.")
     if workers is None:
         workers = useful_workers(sum(file.stat().st_size for file in files))
-        workers = (
-            1 if backend == "ahocorasick" else min(workers, len(files)) if sharded else workers
-        )
+        workers = min(workers, len(files)) if sharded else workers
+        workers = 1 if backend == "ahocorasick" else workers
     if workers < 1:
         raise ConfigError(f"workers={workers} must be at least 1.")
     if backend == "ahocorasick" and (workers > 1 or cluster):
@@ -246,13 +235,10 @@ class TextMatcher:
             InputError: A text is not valid Unicode.
         """
         for text in texts:
-            if any(
-                "\ud800" <= letter < "\ue000" for letter in text
-            ):  # from a shell that is not UTF-8
-                raise InputError(f"the text {text!r} is not valid Unicode.")
+            check_unicode(text)
         columns = [pa.array([str(n) for n in range(len(texts))]), pa.array(texts, pa.string())]
         batch = self._kernel(pa.RecordBatch.from_arrays(columns, schema=CAPTIONS))
-        metadata = table_metadata(self._vocabulary.kg_fingerprint, self._tokenizer, self._config)
+        metadata = lattice_metadata(self._vocabulary.kg_fingerprint, self._tokenizer, self._config)
         return pa.Table.from_batches([batch]).cast(with_metadata(LATTICE, metadata))
 
 

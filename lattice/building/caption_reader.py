@@ -69,6 +69,16 @@ class Chunk(NamedTuple):
     content: bytes
 
 
+def check_unicode(text: str) -> None:
+    """Check a text given on the command line.
+
+    Raises:
+        InputError: It has surrogates, which come from a shell that is not UTF-8.
+    """
+    if any("\ud800" <= letter < "\ue000" for letter in text):
+        raise InputError(f"the text {text!r} is not valid Unicode.")
+
+
 def num_columns(path: Path) -> int:
     """Return the number of columns, 2 or 3 (with images), of most of the first hundred rows.
 
@@ -222,8 +232,7 @@ def _with_images(
         return
     captions = columns.captions.take(pa.array(kept))
     image = pa.StructArray.from_arrays(
-        [pa.array(contents, pa.binary()), pa.nulls(len(kept), pa.string())],
-        fields=list(IMAGE.type),
+        [pa.array(contents, pa.binary()), pa.nulls(len(kept), pa.string())], fields=list(IMAGE.type)
     )
     yield Batch(
         columns.lines[kept],

@@ -2,6 +2,7 @@
 
     Chunk           a few megabytes of lines
     ChunkResult     the rows, rejected lines and counts of a chunk
+    TableFormat     the form of the captions and of the table
     ChunkProcessor  chunks to results, with the kernel
     ProcessorSpec   the picklable arguments of a processor, for other processes
 
@@ -86,57 +87,20 @@ class _DeferredRejects(Rejects):
 
 
 @dataclass(frozen=True)
-class ProcessorSpec:
-    """The arguments of a `ChunkProcessor`; small and picklable.
+class TableFormat:
+    """The form of the captions and of the table.
 
     Attributes:
-        tokenizer: Tokenizes captions.
-        vocabulary: A folder to be mapped; see `Vocabulary.save`.
-        config: What is matched and stored.
         columns: The number of columns of a usable row: 2, or 3 with images.
         check_images: See `lattice.building.caption_reader.batches`.
         tsv: Whether the table is EasyNLP's TSV.
         metadata: The table's metadata.
     """
 
-    tokenizer: Tokenizer
-    vocabulary: Path
-    config: LatticeConfig
     columns: int
     check_images: str
     tsv: bool
     metadata: dict[str, Any]
-
-    def open(self) -> "ChunkProcessor":
-        """Return the processor, with the vocabulary mapped into this process."""
-        vocabulary = Vocabulary.open_arrays(self.vocabulary)
-        kernel = LatticeKernel(self.tokenizer, vocabulary, self.config)
-        return ChunkProcessor(kernel, self.columns, self.check_images, self.tsv, self.metadata)
-
-
-class ChunkProcessor:
-    """Maps chunks to results.
-
-    Args:
-        kernel: Matches captions.
-        columns: The number of columns of a usable row.
-        check_images: See `lattice.building.caption_reader.batches`.
-        tsv: Whether the table is EasyNLP's TSV.
-        metadata: The table's metadata.
-        pool: Threads that check images.
-    """
-
-    def __init__(
-        self,
-        kernel: LatticeKernel,
-        columns: int,
-        check_images: str,
-        tsv: bool,
-        metadata: dict[str, Any],
-        pool: ThreadPoolExecutor | None = None,
-    ) -> None:
-        self.columns, self.tsv, self.metadata = columns, tsv, metadata
-        self._kernel, self._check_images, self._pool = kernel, check_images, pool
 
     @property
     def schema(self) -> pa.Schema:
@@ -144,16 +108,55 @@ class ChunkProcessor:
         schema = LATTICE.append(IMAGE) if self.columns == 3 else LATTICE
         return with_metadata(schema, self.metadata)
 
+
+@dataclass(frozen=True)
+class ProcessorSpec:
+    """The arguments of a `ChunkProcessor`; small and picklable.
+
+    Attributes:
+        tokenizer: Tokenizes captions.
+        vocabulary: A folder to be mapped; see `Vocabulary.save`.
+        config: What is matched and stored.
+        format: The form of the captions and of the table.
+    """
+
+    tokenizer: Tokenizer
+    vocabulary: Path
+    config: LatticeConfig
+    format: TableFormat
+
+    def open(self) -> "ChunkProcessor":
+        """Return the processor, with the vocabulary mapped into this process."""
+        vocabulary = Vocabulary.open(self.vocabulary)
+        kernel = LatticeKernel(self.tokenizer, vocabulary, self.config)
+        return ChunkProcessor(kernel, self.format)
+
+
+class ChunkProcessor:
+    """Maps chunks to results.
+
+    Args:
+        kernel: Matches captions.
+        format: The form of the captions and of the table.
+        pool: Threads that check images.
+    """
+
+    def __init__(
+        self, kernel: LatticeKernel, format: TableFormat, pool: ThreadPoolExecutor | None = None
+    ) -> None:
+        self.format, self._kernel, self._pool = format, kernel, pool
+
     def __call__(self, chunk: Chunk) -> ChunkResult:
         """Return the result of a chunk."""
         result = ChunkResult()
         rejects = _DeferredRejects(result.rejected)
-        for batch in batches(chunk, self.columns, rejects, self._check_images, self._pool):
+        columns, check_images = self.format.columns, self.format.check_images
+        for batch in batches(chunk, columns, rejects, check_images, self._pool):
             table, undecided = self._kernel.run(batch.captions)
             table, encoded = _drop_tokenless(table, batch, rejects)
             if not table.num_rows:
                 continue
-            if self.tsv:
+            if self.format.tsv:
                 images = None if encoded is None else [str(image, "utf-8") for image in encoded]
                 result.lines += "".join(tsv_lines(table, images)).encode("utf-8")
             else:
@@ -171,7 +174,7 @@ class ChunkProcessor:
 def write_results(
     results: Iterable[ChunkResult],
     work: Path,
-    processor: ChunkProcessor,
+    format: TableFormat,
     rejects: Rejects,
     advance: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Any]:
@@ -180,7 +183,7 @@ def write_results(
     Args:
         results: In the order of the corpus.
         work: The file to write.
-        processor: Determines the schema and the format.
+        format: The form of the table.
         rejects: Receives the rejected rows.
         advance: Called with the number of rows written.
     """
@@ -188,7 +191,7 @@ def write_results(
         rows=0, undecided=0, entities=0, captions_with_entity=0, tokens=0
     )
     hashes = [np.empty(0, np.uint64)]
-    sink = _TsvWriter(work) if processor.tsv else _ParquetWriter(work, processor.schema)
+    sink = _TsvWriter(work) if format.tsv else _ParquetWriter(work, format.schema)
     try:
         for result in results:
             result.load()

@@ -9,16 +9,16 @@ then the first (`pos_s`) and last (`pos_e`) token of each entity. The columns ar
 import base64
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 from tqdm import tqdm
 
 from data.constants import IMAGE_CHECKS
-from data.errors import ArtefactError, ConfigError, InputError, RowError
+from data.errors import ConfigError, InputError, RowError
 from data.images import check_image, decode_base64, decode_image
 from data.kg_folder import open_names
 from data.runs import Manifest, Run, fingerprint, sha256
@@ -31,9 +31,9 @@ from data.schema import (
     table_writer,
     with_metadata,
 )
-from data.tokenizer import Tokenizer, tokenizer_folder
+from data.tokenizer import Tokenizer
 from data.tsv import Rejects, Row, read_rows
-from lattice.building.reports import TableReport, table_fields
+from lattice.building import reports
 from lattice.config import LatticeConfig
 from lattice.matching.kernel import one_of
 from lattice.matching.lexicon import names_file
@@ -49,7 +49,7 @@ _ALPHABETS = "image_base64"  # in a table's metadata: the base64 variant of its 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExchangeReport(TableReport):
+class ExchangeReport(reports.TableReport):
     """The result of an import or export.
 
     Attributes:
@@ -80,7 +80,7 @@ def tsv_lines(rows: pa.RecordBatch, images: Sequence[str] | None = None) -> Iter
     """
     columns = [rows.column("idx").to_pylist(), rows.column("text").to_pylist()]
     columns += [
-        [" ".join(map(str, numbers)) for numbers in rows.column(name).to_pylist()]
+        [_joined(numbers) for numbers in rows.column(name).to_pylist()]
         for name in ("lex_ids", "pos_s", "pos_e")
     ]
     columns.append([str(n) for n in rows.column("seq_len").to_pylist()])
@@ -107,14 +107,10 @@ def export_table(table: Path, out: Path, *, overwrite: bool = False) -> Exchange
                 out=out, num_rows=run.finished.counts["rows"], already_finished=True
             )
         count = 0
-        try:
-            with run.work.open("w", encoding="utf-8", newline="\n") as file:
-                for rows, images in _table_rows(files):
-                    file.writelines(tsv_lines(rows, images))
-                    count += rows.num_rows
-        except OSError as error:
-            run.work.unlink(missing_ok=True)
-            raise ArtefactError(f"{out} cannot be written: {error.strerror or error}.") from None
+        with reports.writing(out), run.work.open("w", encoding="utf-8", newline="\n") as file:
+            for rows, images in _table_rows(files):
+                file.writelines(tsv_lines(rows, images))
+                count += rows.num_rows
         run.finish({"rows": count})
     return ExchangeReport(out=out, num_rows=count)
 
@@ -201,20 +197,11 @@ def import_table(
     ) as run:
         if run.finished is not None:
             return _import_report(out, run.finished, already_finished=True)
-        rejects = Rejects(run.beside(".rejects.tsv"))
+        rejects = reports.rejects_of(run)
         reader = _Reader(tsv, loaded, len(open_names(names_file(names))), check_images, rejects)
-        metadata = {
-            "tokenizer_fingerprint": loaded.fingerprint,
-            "kg_fingerprint": kg_fingerprint_of(names),
-            "settings": asdict(EASYNLP_CONFIG),
-        }
-        try:
-            _write(reader, run.work, metadata)
-            folder = tokenizer_folder(out)
-            folder.mkdir(exist_ok=True)
-            loaded.save(folder)
-        except OSError as error:
-            raise ArtefactError(f"{out} cannot be written: {error.strerror or error}.") from None
+        with reports.writing(out):
+            _write(reader, run.work, reports.lattice_metadata(inputs["kg"], loaded, EASYNLP_CONFIG))
+            reports.save_tokenizer(loaded, out)
         counts = {
             "rows_in": reader.counts["rows"] + rejects.count,
             "rows": reader.counts["rows"],
@@ -223,22 +210,12 @@ def import_table(
             "first_reject": rejects.first,
             "changed": reader.counts["changed"],
         }
-        manifest = run.finish(counts, companions=(".rejects.tsv",))
-        if not rejects.count:
-            out.with_name(out.name + ".rejects.tsv").unlink(missing_ok=True)
-        return _import_report(out, manifest)
+        return _import_report(out, reports.finish_table(run, counts, rejects))
 
 
 def _import_report(out: Path, manifest: Manifest, already_finished: bool = False) -> ExchangeReport:
-    fields = table_fields(out, manifest, already_finished)
+    fields = reports.table_fields(out, manifest, already_finished)
     return ExchangeReport(**fields, num_changed=manifest.counts["changed"])
-
-
-class _Checked(NamedTuple):
-    """A usable row: the columns of the table, and whether an export reproduces it exactly."""
-
-    values: dict[str, Any]
-    exact: bool
 
 
 class _Reader:
@@ -275,16 +252,16 @@ class _Reader:
             tokens = self._tokenizer.encode([row.fields[1] for row in part])
             for row, (ids, _) in zip(part, tokens, strict=True):
                 try:
-                    good = self._check(row, ids)
+                    values, exact = self._check(row, ids)
                 except RowError as error:
                     self._rejects.add(row.line, error.reason, "\t".join(row.fields))
                     continue
                 self.counts["rows"] += 1
-                self.counts["changed"] += not good.exact
-                yield good.values
+                self.counts["changed"] += not exact
+                yield values
 
-    def _check(self, row: Row, ids: list[int]) -> _Checked:
-        """Return the row as values.
+    def _check(self, row: Row, ids: list[int]) -> tuple[dict[str, Any], bool]:
+        """Return the columns of the table, and whether an export reproduces the row exactly.
 
         Raises:
             RowError: The row cannot be used.
@@ -326,7 +303,7 @@ class _Reader:
             self._look(content)
             values[IMAGE.name] = {"bytes": content, "path": None}
             again.append(self.base64.encode(content))
-        return _Checked(values, again == row.fields)
+        return values, again == row.fields
 
 
 def _numbers(name: str, text: str) -> list[int]:

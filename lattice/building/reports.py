@@ -1,10 +1,18 @@
-"""What building and exchanging tables report: the common part."""
+"""What building and exchanging tables share: reports, metadata, and the end of a run."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.runs import Manifest, StageReport
+from data.errors import ArtefactError
+from data.runs import Manifest, Run, StageReport
+from data.tokenizer import Tokenizer, tokenizer_folder
+from data.tsv import Rejects
+from lattice.config import LatticeConfig
+
+_REJECTS = ".rejects.tsv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +41,7 @@ class TableReport(StageReport):
             return []
         return [
             f"  {self.num_rejected:,} rows rejected ({listed(self.rejected)}), kept in "
-            f"{file}.rejects.tsv; first: {self.first_reject}"
+            f"{file}{_REJECTS}; first: {self.first_reject}"
         ]
 
 
@@ -48,6 +56,50 @@ def table_fields(out: Path, manifest: Manifest, already_finished: bool) -> dict[
         "first_reject": counts["first_reject"],
         "already_finished": already_finished,
     }
+
+
+def lattice_metadata(
+    kg_fingerprint: str, tokenizer: Tokenizer, config: LatticeConfig
+) -> dict[str, Any]:
+    """Return the metadata of a lattice table.
+
+    `tokenizer_fingerprint`, `kg_fingerprint` (empty if the names are not from a KG folder), and
+    `settings`: the `LatticeConfig` as JSON, with which other texts are matched the same way.
+    """
+    return {
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+        "kg_fingerprint": kg_fingerprint,
+        "settings": asdict(config),
+    }
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Raise `ArtefactError` instead of an `OSError`, which names `out`."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtefactError(f"{out} cannot be written: {error.strerror or error}.") from None
+
+
+def rejects_of(run: Run) -> Rejects:
+    """Return the rejected rows of a run, which are kept next to its table."""
+    return Rejects(run.beside(_REJECTS))
+
+
+def finish_table(run: Run, counts: dict[str, Any], rejects: Rejects) -> Manifest:
+    """Finish the run of a single file; remove the rejected rows of a replaced run."""
+    manifest = run.finish(counts, companions=(_REJECTS,))
+    if not rejects.count:
+        run.out.with_name(run.out.name + _REJECTS).unlink(missing_ok=True)
+    return manifest
+
+
+def save_tokenizer(tokenizer: Tokenizer, out: Path) -> None:
+    """Save the tokenizer of the table `out` next to it."""
+    folder = tokenizer_folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(folder)
 
 
 def listed(counts: dict[str, int]) -> str:

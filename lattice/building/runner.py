@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from data.errors import ArtefactError, InputError
+from data.errors import InputError
 from data.runs import Manifest, Run, fingerprint, sha256
-from data.tokenizer import Tokenizer, tokenizer_folder
+from data.tokenizer import Tokenizer
 from data.tsv import Rejects
+from lattice.building import reports, shards
 from lattice.building.caption_reader import Chunk, num_columns, read_chunks
-from lattice.building.chunks import ChunkProcessor, ChunkResult, ProcessorSpec, write_results
-from lattice.building.shards import (
-    ShardTask,
-    check_same_corpus,
-    link_finished,
-    shard_tasks,
-    total_counts,
+from lattice.building.chunks import (
+    ChunkProcessor,
+    ChunkResult,
+    ProcessorSpec,
+    TableFormat,
+    write_results,
 )
 from lattice.building.workers import run_tasks
 from lattice.config import LatticeConfig
@@ -114,30 +114,25 @@ def make_table(plan: BuildPlan) -> tuple[Manifest, bool]:
         overwrite=plan.overwrite,
     ) as run:
         if run.finished is not None:
-            _save_tokenizer(plan)
+            reports.save_tokenizer(plan.tokenizer, plan.out)
             return run.finished, True
-        try:
-            rejects = Rejects(run.beside(".rejects.tsv"))
+        with reports.writing(plan.out):
+            rejects = reports.rejects_of(run)
             counts = _write_table(plan, corpus, run.work, rejects)
-            _save_tokenizer(plan)
-        except OSError as error:
-            raise _unwritable(plan.out, error) from None
-        manifest = run.finish(counts, companions=(".rejects.tsv",))
-        if not rejects.count:  # from a replaced run
-            plan.out.with_name(plan.out.name + ".rejects.tsv").unlink(missing_ok=True)
-        return manifest, False
+            reports.save_tokenizer(plan.tokenizer, plan.out)
+        return reports.finish_table(run, counts, rejects), False
 
 
 def _write_table(plan: BuildPlan, corpus: Path, work: Path, rejects: Rejects) -> dict[str, Any]:
     with _processors(plan, num_columns(corpus)) as (processor, spec, lexicon_counts):
         began = perf_counter()
-        chunks = read_chunks(corpus, processor.columns)
+        chunks = read_chunks(corpus, processor.format.columns)
         results: Iterable[ChunkResult] = map(processor, chunks)
         if spec is not None:
             tasks = (ChunkTask(c, plan.scratch / f"{n}.arrow") for n, c in enumerate(chunks))
             results = run_tasks(spec, tasks, plan.workers)
         with tqdm(desc="lattice", unit=" captions", disable=None) as bar:
-            counts = write_results(results, work, processor, rejects, bar.update)
+            counts = write_results(results, work, processor.format, rejects, bar.update)
     if not counts["rows"]:
         if not rejects.count:
             raise InputError(f"{corpus} is empty.")
@@ -159,18 +154,16 @@ def make_shards(plan: BuildPlan) -> tuple[Manifest, bool]:
         old = None
         if run.finished is not None:
             if _is_complete(plan, run.finished):
-                _save_tokenizer(plan)
+                reports.save_tokenizer(plan.tokenizer, plan.out)
                 return run.finished, True
             old = plan.out
             run = stack.enter_context(_open_shards(plan, overwrite=True))
-        try:
-            tasks = shard_tasks(plan.files, run.work)
+        with reports.writing(plan.out):
+            tasks = shards.shard_tasks(plan.files, run.work)
             if old is not None:
-                link_finished(old, tasks)
+                shards.link_finished(old, tasks)
             counts = _write_missing(plan, tasks)
-            _save_tokenizer(plan)
-        except OSError as error:
-            raise _unwritable(plan.out, error) from None
+            reports.save_tokenizer(plan.tokenizer, plan.out)
         for left in run.work.glob("*.partial"):  # of interrupted shards that were rewritten
             left.unlink()
         return run.finish(counts), False
@@ -184,15 +177,14 @@ def _open_shards(plan: BuildPlan, overwrite: bool) -> Run:
 
 def _is_complete(plan: BuildPlan, manifest: Manifest) -> bool:
     """Return whether the finished folder has a shard of each file, and no file has changed."""
-    tasks = shard_tasks(plan.files, plan.out)
-    check_same_corpus(plan.out, tasks)
-    found = [
-        task.finished(plan.overwrite, verify=False) for task in tasks
-    ]  # `Run` has verified them
+    tasks = shards.shard_tasks(plan.files, plan.out)
+    shards.check_same_corpus(plan.out, tasks)
+    # `Run` has verified them.
+    found = [task.finished(plan.overwrite, verify=False) for task in tasks]
     return all(found) and manifest.counts.get("shards") == len(tasks)
 
 
-def _write_missing(plan: BuildPlan, tasks: list[ShardTask]) -> dict[str, Any]:
+def _write_missing(plan: BuildPlan, tasks: list[shards.ShardTask]) -> dict[str, Any]:
     """Write the shards that are not finished; return the counts of all."""
     stats = {task.stem: task.finished(plan.overwrite) for task in tasks}
     missing = [task for task in tasks if stats[task.stem] is None]
@@ -211,7 +203,7 @@ def _write_missing(plan: BuildPlan, tasks: list[ShardTask]) -> dict[str, Any]:
             for task, counts in zip(missing, written, strict=True):
                 stats[task.stem] = counts
                 bar.update()
-    counts = total_counts(tasks, [counts for counts in stats.values() if counts is not None])
+    counts = shards.total_counts(tasks, [counts for counts in stats.values() if counts is not None])
     return {**counts, **_run_counts(plan, lexicon_counts, began), "shards_made": len(missing)}
 
 
@@ -221,7 +213,8 @@ def _processors(plan: BuildPlan, columns: int) -> Iterator[_Processors]:
     vocabulary = load_vocabulary(
         plan.names, plan.tokenizer, plan.config, plan.mentions, plan.backend
     )
-    metadata = table_metadata(kg_fingerprint_of(plan.names), plan.tokenizer, plan.config)
+    metadata = reports.lattice_metadata(kg_fingerprint_of(plan.names), plan.tokenizer, plan.config)
+    format_ = TableFormat(columns, plan.check_images, plan.tsv, metadata)
     kernel = LatticeKernel(plan.tokenizer, vocabulary, plan.config)
     spec = None
     shutil.rmtree(plan.scratch, ignore_errors=True)
@@ -232,18 +225,9 @@ def _processors(plan: BuildPlan, columns: int) -> Iterator[_Processors]:
             if not is_compiled(plan.names):
                 folder = plan.scratch
                 vocabulary.save(folder)
-            spec = ProcessorSpec(
-                tokenizer=plan.tokenizer,
-                vocabulary=folder.absolute(),
-                config=plan.config,
-                columns=columns,
-                check_images=plan.check_images,
-                tsv=plan.tsv,
-                metadata=metadata,
-            )
+            spec = ProcessorSpec(plan.tokenizer, folder.absolute(), plan.config, format_)
         with ThreadPoolExecutor(thread_name_prefix="images") as pool:
-            processor = ChunkProcessor(kernel, columns, plan.check_images, plan.tsv, metadata, pool)
-            yield _Processors(processor, spec, vocabulary.counts)
+            yield _Processors(ChunkProcessor(kernel, format_, pool), spec, vocabulary.counts)
     finally:
         shutil.rmtree(plan.scratch, ignore_errors=True)
 
@@ -252,28 +236,3 @@ def _run_counts(plan: BuildPlan, lexicon_counts: dict[str, int], began: float) -
     """Return the counts of the run, in addition to those of its rows."""
     by = {"segmenter": segmenter().name} if plan.config.segment != "none" else {}
     return {"lexicon": lexicon_counts, **by, "seconds": round(perf_counter() - began, 3)}
-
-
-def table_metadata(
-    kg_fingerprint: str, tokenizer: Tokenizer, config: LatticeConfig
-) -> dict[str, Any]:
-    """Return the metadata of a lattice table.
-
-    `tokenizer_fingerprint`, `kg_fingerprint` (empty if the names are not from a KG folder), and
-    `settings`: the `LatticeConfig` as JSON, with which other texts are matched the same way.
-    """
-    return {
-        "tokenizer_fingerprint": tokenizer.fingerprint,
-        "kg_fingerprint": kg_fingerprint,
-        "settings": asdict(config),
-    }
-
-
-def _save_tokenizer(plan: BuildPlan) -> None:
-    folder = tokenizer_folder(plan.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    plan.tokenizer.save(folder)
-
-
-def _unwritable(out: Path, error: OSError) -> ArtefactError:
-    return ArtefactError(f"{out} cannot be written: {error.strerror or error}.")

@@ -70,10 +70,10 @@ class ShardTask:
             path.with_name(path.name + mine) for path in (self.table, self.rejects, self.stats)
         )
         rejects = Rejects(rejected)
-        results = map(processor, read_chunks(self.corpus, processor.columns))
-        counts = write_results(results, work, processor, rejects)
-        digests = {"table_sha256": sha256(work)}
-        stats = {"corpus": {**corpus, "sha256": sha256(self.corpus)}, **counts, **digests}
+        results = map(processor, read_chunks(self.corpus, processor.format.columns))
+        counts = write_results(results, work, processor.format, rejects)
+        corpus["sha256"] = sha256(self.corpus)
+        stats = {"corpus": corpus, **counts, "table_sha256": sha256(work)}
         with work.open("rb") as file:
             os.fsync(file.fileno())
         self.stats.unlink(missing_ok=True)

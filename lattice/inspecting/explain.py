@@ -18,7 +18,7 @@ from data.errors import InputError
 from data.kg_folder import open_names
 from data.tokenizer import Tokenizer
 from data.tsv import Rejects, read_rows
-from lattice.building.caption_reader import CAPTIONS
+from lattice.building.caption_reader import CAPTIONS, check_unicode
 from lattice.config import LatticeConfig, LexiconConfig
 from lattice.matching.kernel import LatticeKernel
 from lattice.matching.lexicon import names_file, surface_of, without_bracket
@@ -113,8 +113,7 @@ def explain_text(
     config = config or LatticeConfig()
     if len(text) > LONGEST:
         raise InputError(f"the text has {len(text):,} characters; at most {LONGEST} can be shown.")
-    if any("\ud800" <= letter < "\ue000" for letter in text):  # from a shell that is not UTF-8
-        raise InputError(f"the text {text!r} is not valid Unicode.")
+    check_unicode(text)
     vocabulary = load_vocabulary(names, tokenizer, config, mentions)
     tokens = next(iter(tokenizer.encode([text])))
     continued = {i for token, i in tokenizer.vocab.items() if token.startswith("##")}
@@ -205,27 +204,20 @@ def _claims(
     starts = range(len(text))
     spans = ((a, b) for a in starts for b in range(a + 1, a + config.max_length + 1))
     wanted = {text[a:b] for a, b in spans if b <= len(text)}
-    named: dict[str, list[Claim]] = defaultdict(list)
-    folded: dict[str, list[Claim]] = defaultdict(list)
-    aliases: dict[str, list[Claim]] = defaultdict(list)
+    found: dict[str, dict[str, list[Claim]]]
+    found = {rule: defaultdict(list) for rule in (NAME, FOLDED, BRACKET)}
     for entity_id, name in enumerate(names):
         surface = surface_of(name, tokenizer)
-        if surface in wanted:
-            if surface == name:
-                named[surface].append(Claim(entity_id, name, NAME))
-            else:
-                folded[surface].append(Claim(entity_id, name, FOLDED))
+        surfaces = [(NAME if surface == name else FOLDED, surface)]
         if config.bracket_aliases and (alias := without_bracket(name)) is not None:
-            surface = surface_of(alias, tokenizer)
+            surfaces.append((BRACKET, surface_of(alias, tokenizer)))
+        for rule, surface in surfaces:
             if surface in wanted:
-                aliases[surface].append(Claim(entity_id, name, BRACKET))
-    mentioned = _mention_claims(mentions, names, tokenizer, config, wanted)
-    every = {*named, *folded, *aliases, *mentioned}
+                found[rule][surface].append(Claim(entity_id, name, rule))
+    found[MENTION] = _mention_claims(mentions, names, tokenizer, config, wanted)
     return {
-        surface: _ranked(
-            named[surface], folded[surface], mentioned[surface], aliases[surface], config.max_senses
-        )
-        for surface in sorted(every)
+        surface: _ranked({rule: of[surface] for rule, of in found.items()}, config.max_senses)
+        for surface in sorted(set().union(*found.values()))
     }
 
 
@@ -265,17 +257,11 @@ def _owner(
     return max(equal or same, default=None)
 
 
-def _ranked(
-    named: list[Claim],
-    folded: list[Claim],
-    mentioned: list[Claim],
-    aliases: list[Claim],
-    max_senses: int,
-) -> tuple[Claim, ...]:
-    """Return the claims that hold, then the others with the reason."""
+def _ranked(claims: dict[str, list[Claim]], max_senses: int) -> tuple[Claim, ...]:
+    """Return the claims to a surface, by rule, that hold, then the others with the reason."""
     holding: list[Claim] = []
     lost: list[Claim] = []
-    for n, claim in enumerate(reversed([*folded, *named])):  # in order of precedence
+    for n, claim in enumerate(reversed(claims[FOLDED] + claims[NAME])):  # in order of precedence
         if n == 0:
             holding.append(claim)
         elif holding[0].rule == claim.rule:
@@ -283,11 +269,11 @@ def _ranked(
         else:
             lost.append(claim._replace(lost=f"{holding[0].name} equals it"))
     own = {claim.entity_id for claim in holding}
-    holding += sorted(claim for claim in mentioned if claim.entity_id not in own)
+    holding += sorted(claim for claim in claims[MENTION] if claim.entity_id not in own)
     if holding:
-        lost += [claim._replace(lost="a name or mention equals it") for claim in aliases]
+        lost += [c._replace(lost="a name or mention equals it") for c in claims[BRACKET]]
     else:
-        holding = sorted(aliases)
+        holding = sorted(claims[BRACKET])
     cut = [
         claim._replace(lost=f"only {max_senses} entities may share a surface")
         for claim in holding[max_senses:]

@@ -7,10 +7,11 @@ Each kept entity has a bar with its name next to it. Dropped matches are dimmed,
 import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from lattice.inspecting.explain import NAME, Explanation, Match
 
+Position = TypeVar("Position", int, float)
 _DIM, _BOLD, _CYAN, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m"
 
 
@@ -28,6 +29,13 @@ class Line(NamedTuple):
     end: int
     begin_code: int
     end_code: int
+
+    def extent(
+        self, match: Match, left: Sequence[Position], right: Sequence[Position]
+    ) -> tuple[Position, Position]:
+        """Return the edges of a match on the line, from those of each code point of the line."""
+        start, end = max(match.start, self.begin_code), min(match.end, self.end_code)
+        return left[start - self.begin_code], right[end - self.begin_code - 1]
 
 
 def render(found: Explanation, width: int = 100, colour: bool = False) -> str:
@@ -103,14 +111,15 @@ def lanes_of(spans: Iterable[tuple[float, float]], gap: float) -> list[int]:
     return lanes
 
 
-def in_line(matches: Iterable[Match], line: Line) -> list[Match]:
-    """Return the matches that overlap the line."""
-    return [m for m in matches if m.start < line.end_code and m.end > line.begin_code]
+def in_line(found: Explanation, line: Line) -> tuple[list[Match], list[Match]]:
+    """Return the kept matches that overlap the line, and the dropped ones, sorted by reason."""
+    here = [m for m in found.matches if m.start < line.end_code and m.end > line.begin_code]
+    dropped = sorted((m for m in here if m.reason), key=lambda m: m.reason)
+    return [m for m in here if not m.reason], dropped
 
 
 def _render_line(found: Explanation, line: Line, width: int, colour: bool) -> str:
-    chosen = in_line((m for m in found.matches if not m.reason), line)
-    dropped = in_line((m for m in found.matches if m.reason), line)
+    chosen, dropped = in_line(found, line)
     covered = {c for match in chosen for c in range(match.start, match.end)}
     words, left, right = "", [], []  # the columns where each code point begins and ends
     code, at = line.begin_code, 0
@@ -127,37 +136,26 @@ def _render_line(found: Explanation, line: Line, width: int, colour: bool) -> st
         code += len(surface)
 
     rows = []
-    for (start, end), same in groupby(chosen, key=lambda m: (m.start, m.end)):
-        from_column = left[max(start, line.begin_code) - line.begin_code]
-        to_column = right[min(end, line.end_code) - line.begin_code - 1]
+    for (start, end), group in groupby(chosen, key=lambda m: (m.start, m.end)):
+        same = list(group)
+        from_column, to_column = line.extent(same[0], left, right)
         opening = "╰" if start >= line.begin_code else "─"
         closing = "╯" if end <= line.end_code else "─"
         bar = " " * from_column + _bar(to_column - from_column, opening, "─", closing)
         label = "; ".join(label_of(found, match) for match in same)
         rows.append((bar, _paint(label, _CYAN, colour)))
-    for reason, group in groupby(sorted(dropped, key=lambda m: m.reason), key=lambda m: m.reason):
-        rows += _dropped_rows(list(group), reason, line, left, right, colour)
+    for _, group in groupby(dropped, key=lambda m: m.reason):
+        matches = list(group)
+        rows += _dropped_rows(matches, [line.extent(m, left, right) for m in matches], colour)
 
     label_column = at + 2 if at + 2 <= width // 2 else 0
     return "\n".join([words, *(_labelled(bar, label, label_column, colour) for bar, label in rows)])
 
 
 def _dropped_rows(
-    group: Sequence[Match],
-    reason: str,
-    line: Line,
-    left: Sequence[int],
-    right: Sequence[int],
-    colour: bool,
+    group: Sequence[Match], spans: Sequence[tuple[int, int]], colour: bool
 ) -> list[tuple[str, str]]:
     """Return the rows of matches dropped for one reason, with a label on the first."""
-    spans = [
-        (
-            left[max(m.start, line.begin_code) - line.begin_code],
-            right[min(m.end, line.end_code) - line.begin_code - 1],
-        )
-        for m in group
-    ]
     lanes = lanes_of(spans, 1)
     rows = []
     for lane in range(max(lanes) + 1):
@@ -166,7 +164,7 @@ def _dropped_rows(
             if where == lane:
                 bars += " " * (start - len(bars)) + _bar(end - start, "╰", "╌", "╯")
         surfaces = dict.fromkeys(m.surface for m in group)
-        label = f"✗ {reason}: {', '.join(surfaces)}" if lane == 0 else ""
+        label = f"✗ {group[0].reason}: {', '.join(surfaces)}" if lane == 0 else ""
         rows.append((_paint(bars, _DIM, colour), _paint(label, _DIM, colour)))
     return rows
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from data.constants import TEXT_LEN
 from data.errors import ConfigError
 from data.kg_folder import open_names
 from data.schema import LATTICE, open_shards
+from lattice.matching.arrays import Ids, Ints
 from lattice.matching.lexicon import names_file
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _histogram(axes: "Axes", counts: list[int], colour: str) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
-def _added(frequency: NDArray[np.int64], ids: NDArray[np.int32]) -> NDArray[np.int64]:
+def _added(frequency: Ints, ids: Ids) -> Ints:
     """Return the frequencies, with `ids` added."""
     if not len(ids):
         return frequency
@@ -190,9 +190,7 @@ def _added(frequency: NDArray[np.int64], ids: NDArray[np.int32]) -> NDArray[np.i
     return frequency
 
 
-def _spans(
-    batch: pa.RecordBatch, seq_len: NDArray[np.int64], found: NDArray[np.int32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _spans(batch: pa.RecordBatch, seq_len: Ints, found: Ids) -> tuple[Ints, Ints, Ints]:
     """Return row, first and last token of every entity of a batch; int64 (num_entities,) each."""
     row = np.repeat(np.arange(len(found)), found)
     nth = np.arange(len(row)) - np.repeat(np.cumsum(found) - found, found)
@@ -202,12 +200,7 @@ def _spans(
     return row, starts.astype(np.int64), lasts.astype(np.int64)
 
 
-def _num_covered(
-    seq_len: NDArray[np.int64],
-    row: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    lasts: NDArray[np.int64],
-) -> int:
+def _num_covered(seq_len: Ints, row: Ints, starts: Ints, lasts: Ints) -> int:
     """Return the number of covered tokens, by summing +1 and -1 at the edges of entities."""
     begin = (np.cumsum(seq_len) - seq_len)[row]
     size = int(seq_len.sum()) + 1

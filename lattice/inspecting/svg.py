@@ -110,12 +110,9 @@ def _render_line(
     left, right = _edges(found, line, widths)
 
     def span(match: Match) -> tuple[float, float]:
-        return (
-            left[max(match.start, line.begin_code) - line.begin_code],
-            right[min(match.end, line.end_code) - line.begin_code - 1],
-        )
+        return line.extent(match, left, right)
 
-    chosen = in_line((m for m in found.matches if not m.reason), line)
+    chosen, dropped = in_line(found, line)
     bars = [list(same) for _, same in groupby(chosen, key=lambda m: (m.start, m.end))]
     levels = _levels([span(same[0]) for same in bars])
     tokens_y = top + (max(levels, default=-1) + 1) * _BAR_STEP + 4
@@ -132,7 +129,6 @@ def _render_line(
     _render_tokens(canvas, found, line, widths, tokens_y, covered)
 
     y = tokens_y + _TOKEN + 10
-    dropped = sorted(in_line((m for m in found.matches if m.reason), line), key=lambda m: m.reason)
     for reason, group in groupby(dropped, key=lambda m: m.reason):
         matches = list(group)
         lanes = lanes_of([span(m) for m in matches], 3)

@@ -9,9 +9,9 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.jit import jit
+from lattice.matching.arrays import Bools, Bytes, Ids, Ints
 from lattice.matching.matcher import Matches
 from lattice.matching.tokens import TokenBatch
 
@@ -22,16 +22,16 @@ class Spans(NamedTuple):
     Ordered by first, then end. No two spans have the same tokens, which determine the surface.
     """
 
-    first: NDArray[np.int64]
-    end: NDArray[np.int64]
-    ordinal: NDArray[np.int64]
+    first: Ints
+    end: Ints
+    ordinal: Ints
 
-    def keep(self, mask: NDArray[np.bool_]) -> "Spans":
+    def keep(self, mask: Bools) -> "Spans":
         """Return the spans that `mask` selects."""
         return Spans(self.first[mask], self.end[mask], self.ordinal[mask])
 
 
-def align(tokens: TokenBatch, continues: NDArray[np.bool_], matches: Matches) -> Spans:
+def align(tokens: TokenBatch, continues: Bools, matches: Matches) -> Spans:
     """Return the matches whose edges are token edges.
 
     Args:
@@ -52,10 +52,10 @@ def align(tokens: TokenBatch, continues: NDArray[np.bool_], matches: Matches) ->
 @jit
 def _align(
     tokens: TokenBatch,
-    continues: NDArray[np.bool_],
-    runs: NDArray[np.uint8],
+    continues: Bools,
+    runs: Bytes,
     matches: Matches,
-    edges: tuple[NDArray[np.int32], NDArray[np.int32]],
+    edges: tuple[Ids, Ids],
     spans: Spans,
 ) -> tuple[int, bool]:
     """Fill `spans` with the matches whose edges are token edges.
@@ -103,17 +103,17 @@ def _align(
     return count, ordered
 
 
-def token_starts(tokens: TokenBatch) -> NDArray[np.int64]:
+def token_starts(tokens: TokenBatch) -> Ints:
     """Return the position in `tokens.codes` at which each token begins; int64 (num_tokens,)."""
     num_rows = len(tokens.row_tokens) - 1
     row = np.repeat(np.arange(num_rows), np.diff(tokens.row_tokens))
     before = np.cumsum(tokens.lengths) - tokens.lengths
-    starts: NDArray[np.int64] = before + row  # each earlier row has one separator
+    starts: Ints = before + row  # each earlier row has one separator
     return starts
 
 
 @cache
-def _run_classes() -> NDArray[np.uint8]:
+def _run_classes() -> Bytes:
     """Return for each code point: 1 letter of an alphabet, 2 digit, 0 other (ideographs, kana)."""
     runs = np.zeros(0x110000, np.uint8)
     for code in [*range(0x21, 0x3000), *range(0xFF10, 0xFF5B)]:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from data.errors import ConfigError, did_you_mean
 from data.jit import jit
@@ -17,6 +16,7 @@ from data.select import select
 from data.tokenizer import Tokenizer
 from lattice.config import LatticeConfig
 from lattice.matching.align import Spans, align
+from lattice.matching.arrays import Ids, Ints
 from lattice.matching.segment import crosses_word
 from lattice.matching.tokens import BatchTokenizer, TokenBatch
 from lattice.matching.vocabulary import Senses, Vocabulary
@@ -39,10 +39,10 @@ class Entities(NamedTuple):
     Ordered by row, first token, last token and id. Tokens `[first, end)` count through the batch.
     """
 
-    row: NDArray[np.int64]
-    first: NDArray[np.int64]
-    end: NDArray[np.int64]
-    entity_id: NDArray[np.int64]
+    row: Ints
+    first: Ints
+    end: Ints
+    entity_id: Ints
 
 
 class LatticeKernel:
@@ -94,12 +94,7 @@ class LatticeKernel:
 
 
 @jit
-def _expand(
-    row_tokens: NDArray[np.int64],
-    spans: Spans,
-    senses: Senses,
-    entities: Entities,
-) -> int:
+def _expand(row_tokens: Ints, spans: Spans, senses: Senses, entities: Entities) -> int:
     """Fill `entities` while there is room and return the number of all entities.
 
     Args:
@@ -146,9 +141,7 @@ def _columns(tokens: TokenBatch, entities: Entities) -> list[pa.Array]:
 
 
 @jit
-def _fill(
-    row_tokens: NDArray[np.int64], entities: Entities, out: tuple[NDArray[np.int32], ...]
-) -> None:
+def _fill(row_tokens: Ints, entities: Entities, out: tuple[Ids, ...]) -> None:
     """Write lengths, offsets and positions: the tokens of a row, then its entities.
 
     Args:

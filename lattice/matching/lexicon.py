@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, check_vectors, read_names
 from data.tokenizer import Tokenizer
 from data.tsv import Rejects, read_rows
 from lattice.config import LexiconConfig
+from lattice.matching.arrays import Ids, Ints
 
 _IDEOGRAPHS = re.compile(r"[\u4e00-\u9fff]+")  # unchanged by any BERT tokenizer
 _CLOSING = ("）", ")", " ")
@@ -44,16 +44,9 @@ class Lexicon:
     """
 
     surfaces: list[str]
-    entity_ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
+    entity_ids: Ids
+    offsets: Ints
     counts: dict[str, int]
-
-    def ids(self, surface: str) -> list[int]:
-        """Return the entities that a surface names, by a linear search."""
-        if surface not in self.surfaces:
-            return []
-        n = self.surfaces.index(surface)
-        return [int(i) for i in self.entity_ids[self.offsets[n] : self.offsets[n + 1]]]
 
 
 def names_file(path: Path) -> Path:
@@ -219,9 +212,7 @@ class _LexiconBuilder:
         return self._config.min_length <= len(surface) <= self._config.max_length
 
 
-def _sense_arrays(
-    own: NDArray[np.int32], several: dict[int, list[int]], num_surfaces: int
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _sense_arrays(own: Ids, several: dict[int, list[int]], num_surfaces: int) -> tuple[Ids, Ints]:
     """Return `entity_ids` and `offsets`: `own[n]`, unless `several[n]` lists the entities."""
     widths = np.ones(num_surfaces, np.int64)
     for n, ids in several.items():

@@ -10,7 +10,8 @@ from itertools import chain
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+
+from lattice.matching.arrays import Codes, Ints
 
 _CODE_POINTS = 0x110000
 _NUM_SINGLE = 512  # the most frequent characters get one symbol each, all others two
@@ -19,9 +20,9 @@ _NUM_SINGLE = 512  # the most frequent characters get one symbol each, all other
 class Matches(NamedTuple):
     """Occurrences of surface `ordinal` at code points `[start, end)`; int64 (num_matches,)."""
 
-    start: NDArray[np.int64]
-    end: NDArray[np.int64]
-    ordinal: NDArray[np.int64]
+    start: Ints
+    end: Ints
+    ordinal: Ints
 
     @classmethod
     def empty(cls, size: int) -> "Matches":
@@ -32,7 +33,7 @@ class Matches(NamedTuple):
 class Matcher(Protocol):
     """Finds all occurrences of its surfaces."""
 
-    def find(self, codes: NDArray[np.uint32]) -> Matches:
+    def find(self, codes: Codes) -> Matches:
         """Return all occurrences of all surfaces in `codes`."""
         ...
 
@@ -74,7 +75,7 @@ class AhoCorasick:
             self._automaton.add_word(surfaces[n].translate(symbols), n)
         self._automaton.make_automaton()
 
-    def find(self, codes: NDArray[np.uint32]) -> Matches:
+    def find(self, codes: Codes) -> Matches:
         """Return all occurrences of all surfaces in `codes`."""
         if not len(self._lengths):  # an empty automaton raises
             return Matches.empty(0)

@@ -15,13 +15,13 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lattice.matching.align import Spans, token_starts
+from lattice.matching.arrays import Bools, Ints
 from lattice.matching.tokens import TokenBatch
 
 
-def crosses_word(tokens: TokenBatch, spans: Spans) -> NDArray[np.bool_]:
+def crosses_word(tokens: TokenBatch, spans: Spans) -> Bools:
     """Return for each span whether one of its edges cuts a word; bool (num_spans,)."""
     begins, ends = _word_bounds(tokens)
     starts = token_starts(tokens)
@@ -29,11 +29,11 @@ def crosses_word(tokens: TokenBatch, spans: Spans) -> NDArray[np.bool_]:
     last = starts[spans.end - 1] + tokens.lengths[spans.end - 1] - 1
     one_word = begins[first] == begins[last]
     cut = (begins[first] != first) | (ends[last] != last + 1)
-    crosses: NDArray[np.bool_] = ~one_word & cut
+    crosses: Bools = ~one_word & cut
     return crosses
 
 
-def _word_bounds(tokens: TokenBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _word_bounds(tokens: TokenBatch) -> tuple[Ints, Ints]:
     """Return begin and end of the word around each code point; int64 (num_chars,) each."""
     text = tokens.codes.tobytes().decode("utf-32-le")
     cut = segmenter().cut

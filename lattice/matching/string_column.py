@@ -5,9 +5,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.jit import fnv1a, jit
+from lattice.matching.arrays import Bytes, Ids
 
 
-def string_buffers(column: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+def string_buffers(column: pa.StringArray) -> tuple[Bytes, Ids]:
     """Return the UTF-8 bytes of a column and the offsets of its rows; int32 (num_rows + 1,)."""
     _, offsets, data = column.buffers()
     at = column.offset
@@ -25,9 +26,7 @@ def hash_strings(column: pa.StringArray) -> NDArray[np.uint64]:
 
 
 @jit
-def _hash_strings(
-    content: NDArray[np.uint8], offsets: NDArray[np.int32], hashes: NDArray[np.uint64]
-) -> None:
+def _hash_strings(content: Bytes, offsets: Ids, hashes: NDArray[np.uint64]) -> None:
     """Fill `hashes`.
 
     Args:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from data.jit import fnv1a, jit
 from data.tokenizer import SPECIAL_TOKENS, Tokenizer, Tokens
+from lattice.matching.arrays import Bools, Bytes, Codes, Ids, Ints
 from lattice.matching.string_column import string_buffers
 
 SEPARATOR = ord("\n")  # white space, so it is never part of a surface
@@ -41,11 +42,11 @@ class TokenBatch(NamedTuple):
         num_undecided: Rows that were tokenized by the tokenizer itself.
     """
 
-    ids: NDArray[np.int32]
-    lengths: NDArray[np.int64]
-    row_tokens: NDArray[np.int64]
-    codes: NDArray[np.uint32]
-    row_chars: NDArray[np.int64]
+    ids: Ids
+    lengths: Ints
+    row_tokens: Ints
+    codes: Codes
+    row_chars: Ints
     num_undecided: int
 
 
@@ -75,16 +76,20 @@ class BatchTokenizer:
         word_block = self._words.look_up(source, begins, ends)
         odd = np.flatnonzero(undecided)
         rows = _Blocks()
-        for tokens in self._tokenizer.encode([column[r].as_py() for r in odd.tolist()]):
-            rows.add(tokens)
+        for row in self._tokenizer.encode([column[r].as_py() for r in odd.tolist()]):
+            rows.add(row)
         words = self._words.blocks
         in_words = words.size_of(word_block)
         num_tokens = num_alone + in_words[0] + rows.num_tokens  # upper bounds
         num_codes = num_alone + in_words[1] + rows.num_codes + len(row_ends)
-        ids, lengths = np.empty(num_tokens, np.int32), np.empty(num_tokens, np.int64)
-        codes = np.empty(num_codes, np.uint32)
-        row_tokens = np.zeros(len(row_ends) + 1, np.int64)
-        row_chars = np.zeros(len(row_ends) + 1, np.int64)
+        batch = TokenBatch(
+            ids=np.empty(num_tokens, np.int32),
+            lengths=np.empty(num_tokens, np.int64),
+            row_tokens=np.zeros(len(row_ends) + 1, np.int64),
+            codes=np.empty(num_codes, np.uint32),
+            row_chars=np.zeros(len(row_ends) + 1, np.int64),
+            num_undecided=len(odd),
+        )
         _write_tokens(
             source,
             row_ends,
@@ -93,21 +98,14 @@ class BatchTokenizer:
             (begins, ends, word_block),
             words.arrays(),
             rows.arrays(),
-            (ids, lengths, codes, row_tokens, row_chars),
+            batch,
         )
-        num_tokens, num_codes = int(row_tokens[-1]), int(row_chars[-1])
-        return TokenBatch(
-            ids[:num_tokens],
-            lengths[:num_tokens],
-            row_tokens,
-            codes[:num_codes],
-            row_chars,
-            len(odd),
+        tokens, chars = slice(batch.row_tokens[-1]), slice(batch.row_chars[-1])
+        return batch._replace(
+            ids=batch.ids[tokens], lengths=batch.lengths[tokens], codes=batch.codes[chars]
         )
 
-    def _scan(
-        self, source: NDArray[np.uint32], row_ends: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, NDArray[np.bool_]]:
+    def _scan(self, source: Codes, row_ends: Ints) -> tuple[Ints, Ints, int, Bools]:
         """Return begin and end of each word, the number of characters alone, undecided rows."""
         begins, ends = np.empty(len(source), np.int64), np.empty(len(source), np.int64)
         undecided = np.zeros(len(row_ends), np.bool_)
@@ -134,11 +132,11 @@ class BatchTokenizer:
 class _BlockArrays(NamedTuple):
     """The arrays of `_Blocks`, for compiled loops."""
 
-    ids: NDArray[np.int32]
-    lengths: NDArray[np.int64]
-    id_at: NDArray[np.int64]
-    codes: NDArray[np.uint32]
-    code_at: NDArray[np.int64]
+    ids: Ids
+    lengths: Ints
+    id_at: Ints
+    codes: Codes
+    code_at: Ints
 
 
 class _Blocks:
@@ -170,7 +168,7 @@ class _Blocks:
         """Return the arrays for compiled loops."""
         return _BlockArrays(self._ids, self._lengths, self._id_at, self._codes, self._code_at)
 
-    def size_of(self, which: NDArray[np.int32]) -> tuple[int, int]:
+    def size_of(self, which: Ids) -> tuple[int, int]:
         """Return the total tokens and code points of the given blocks."""
         tokens, codes = ((at[which + 1] - at[which]).sum() for at in (self._id_at, self._code_at))
         return int(tokens), int(codes)
@@ -192,17 +190,15 @@ class _WordCache:
         self._letters, self._letter_at = np.empty(0, np.uint32), np.zeros(1, np.int64)
         self._slots = np.full(1 << 12, -1, np.int32)  # a hash table of blocks
 
-    def look_up(
-        self, source: NDArray[np.uint32], begins: NDArray[np.int64], ends: NDArray[np.int64]
-    ) -> NDArray[np.int32]:
+    def look_up(self, source: Codes, begins: Ints, ends: Ints) -> Ids:
         """Return the block of each word `source[begins[n]:ends[n]]`; int32 (num_words,)."""
         if self.blocks.count + len(begins) > _WORD_CACHE:
             self._clear()
         found = np.empty(len(begins), np.int32)
-        if not self._find(source, begins, ends, found):
+        if not _find_words(source, begins, ends, self._cached(), found):
             new = {source[begins[n] : ends[n]].tobytes() for n in np.flatnonzero(found < 0)}
             self._learn(sorted(word.decode("utf-32-le") for word in new))
-            self._find(source, begins, ends, found)
+            _find_words(source, begins, ends, self._cached(), found)
         return found
 
     def _learn(self, words: list[str]) -> None:
@@ -218,15 +214,8 @@ class _WordCache:
             first = 0
         _insert_words(self._letters, self._letter_at, first, self.blocks.count, self._slots)
 
-    def _find(
-        self,
-        source: NDArray[np.uint32],
-        begins: NDArray[np.int64],
-        ends: NDArray[np.int64],
-        found: NDArray[np.int32],
-    ) -> bool:
-        cached = (self._letters, self._letter_at, self._slots)
-        return _find_words(source, begins, ends, cached, found)
+    def _cached(self) -> tuple[Codes, Ints, Ids]:
+        return self._letters, self._letter_at, self._slots
 
 
 def _set_at(array: NDArray[Any], at: int, values: Any) -> NDArray[Any]:
@@ -239,7 +228,7 @@ def _set_at(array: NDArray[Any], at: int, values: Any) -> NDArray[Any]:
     return array
 
 
-def _code_points(column: pa.StringArray) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+def _code_points(column: pa.StringArray) -> tuple[Codes, Ints]:
     """Return the code points of all texts, `SEPARATOR` after each, and the end of each row."""
     content, offsets = string_buffers(column)
     num_bytes = int(offsets[-1] - offsets[0]) if len(column) else 0
@@ -249,12 +238,7 @@ def _code_points(column: pa.StringArray) -> tuple[NDArray[np.uint32], NDArray[np
 
 
 @jit
-def _decode(
-    content: NDArray[np.uint8],
-    offsets: NDArray[np.int32],
-    source: NDArray[np.uint32],
-    row_ends: NDArray[np.int64],
-) -> int:
+def _decode(content: Bytes, offsets: Ids, source: Codes, row_ends: Ints) -> int:
     """Decode valid UTF-8 to code points and return their number.
 
     Args:
@@ -292,12 +276,12 @@ def _decode(
 
 @jit
 def _scan(
-    source: NDArray[np.uint32],
-    row_ends: NDArray[np.int64],
-    kinds: NDArray[np.uint8],
-    special: NDArray[np.uint32],
-    special_at: NDArray[np.int64],
-    out: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]],
+    source: Codes,
+    row_ends: Ints,
+    kinds: Bytes,
+    special: Codes,
+    special_at: Ints,
+    out: tuple[Ints, Ints, Bools],
 ) -> tuple[int, int, bool]:
     """Find words and undecided rows.
 
@@ -342,13 +326,7 @@ def _scan(
 
 
 @jit
-def _is_special(
-    source: NDArray[np.uint32],
-    at: int,
-    end: int,
-    special: NDArray[np.uint32],
-    special_at: NDArray[np.int64],
-) -> bool:
+def _is_special(source: Codes, at: int, end: int, special: Codes, special_at: Ints) -> bool:
     """Return whether a special token begins at `at` and ends by `end`; arrays as in `_scan`."""
     for token in range(len(special_at) - 1):
         first = special_at[token]
@@ -359,9 +337,7 @@ def _is_special(
 
 
 @jit
-def _equal(
-    a: NDArray[np.uint32], a_begin: int, b: NDArray[np.uint32], b_begin: int, length: int
-) -> bool:
+def _equal(a: Codes, a_begin: int, b: Codes, b_begin: int, length: int) -> bool:
     """Return whether two slices of `length` code points are equal; both must be in bounds."""
     same = 0
     while same < length and a[a_begin + same] == b[b_begin + same]:
@@ -371,11 +347,7 @@ def _equal(
 
 @jit
 def _find_words(
-    source: NDArray[np.uint32],
-    begins: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    cached: tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int32]],
-    found: NDArray[np.int32],
+    source: Codes, begins: Ints, ends: Ints, cached: tuple[Codes, Ints, Ids], found: Ids
 ) -> bool:
     """Look words up in the cache and return whether all were found.
 
@@ -409,13 +381,7 @@ def _find_words(
 
 
 @jit
-def _insert_words(
-    letters: NDArray[np.uint32],
-    letter_at: NDArray[np.int64],
-    first: int,
-    count: int,
-    slots: NDArray[np.int32],
-) -> None:
+def _insert_words(letters: Codes, letter_at: Ints, first: int, count: int, slots: Ids) -> None:
     """Insert the words `first` to `count - 1` into the hash table.
 
     Args:
@@ -435,20 +401,14 @@ def _insert_words(
 
 @jit
 def _write_tokens(
-    source: NDArray[np.uint32],
-    row_ends: NDArray[np.int64],
-    undecided: NDArray[np.bool_],
-    tables: tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint32]],
-    words: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]],
+    source: Codes,
+    row_ends: Ints,
+    undecided: Bools,
+    tables: tuple[Bytes, Ids, Codes],
+    words: tuple[Ints, Ints, Ids],
     word_blocks: _BlockArrays,
     row_blocks: _BlockArrays,
-    out: tuple[
-        NDArray[np.int32],
-        NDArray[np.int64],
-        NDArray[np.uint32],
-        NDArray[np.int64],
-        NDArray[np.int64],
-    ],
+    out: TokenBatch,
 ) -> None:
     """Write the tokens of all rows and their surfaces in order.
 
@@ -462,12 +422,12 @@ def _write_tokens(
             words of undecided rows included.
         word_blocks: See `_Blocks`.
         row_blocks: See `_Blocks`; one block per undecided row, in order.
-        out: Receives `ids` (int32), `lengths` (int64) and `codes` (uint32), long enough for all
-            tokens and surfaces; `row_tokens` and `row_chars`, int64 (num_rows + 1,), zero at 0.
+        out: Receives the tokens; `ids`, `lengths` and `codes` are long enough for all tokens and
+            surfaces; `row_tokens` and `row_chars` are zero at 0.
     """
     kinds, id_of, folded = tables
     begins, ends, block_of = words
-    ids, lengths, codes, row_tokens, row_chars = out
+    ids, lengths, row_tokens, codes, row_chars, _ = out
     tokens = chars = at = word = odd = 0
     for row in range(len(row_ends)):
         end = row_ends[row]
@@ -500,13 +460,7 @@ def _write_tokens(
 
 @jit
 def _write_block(
-    blocks: _BlockArrays,
-    block: int,
-    ids: NDArray[np.int32],
-    lengths: NDArray[np.int64],
-    codes: NDArray[np.uint32],
-    tokens: int,
-    chars: int,
+    blocks: _BlockArrays, block: int, ids: Ids, lengths: Ints, codes: Codes, tokens: int, chars: int
 ) -> tuple[int, int]:
     """Copy a block; return the positions of the next token and the next code point."""
     for n in range(blocks.id_at[block], blocks.id_at[block + 1]):

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.jit import jit
+from lattice.matching.arrays import Codes, Ids, Ints
 from lattice.matching.matcher import Matches
 
 LAYOUT = 2  # version of the arrays; compiled vocabularies of another version are refused
@@ -39,9 +40,7 @@ _BLOCK = 1024  # starts per block: enough to overlap memory accesses, few enough
 class Trie:
     """A matcher; `Trie.build` makes one from surfaces."""
 
-    def __init__(
-        self, letters: NDArray[np.uint32], slots: NDArray[np.int64], short: NDArray[np.int32]
-    ) -> None:
+    def __init__(self, letters: Codes, slots: Ints, short: Ids) -> None:
         """Wrap existing arrays, which may be memory maps.
 
         Args:
@@ -73,7 +72,7 @@ class Trie:
                 return cls(letters, slots, short)
             num_slots *= 2  # the estimate was too low
 
-    def find(self, codes: NDArray[np.uint32]) -> Matches:
+    def find(self, codes: Codes) -> Matches:
         """Return all occurrences of all surfaces in `codes`, ordered by start, then end."""
         symbols = np.empty(len(codes) + 1, np.int32)
         room = len(codes) + _BLOCK
@@ -94,7 +93,7 @@ class Trie:
         return Matches(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _symbol_table(letters: NDArray[np.uint32]) -> NDArray[np.int32]:
+def _symbol_table(letters: Codes) -> Ids:
     """Return the symbol of each code point; int32 (0x110000,)."""
     symbol = np.zeros(_CODE_POINTS, np.int32)
     symbol[letters] = np.arange(1, len(letters) + 1)
@@ -115,12 +114,7 @@ def _bit(symbol: np.int64) -> np.int64:
 
 
 @jit
-def _insert(
-    symbols: NDArray[np.int32],
-    ends: NDArray[np.int64],
-    slots: NDArray[np.int64],
-    short: NDArray[np.int32],
-) -> bool:
+def _insert(symbols: Ids, ends: Ints, slots: Ints, short: Ids) -> bool:
     """Insert all surfaces into an empty trie; return False if it is too small.
 
     Args:
@@ -160,13 +154,7 @@ def _insert(
 
 @jit
 def _find(
-    codes: NDArray[np.uint32],
-    begin: int,
-    symbols: NDArray[np.int32],
-    symbol_of: NDArray[np.int32],
-    slots: NDArray[np.int64],
-    short: NDArray[np.int32],
-    found: Matches,
+    codes: Codes, begin: int, symbols: Ids, symbol_of: Ids, slots: Ints, short: Ids, found: Matches
 ) -> tuple[int, int]:
     """Find the matches that start at `begin` or later, while there is room for them.
 
@@ -241,7 +229,7 @@ def _find(
 
 
 @jit
-def _slot_of(slots: NDArray[np.int64], key: np.int64, home: np.int64) -> np.int64:
+def _slot_of(slots: Ints, key: np.int64, home: np.int64) -> np.int64:
     """Return the slot of a key that is not in its home slot, or -1; arguments as in `_find`."""
     slot = home
     while True:
@@ -256,19 +244,14 @@ def _slot_of(slots: NDArray[np.int64], key: np.int64, home: np.int64) -> np.int6
 
 
 @jit
-def _append(unordered: NDArray[np.int64], n: int, start: int, length: int, ordinal: int) -> None:
+def _append(unordered: Ints, n: int, start: int, length: int, ordinal: int) -> None:
     """Set match n; `unordered` is int64 (3, room)."""
     unordered[0, n], unordered[1, n], unordered[2, n] = start, length, ordinal
 
 
 @jit
 def _sort_block(
-    unordered: NDArray[np.int64],
-    number: int,
-    begin: int,
-    per_start: NDArray[np.int64],
-    found: Matches,
-    count: int,
+    unordered: Ints, number: int, begin: int, per_start: Ints, found: Matches, count: int
 ) -> None:
     """Append the matches of a block, given by length, in order of start, then length.
 
@@ -293,7 +276,7 @@ def _sort_block(
         found.ordinal[place] = unordered[2, n]
 
 
-def _estimate_edges(symbols: NDArray[np.int32], ends: NDArray[np.int64]) -> float:
+def _estimate_edges(symbols: Ids, ends: Ints) -> float:
     """Return an estimate of the number of distinct prefixes of two letters or more.
 
     By linear counting (Whang et al. 1990): each prefix marks the bit of its hash, and the share of
@@ -306,9 +289,7 @@ def _estimate_edges(symbols: NDArray[np.int32], ends: NDArray[np.int64]) -> floa
 
 
 @jit
-def _mark_prefixes(
-    symbols: NDArray[np.int32], ends: NDArray[np.int64], marked: NDArray[np.uint64]
-) -> int:
+def _mark_prefixes(symbols: Ids, ends: Ints, marked: NDArray[np.uint64]) -> int:
     """Mark the bit of each prefix's hash and return the number of marked bits.
 
     Args:

@@ -17,6 +17,7 @@ from data.kg_folder import EASYNLP_VECTORS, ENTITY_NAMES, VECTORS, kg_fingerprin
 from data.runs import Run, fingerprint, manifest_path, read_manifest, sha256, verify
 from data.tokenizer import Tokenizer
 from lattice.config import LexiconConfig
+from lattice.matching.arrays import Ids, Ints
 from lattice.matching.lexicon import Lexicon, load_lexicon, names_file
 from lattice.matching.matcher import AhoCorasick, Matcher
 from lattice.matching.trie import LAYOUT, Trie
@@ -36,9 +37,9 @@ class Senses(NamedTuple):
         several: Entity ids, ascending within a surface; int32.
     """
 
-    entity_of: NDArray[np.int32]
-    several_at: NDArray[np.int64]
-    several: NDArray[np.int32]
+    entity_of: Ids
+    several_at: Ints
+    several: Ids
 
     @classmethod
     def from_lexicon(cls, lexicon: Lexicon) -> "Senses":
@@ -85,15 +86,15 @@ class Vocabulary:
         return cls(AhoCorasick([]), Senses(none, np.zeros(1, np.int64), none), {}, "")
 
     @classmethod
-    def open(cls, folder: Path) -> "Vocabulary":
-        """Map a compiled vocabulary, without reading or verifying its arrays."""
-        manifest = read_manifest(folder)
-        return cls(*_map_arrays(folder), manifest.counts, manifest.settings["kg"])
-
-    @classmethod
-    def open_arrays(cls, folder: Path) -> "Vocabulary":
-        """Map what `save` wrote; without counts and KG fingerprint."""
-        return cls(*_map_arrays(folder), {}, "")
+    def open(
+        cls, folder: Path, counts: dict[str, int] | None = None, kg_fingerprint: str = ""
+    ) -> "Vocabulary":
+        """Map what `save` wrote, without reading or verifying the arrays."""
+        arrays = [
+            np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+            for name in _ARRAYS
+        ]
+        return cls(Trie(*arrays[:3]), Senses(*arrays[3:]), counts or {}, kg_fingerprint)
 
     def save(self, folder: Path) -> None:
         """Write the arrays into a folder that processes can map. The matcher must be a `Trie`."""
@@ -101,14 +102,6 @@ class Vocabulary:
         arrays: list[NDArray[Any]] = [self.matcher.letters, self.matcher.slots, self.matcher.short]
         for name, array in zip(_ARRAYS, [*arrays, *self.senses], strict=True):
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
-
-
-def _map_arrays(folder: Path) -> tuple[Trie, Senses]:
-    arrays = [
-        np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-        for name in _ARRAYS
-    ]
-    return Trie(*arrays[:3]), Senses(*arrays[3:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,13 +140,7 @@ def compile_vocabulary(
         ToolkitError: An input is missing or unusable, or `out` belongs to another run.
     """
     config = config or LexiconConfig()
-    settings = {
-        **lexicon_settings(config),
-        "layout": LAYOUT,
-        "tokenizer": tokenizer.fingerprint,
-        "kg": kg_fingerprint_of(names),
-        "mentions_sha256": fingerprint(mentions) if mentions else "",
-    }
+    settings = _settings(tokenizer, config, mentions) | {"kg": kg_fingerprint_of(names)}
     inputs = {"names": sha256(names_file(names))}
     with Run.open(out, kind=_KIND, settings=settings, inputs=inputs, overwrite=overwrite) as run:
         if run.finished is None:
@@ -182,14 +169,9 @@ def load_vocabulary(
     if not is_compiled(names):
         lexicon = load_lexicon(names, tokenizer, config, mentions)
         return Vocabulary.from_lexicon(lexicon, backend, kg_fingerprint_of(names))
-    made = verify(names).settings
-    wanted = {
-        **lexicon_settings(config),
-        "layout": LAYOUT,
-        "tokenizer": tokenizer.fingerprint,
-        "mentions_sha256": fingerprint(mentions) if mentions else "",
-    }
-    for key, value in wanted.items():
+    manifest = verify(names)
+    made = manifest.settings
+    for key, value in _settings(tokenizer, config, mentions).items():
         if made.get(key) != value:
             raise ConfigError(
                 f"{names} was compiled with {key} {made.get(key)!r}, now {value!r}. Compile it "
@@ -197,7 +179,7 @@ def load_vocabulary(
             )
     if backend == "ahocorasick":
         raise ConfigError(f"{names} is compiled for the trie; pass its names for ahocorasick.")
-    return Vocabulary.open(names)
+    return Vocabulary.open(names, manifest.counts, made["kg"])
 
 
 def is_compiled(names: Path) -> bool:
@@ -216,6 +198,12 @@ def kg_fingerprint_of(names: Path) -> str:
     return ""
 
 
-def lexicon_settings(config: LexiconConfig) -> dict[str, object]:
-    """Return the fields of a configuration that determine the surfaces."""
-    return {field.name: getattr(config, field.name) for field in fields(LexiconConfig)}
+def _settings(
+    tokenizer: Tokenizer, config: LexiconConfig, mentions: Path | None
+) -> dict[str, object]:
+    """Return what determines the surfaces of a compiled vocabulary."""
+    return {field.name: getattr(config, field.name) for field in fields(LexiconConfig)} | {
+        "layout": LAYOUT,
+        "tokenizer": tokenizer.fingerprint,
+        "mentions_sha256": fingerprint(mentions) if mentions else "",
+    }

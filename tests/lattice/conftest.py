@@ -3,12 +3,9 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
+from data.kg_folder import write_names
 from data.tokenizer import Tokenizer, character_vocabulary
-
-settings.register_profile("shared machine", deadline=None)
-settings.load_profile("shared machine")
 
 PIECES = ["iphone", "##15", "15", "mate", "##40", "cat", "con", "##cat", "##enate", "ok", "##机"]
 
@@ -28,6 +25,13 @@ def pieces(tmp_path_factory) -> Tokenizer:
     vocabulary = [c for c in character_vocabulary() if c not in "龘鱻z##z"]
     file.write_text("\n".join(vocabulary + PIECES) + "\n", encoding="utf-8")
     return Tokenizer.load(file)
+
+
+@pytest.fixture
+def names(request, tmp_path) -> Path:
+    """The id file of the module's `NAMES`."""
+    write_names(tmp_path / "entity2id.txt", request.module.NAMES)
+    return tmp_path / "entity2id.txt"
 
 
 @pytest.fixture

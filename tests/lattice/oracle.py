@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from data.tokenizer import Tokenizer
 from lattice.config import LexiconConfig
+from lattice.matching.lexicon import Lexicon
 
 Found = tuple[int, int, int]  # first token, last token, entity id
 
@@ -28,6 +29,12 @@ def without_bracket(name: str) -> str | None:
     if at < 1 or any(c in "）)" for c in name[at:-1]):
         return None
     return name[:at].rstrip() or None
+
+
+def meanings_of(lexicon: Lexicon) -> dict[str, list[int]]:
+    """Return every surface of a lexicon with its entity ids."""
+    bounds = zip(lexicon.surfaces, lexicon.offsets, lexicon.offsets[1:], strict=False)
+    return {surface: lexicon.entity_ids[a:b].tolist() for surface, a, b in bounds}
 
 
 def meanings(

@@ -1,10 +1,13 @@
-"""Generated images for tests."""
+"""Generated images, and the rows and rejected rows of a table."""
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from data.runs import read_manifest
 
 
 def image_bytes(
@@ -20,3 +23,15 @@ def image_bytes(
 def encoded(size: int = 16, cut: int | None = None, format: str = "JPEG", seed: int = 0) -> str:
     """Return the same in base64."""
     return base64.b64encode(image_bytes(size, cut, format, seed)).decode()
+
+
+def rejects_of(table: Path) -> list[list[str]]:
+    """Return line, reason and row of each reject; check the counts of the manifest."""
+    file = table.with_name(table.name + ".rejects.tsv")
+    found = []
+    if file.exists():
+        found = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()]
+    counts = read_manifest(table).counts
+    assert counts["rejected"] == sum(counts["reasons"].values()) == len(found)
+    assert counts["rows_in"] == counts["rows"] + counts["rejected"]
+    return found

@@ -129,61 +129,45 @@ def test_without_h5py_the_message_says_what_to_install(tmp_path, monkeypatch):
         import_vectors(source, tmp_path / "kg")
 
 
-def rewrite(path, text):
-    path.write_text(text, encoding="utf-8")
+VECTORS = "CN_DBpedia_TransE_l2_entity.npy"
+SAME_NAMES = "0\ta\n1\ta\n2\ta\n3\ta\n4\ta\n"
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("make", "file", "content", "said"),
     [
-        (lambda f: (f / "data/entities.tsv").unlink(), "--names"),
-        (
-            lambda f: rewrite(f / "data/entities.tsv", "0\t北京\n1\t中国\n"),
-            "5 entity vectors but 2",
-        ),
-        (lambda f: rewrite(f / "data/entities.tsv", "0\ta\n0\tb\n"), r"ids 0\.\.1, each once"),
-        (lambda f: rewrite(f / "data/entities.tsv", "0\ta\n5\tb\n"), r"ids 0\.\.1, each once"),
-        (lambda f: rewrite(f / "data/entities.tsv", "0 a\n"), "wrong column count"),
-        (
-            lambda f: rewrite(f / "data/entities.tsv", "".join(f"{i}\ta\n" for i in range(5))),
-            "'a' is given to several ids",
-        ),
-        (lambda f: rewrite(f / "data/relations.tsv", "0\t首都\n"), "2 relation vectors but 1"),
-        (lambda f: rewrite(f / "config.json", "{"), "cannot be read as JSON"),
-        (
-            lambda f: np.save(f / "CN_DBpedia_TransE_l2_entity.npy", ENTITIES * np.nan),
-            "NaN or infinite",
-        ),
-        (lambda f: np.save(f / "CN_DBpedia_TransE_l2_entity.npy", NAMES), "expected vectors"),
-        (lambda f: rewrite(f / "CN_DBpedia_TransE_l2_entity.npy", "x"), "as a numpy array"),
-        (lambda f: np.save(f / "b_RotatE_entity.npy", ENTITIES), "several trainings"),
+        (dglke, "data/entities.tsv", None, "--names"),
+        (dglke, "data/entities.tsv", "0\t北京\n1\t中国\n", "5 entity vectors but 2"),
+        (dglke, "data/entities.tsv", "0\ta\n0\tb\n", r"ids 0\.\.1, each once"),
+        (dglke, "data/entities.tsv", "0\ta\n5\tb\n", r"ids 0\.\.1, each once"),
+        (dglke, "data/entities.tsv", "0 a\n", "wrong column count"),
+        (dglke, "data/entities.tsv", SAME_NAMES, "'a' is given to several ids"),
+        (dglke, "data/relations.tsv", "0\t首都\n", "2 relation vectors but 1"),
+        (dglke, "config.json", "{", "cannot be read as JSON"),
+        (dglke, VECTORS, ENTITIES * np.nan, "NaN or infinite"),
+        (dglke, VECTORS, np.array(NAMES), "expected vectors"),
+        (dglke, VECTORS, "x", "as a numpy array"),
+        (dglke, "b_RotatE_entity.npy", ENTITIES, "several trainings"),
+        (biggraph, "entities/entity_names_all_1.json", None, "--names"),
+        (biggraph, "entities/entity_names_all_1.json", "[1]", "a list of names"),
+        (biggraph, "entities/entity_names_all_1.json", '["a"]', "for the 1 names"),
+        (biggraph, "embeddings_all_1.v7.h5", "x", "cannot be read as HDF5"),
+        (biggraph, "embeddings_all_0.v7.h5", None, r"only the partitions \[1\]"),
+        (biggraph, "checkpoint_version.txt", "9", "no embeddings of checkpoint 9"),
+        (biggraph, "checkpoint_version.txt", "x", "expected a number"),
     ],
 )
-def test_a_damaged_training_of_dgl_ke_is_refused(tmp_path, damage, said):
-    source = dglke(tmp_path / "ckpt")
-    damage(source)
+def test_a_damaged_training_is_refused(tmp_path, make, file, content, said):
+    path = make(tmp_path / "source") / file
+    if content is None:
+        path.unlink()
+    elif isinstance(content, str):
+        path.write_text(content, encoding="utf-8")
+    else:
+        np.save(path, content)
     with pytest.raises(InputError, match=said):
-        import_vectors(source, tmp_path / "kg")
+        import_vectors(tmp_path / "source", tmp_path / "kg")
     assert not (tmp_path / "kg").exists()
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda f: (f / "entities/entity_names_all_1.json").unlink(), "--names"),
-        (lambda f: rewrite(f / "entities/entity_names_all_1.json", "[1]"), "a list of names"),
-        (lambda f: rewrite(f / "entities/entity_names_all_1.json", '["a"]'), "for the 1 names"),
-        (lambda f: rewrite(f / "embeddings_all_1.v7.h5", "x"), "cannot be read as HDF5"),
-        (lambda f: (f / "embeddings_all_0.v7.h5").unlink(), r"only the partitions \[1\]"),
-        (lambda f: rewrite(f / "checkpoint_version.txt", "9"), "no embeddings of checkpoint 9"),
-        (lambda f: rewrite(f / "checkpoint_version.txt", "x"), "expected a number"),
-    ],
-)
-def test_a_damaged_checkpoint_of_biggraph_is_refused(tmp_path, damage, said):
-    source = biggraph(tmp_path / "model")
-    damage(source)
-    with pytest.raises(InputError, match=said):
-        import_vectors(source, tmp_path / "kg")
 
 
 def test_the_command_takes_either(tmp_path):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,25 +19,16 @@ from data.errors import ArtefactError, ConfigError, Interrupted
 from kg.config import CHECKPOINTS, KGConfig
 from kg.safetensors_io import load_into, save_tensors
 from kg.training.resources import Placement, Requirements, available_bytes, default_epochs
-from kg.training.trainer import train_transe
 from kg.training.warm_start import KnownVectors
 from tests.conftest import ROOT
-
-NUM_ENTITIES, NUM_RELATIONS = 60, 3
-CONFIG = KGConfig(dim=8, epochs=6, batch_size=64, chunk_size=16, num_negatives=5)
-
-
-@pytest.fixture(scope="module")
-def triples():
-    generator = np.random.default_rng(0)
-    rows = np.stack([generator.integers(0, n, 400) for n in (60, 3, 60)], axis=1)
-    return np.unique(rows, axis=0).astype(np.int32)
-
-
-def run(triples, work=None, config=CONFIG, **more):
-    return train_transe(
-        triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu", work=work, **more
-    )
+from tests.kg.training.small_run import (
+    NUM_ENTITIES,
+    NUM_RELATIONS,
+    assert_resumes_exactly,
+    run,
+    run_in_child,
+    small,
+)
 
 
 def quality(entity, relation):
@@ -66,10 +56,7 @@ def test_a_signal_within_an_epoch_saves_the_state_and_resuming_is_exact(
         stop_before_step(patch, 15, lambda: os.kill(os.getpid(), number))
         with pytest.raises(Interrupted, match=r"epoch 3 of 6.*--finish-now"):
             run(triples, tmp_path, measure=quality)
-    resumed, whole = run(triples, tmp_path, measure=quality), run(triples, measure=quality)
-    assert torch.equal(resumed.entity, whole.entity)
-    assert resumed.losses == whole.losses
-    assert resumed.scores == whole.scores
+    assert_resumes_exactly(triples, tmp_path, measure=quality)
 
 
 def test_the_vectors_of_a_stopped_run_can_be_used(triples, tmp_path, monkeypatch):
@@ -85,44 +72,31 @@ def test_the_vectors_of_a_stopped_run_can_be_used(triples, tmp_path, monkeypatch
     trained = run(triples, tmp_path, finish_now=True)
     assert trained.best_epoch == 1
     torch.testing.assert_close(trained.entity.norm(dim=1), torch.ones(NUM_ENTITIES))
-    assert not torch.equal(trained.entity, run(triples, config=CONFIG).entity)
+    assert not torch.equal(trained.entity, run(triples).entity)
     (tmp_path / "none").mkdir()
     with pytest.raises(ConfigError, match="nothing has been trained"):
         run(triples, tmp_path / "none", finish_now=True)
 
 
 def test_killed_while_it_saves_a_run_resumes_to_the_same_vectors(triples, tmp_path):
-    code = (
-        "import sys, os, signal, numpy as np; from pathlib import Path\n"
-        "import kg.training.trainer, kg.safetensors_io; from kg.config import KGConfig\n"
+    patch = (
+        "import kg.safetensors_io\n"
         "real, calls = kg.safetensors_io._blocks, []\n"
         "def blocks(tensor):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 30: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return real(tensor)\n"
         "kg.safetensors_io._blocks = blocks\n"
-        "config = KGConfig(dim=8, epochs=6, batch_size=64, chunk_size=16, num_negatives=5)\n"
-        "kg.training.trainer.train_transe(np.load(sys.argv[1]), 60, 3, config, device='cpu',"
-        " work=Path(sys.argv[2]), checkpoint_seconds=0)\n"
     )
-    np.save(tmp_path / "triples.npy", triples)
-    (tmp_path / "killed").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "triples.npy", tmp_path / "killed"],
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL
+    assert run_in_child(triples, tmp_path / "killed", patch=patch).wait() == -signal.SIGKILL
     assert (tmp_path / "killed" / (CHECKPOINTS[0] + ".partial")).exists()
-    resumed, whole = run(triples, tmp_path / "killed"), run(triples)
-    assert torch.equal(resumed.entity, whole.entity)
-    assert resumed.losses == whole.losses
+    assert_resumes_exactly(triples, tmp_path / "killed")
 
 
 def test_a_full_disk_is_explained_and_leaves_the_last_good_checkpoint(
     triples, tmp_path, monkeypatch
 ):
-    run(triples, tmp_path, config=replace(CONFIG, epochs=2))
+    run(triples, tmp_path, config=small(epochs=2))
     good = (tmp_path / CHECKPOINTS[0]).read_bytes()
 
     def full(*_):
@@ -220,7 +194,7 @@ def known_half(trained, *, freeze):
 
 def test_known_vectors_stay_to_the_bit_and_new_ones_learn(triples):
     before = run(triples)
-    trained = run(triples, config=replace(CONFIG, seed=1), known=known_half(before, freeze=True))
+    trained = run(triples, config=small(seed=1), known=known_half(before, freeze=True))
     assert torch.equal(trained.entity[::2], before.entity[::2])
     assert torch.equal(trained.relation, before.relation)
     assert not torch.allclose(trained.entity[1::2], before.entity[1::2], atol=1e-2)
@@ -229,7 +203,7 @@ def test_known_vectors_stay_to_the_bit_and_new_ones_learn(triples):
 
 def test_known_vectors_may_move_on(triples):
     before = run(triples)
-    config = replace(CONFIG, learning_rate=1e-4, seed=1)
+    config = small(learning_rate=1e-4, seed=1)
     trained = run(triples, config=config, known=known_half(before, freeze=False))
     assert not torch.equal(trained.entity[::2], before.entity[::2])
     torch.testing.assert_close(trained.entity[::2], before.entity[::2], atol=1e-2, rtol=0)

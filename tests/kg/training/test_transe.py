@@ -1,8 +1,6 @@
 """TransE: pykeen's scores, sparse steps equal to dense ones, exact resume."""
 
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -19,21 +17,14 @@ from kg.training.batches import Batch, Batches
 from kg.training.row_adagrad import RowAdagrad
 from kg.training.trainer import train_transe
 from kg.training.transe import make_loop, make_model, tables
-from tests.conftest import ROOT
-
-NUM_ENTITIES, NUM_RELATIONS = 60, 3
-
-
-@pytest.fixture(scope="module")
-def triples():
-    generator = np.random.default_rng(0)
-    rows = np.stack([generator.integers(0, n, 400) for n in (60, 3, 60)], axis=1)
-    return np.unique(rows, axis=0).astype(np.int32)
-
-
-def small(**changes) -> KGConfig:
-    defaults = {"dim": 8, "epochs": 6, "batch_size": 64, "chunk_size": 16, "num_negatives": 5}
-    return KGConfig(**(defaults | changes))
+from tests.kg.training.small_run import (
+    NUM_ENTITIES,
+    NUM_RELATIONS,
+    assert_resumes_exactly,
+    run,
+    run_in_child,
+    small,
+)
 
 
 def a_batch(triples: np.ndarray, config: KGConfig) -> Batch:
@@ -189,14 +180,8 @@ def test_each_epoch_has_each_triple_once_except_an_incomplete_chunk(triples):
 
 @pytest.mark.parametrize(("loss", "p_norm"), [("nssa", 2), ("margin", 1)])
 def test_the_loss_falls_and_vectors_have_length_one(triples, loss, p_norm):
-    config = small(
-        loss=loss,
-        p_norm=p_norm,
-        epochs=15,
-        scale=10 if loss == "nssa" else 1,
-        learning_rate=1.0 if loss == "nssa" else 0.1,
-    )
-    trained = train_transe(triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu")
+    slower = {} if loss == "nssa" else {"scale": 1, "learning_rate": 0.1}
+    trained = run(triples, config=small(loss=loss, p_norm=p_norm, epochs=15, **slower))
     assert trained.losses[-1] < 0.9 * trained.losses[0]
     torch.testing.assert_close(trained.entity.norm(dim=1), torch.ones(NUM_ENTITIES))
 
@@ -210,74 +195,35 @@ def test_a_triple_whose_only_negatives_are_true_keeps_the_loss_finite():
 
 
 def test_the_same_seed_gives_the_same_vectors_and_another_one_others(triples):
-    one, same, other = (
-        train_transe(triples, NUM_ENTITIES, NUM_RELATIONS, small(seed=seed), device="cpu").entity
-        for seed in (0, 0, 1)
-    )
+    one, same, other = (run(triples, config=small(seed=seed)).entity for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.allclose(one, other)
 
 
 @pytest.mark.parametrize("stop_in", [2, 4, 5])
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(triples, tmp_path, stop_in):
-    def measure_of(calls: list[int], limit: int | None):
-        def measure(entity: torch.Tensor, relation: torch.Tensor) -> float:
-            calls.append(1)
-            if limit is not None and len(calls) == limit:
-                raise KeyboardInterrupt
-            return float(entity.sum() + relation.sum())
+    calls = []
 
-        return measure
+    def measure(entity: torch.Tensor, relation: torch.Tensor) -> float:
+        calls.append(1)
+        if len(calls) == stop_in:
+            raise KeyboardInterrupt
+        return float(entity.sum() + relation.sum())
 
-    def run(work, limit=None):
-        return train_transe(
-            triples,
-            NUM_ENTITIES,
-            NUM_RELATIONS,
-            small(),
-            device="cpu",
-            work=work,
-            measure=measure_of([], limit),
-            checkpoint_seconds=0,
-        )
-
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "broken").mkdir()
-    whole = run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "broken", stop_in)
-    assert (tmp_path / "broken" / CHECKPOINTS[0]).exists()
-    resumed = run(tmp_path / "broken")
-    assert torch.equal(whole.entity, resumed.entity)
-    assert torch.equal(whole.relation, resumed.relation)
-    assert whole.losses == resumed.losses
-    assert whole.scores == resumed.scores
+        run(triples, tmp_path, measure=measure, checkpoint_seconds=0)
+    assert (tmp_path / CHECKPOINTS[0]).exists()
+    assert_resumes_exactly(triples, tmp_path, measure=measure, checkpoint_seconds=0)
 
 
 def test_a_killed_run_resumes_to_the_same_vectors(triples, tmp_path):
-    code = (
-        "import sys, numpy as np; from pathlib import Path; from kg.config import KGConfig\n"
-        "from kg.training.trainer import train_transe\n"
-        "config = KGConfig(dim=8, epochs=80, batch_size=64, chunk_size=16, num_negatives=5)\n"
-        "train_transe(np.load(sys.argv[1]), 60, 3, config, device='cpu', work=Path(sys.argv[2]),"
-        " checkpoint_seconds=0)\n"
-    )
-    np.save(tmp_path / "triples.npy", triples)
-    (tmp_path / "killed").mkdir()
-    arguments = [sys.executable, "-c", code, tmp_path / "triples.npy", tmp_path / "killed"]
-    process = subprocess.Popen(arguments, cwd=ROOT)
-    checkpoint = tmp_path / "killed" / CHECKPOINTS[0]
-    while not checkpoint.exists() and process.poll() is None:
+    work = tmp_path / "killed"
+    process = run_in_child(triples, work, epochs=80)
+    while not (work / CHECKPOINTS[0]).exists() and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    config = small(epochs=80)
-    resumed = train_transe(
-        triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu", work=tmp_path / "killed"
-    )
-    whole = train_transe(triples, NUM_ENTITIES, NUM_RELATIONS, config, device="cpu")
-    assert torch.equal(whole.entity, resumed.entity)
-    assert whole.losses == resumed.losses
+    assert_resumes_exactly(triples, work, config=small(epochs=80))
 
 
 def test_training_stops_when_the_measure_no_longer_rises_and_keeps_the_best(triples):
@@ -288,14 +234,8 @@ def test_training_stops_when_the_measure_no_longer_rises_and_keeps_the_best(trip
         seen.append(entity / 10)
         return next(scores)
 
-    trained = train_transe(
-        triples,
-        NUM_ENTITIES,
-        NUM_RELATIONS,
-        small(epochs=8, patience=3),
-        device="cpu",
-        measure=lambda e, r: measure(e.clone(), r),
-    )
+    config = small(epochs=8, patience=3)
+    trained = run(triples, config=config, measure=lambda e, r: measure(e.clone(), r))
     assert len(trained.losses) == 5
     assert trained.best_epoch == 2
     torch.testing.assert_close(trained.entity, seen[1])
@@ -303,9 +243,7 @@ def test_training_stops_when_the_measure_no_longer_rises_and_keeps_the_best(trip
 
 def test_a_diverging_learning_rate_is_explained(triples):
     with pytest.raises(ConfigError, match="--learning-rate"):
-        train_transe(
-            triples, NUM_ENTITIES, NUM_RELATIONS, small(learning_rate=1e38, scale=0), device="cpu"
-        )
+        run(triples, config=small(learning_rate=1e38, scale=0))
 
 
 @pytest.mark.parametrize(

@@ -23,29 +23,10 @@ from data.kg_folder import VECTORS, VECTORS_KEY, write_names
 from data.runs import read_manifest
 from lattice.building import caption_reader as corpus
 from tests.conftest import ROOT
-from tests.lattice.samples import encoded
+from tests.lattice.samples import encoded, rejects_of
 
 NAMES = ["北京", "故宫", "北京故宫", "NA", "007", "手机"]
 GOOD = "8\t北京\n9\t故宫\n"
-
-
-@pytest.fixture
-def names(tmp_path):
-    write_names(tmp_path / "entity2id.txt", NAMES)
-    return tmp_path / "entity2id.txt"
-
-
-@pytest.fixture
-def build(command, names, write, tmp_path):
-    """Build a table from the content of a corpus; return exit code, stdout, stderr, path."""
-
-    def run(content, *options, name="corpus.tsv"):
-        out = tmp_path / "out.parquet"
-        source = write(name, content)
-        result = command("lattice", "build", source, "--entities", names, "--out", out, *options)
-        return *result, out
-
-    return run
 
 
 def rows(out: Path) -> list[tuple[str, str, list[str]]]:
@@ -55,18 +36,6 @@ def rows(out: Path) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def rejects(out: Path) -> list[list[str]]:
-    """Return line, reason and row of each reject; check the counts of the manifest."""
-    file = out.with_name(out.name + ".rejects.tsv")
-    found = []
-    if file.exists():
-        found = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()]
-    counts = read_manifest(out).counts
-    assert counts["rejected"] == sum(counts["reasons"].values()) == len(found)
-    assert counts["rows_in"] == counts["rows"] + counts["rejected"]
-    return found
-
-
 def assert_one_clear_error(code: int, err: str, message: str, out: Path) -> None:
     assert code == 2
     assert message in err
@@ -74,6 +43,7 @@ def assert_one_clear_error(code: int, err: str, message: str, out: Path) -> None
     assert err.count("\n") == 1
     assert "Traceback" not in err
     assert not list(out.parent.glob(f"{out.name}*")), "no output"
+    assert not list(out.parent.glob("*.partial"))
 
 
 # --- captions: the correct row -------------------------------------------------------------------
@@ -103,7 +73,7 @@ def test_the_correct_row(build, case):
     code, stdout, err, out = build(content)
     assert (code, err) == (0, "")
     assert rows(out) == expected
-    assert rejects(out) == []
+    assert rejects_of(out) == []
     assert ("1 rows repeat the idx" in stdout) == (case == "duplicate idx")
 
 
@@ -150,7 +120,7 @@ def test_a_reject_with_line_and_reason(build, case):
     code, stdout, _, out = build(GOOD.encode() + line + GOOD.encode())
     assert code == 0
     assert [row[0] for row in rows(out)] == ["8", "9", "8", "9"]
-    [[number, why, kept]] = rejects(out)
+    [[number, why, kept]] = rejects_of(out)
     assert (number, why[: len(reason)]) == ("3", reason)
     assert kept == line.rstrip(b"\n").decode("utf-8", "replace").replace("\t", "\\t")
     assert "1 rows rejected" in stdout
@@ -163,7 +133,7 @@ def test_two_columns_where_three_are_expected_in_the_middle(build):
     code, _, _, out = build("".join([*lines[:3], "x\t北京\n", *lines[3:]]))
     assert code == 0
     assert [row[0] for row in rows(out)] == list("01234")
-    [[number, why, _]] = rejects(out)
+    [[number, why, _]] = rejects_of(out)
     assert (number, why) == (
         "4",
         "wrong column count: 2, expected 3 as most of the first rows have",
@@ -178,7 +148,12 @@ UNUSABLE = {
     "GBK": ("".join(f"{n}\t北京的故宫\n" for n in range(50)).encode("gbk"), "iconv -f GB18030"),
     "UTF-16": ("1\t北京\n2\t故宫\n".encode("utf-16"), "UTF-16"),
     "lone CR as line ends": (b"1\t\xe5\x8c\x97\r2\t\xe5\x8c\x97\r3\t\xe5\x8c\x97\r", "end with CR"),
-    "no tabs": ("一\n二\n".encode(), "none of its 2 rows can be used"),
+    "no tabs": (
+        "一\n二\n".encode(),
+        "none of its 2 rows can be used; the first is line 1: wrong column",
+    ),
+    "four columns": (b"1\t2\t3\t4\n", "wrong column count: 4, expected 2 as most"),
+    "no image": (f"1\t北京\t{'x' * 9}\n".encode(), "invalid base64"),
     "a Parquet file": (b"PAR1\0\0\0\n" * 9, "none of its 9 rows can be used"),
     "a truncated gzip": (gzip.compress(GOOD.encode() * 9999)[:-30], "damaged gzip"),
 }
@@ -187,7 +162,8 @@ UNUSABLE = {
 @pytest.mark.parametrize("case", UNUSABLE)
 def test_an_unusable_corpus_is_one_clear_error(build, case):
     content, message = UNUSABLE[case]
-    code, _, err, out = build(content)
+    code, stdout, err, out = build(content)
+    assert stdout == ""
     assert_one_clear_error(code, err, message, out)
     assert build(GOOD)[0] == 0, "a failed run does not affect the next"
 
@@ -200,19 +176,6 @@ def test_a_row_longer_than_any_buffer_is_one_clear_error(build, monkeypatch):
 
 
 # --- names ---------------------------------------------------------------------------------------
-@pytest.fixture
-def with_names(command, write, tmp_path):
-    """Build a table with the content of an id file; return exit code, stdout, stderr, path."""
-
-    def run(content, *options):
-        file, out = write("names.txt", content), tmp_path / "out.parquet"
-        source = write("corpus.tsv", GOOD)
-        result = command("lattice", "build", source, "--entities", file, "--out", out, *options)
-        return *result, out
-
-    return run
-
-
 USABLE = {
     "empty": ("2\n\t0\n北京\t1\n", [[1], []], "too_short"),
     "one character": ("2\n北\t0\n北京\t1\n", [[1], []], "too_short"),
@@ -229,9 +192,9 @@ USABLE = {
 
 
 @pytest.mark.parametrize("case", USABLE)
-def test_odd_names_are_used_or_counted(with_names, case):
+def test_odd_names_are_used_or_counted(build, case):
     content, expected, counted = USABLE[case]
-    code, _, err, out = with_names(content)
+    code, _, err, out = build(GOOD, entities=content)
     assert (code, err) == (0, "")
     assert pq.read_table(out)["lex_ids"].to_pylist() == expected
     if counted:
@@ -265,9 +228,9 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_names_are_one_clear_error(with_names, case):
+def test_wrong_names_are_one_clear_error(build, case):
     content, message = WRONG[case]
-    code, _, err, out = with_names(content)
+    code, _, err, out = build(GOOD, entities=content)
     assert_one_clear_error(code, err, message, out)
 
 
@@ -290,10 +253,19 @@ def test_a_mention_file_with_bad_rows_is_used_and_counted(build, write):
 
 
 # --- a damaged vocabulary ------------------------------------------------------------------------
-@pytest.mark.parametrize("damage", ["cut", "flip", "remove", "manifest"])
-def test_a_damaged_vocabulary_is_one_clear_error(command, names, write, tmp_path, damage):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("cut", "changed since"),
+        ("flip", "changed since"),
+        ("remove", "is missing"),
+        ("manifest", "cannot be read"),
+    ],
+)
+def test_a_damaged_vocabulary_is_one_clear_error(command, names, write, tmp_path, damage, message):
     folder, out = tmp_path / "compiled", tmp_path / "out.parquet"
     assert command("lattice", "compile", "--entities", names, "--out", folder)[0] == 0
+    build = ["lattice", "build", write("corpus.tsv", GOOD), "--entities", folder, "--out", out]
     for file in sorted(folder.iterdir()):
         if (file.name == "manifest.json") != (damage == "manifest"):
             continue
@@ -305,12 +277,11 @@ def test_a_damaged_vocabulary_is_one_clear_error(command, names, write, tmp_path
             file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
         else:
             file.unlink()
-        code, _, err = command(
-            "lattice", "build", write("corpus.tsv", GOOD), "--entities", folder, "--out", out
-        )
+        code, _, err = command(*build)
         assert_one_clear_error(code, err, file.name, out)
+        if file.name != "entity2id.txt":  # the names are read first
+            assert message in err
         file.write_bytes(whole)
-    build = ["lattice", "build", tmp_path / "corpus.tsv", "--entities", folder, "--out", out]
     assert command(*build)[0] == 0, "the restored folder is used"
 
 

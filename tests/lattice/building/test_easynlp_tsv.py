@@ -241,17 +241,9 @@ def test_any_lattice_of_characters_is_reproduced(data, characters, tmp_path_fact
     for n, text in enumerate(data.draw(st.lists(st.text(LETTERS, min_size=1), min_size=1))):
         place = st.integers(0, len(text) - 1)
         spans = st.tuples(place, place, st.integers(0, len(NAMES) - 1))
-        found = data.draw(st.lists(spans, max_size=5))
-        lines.append(
-            row(
-                str(n),
-                text,
-                [
-                    (i, *sorted(ab))
-                    for *ab, i in sorted((min(a, b), max(a, b), i) for a, b, i in found)
-                ],
-            )
-        )
+        drawn = data.draw(st.lists(spans, max_size=5))
+        ordered = sorted((min(a, b), max(a, b), i) for a, b, i in drawn)
+        lines.append(row(str(n), text, [(i, a, b) for a, b, i in ordered]))
     source, table, out = folder / "in.tsv", folder / "t.parquet", folder / "out.tsv"
     source.write_text("".join(lines), encoding="utf-8")
     import_table(source, table, names=folder, tokenizer=folder)

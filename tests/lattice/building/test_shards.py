@@ -21,10 +21,12 @@ from data.schema import LATTICE, open_shards
 from lattice.building import caption_reader as corpus_module
 from lattice.building.build import build_lattice
 from lattice.building.caption_reader import Chunk
-from lattice.building.chunks import ProcessorSpec
+from lattice.building.chunks import ProcessorSpec, TableFormat
 from lattice.building.runner import ChunkTask
 from lattice.building.shards import ShardTask, shard_tasks
 from lattice.building.workers import run_tasks
+from lattice.config import LatticeConfig
+from lattice.matching.lexicon import make_lexicon
 from lattice.matching.vocabulary import Vocabulary
 from tests.conftest import ROOT
 
@@ -108,13 +110,7 @@ def test_a_later_run_writes_only_missing_shards(world, tmp_path):
     with pytest.raises(ArtefactError, match=r"part-3\.parquet, whose file is not in"):
         build(world, tmp_path / "table", files[:3])
     with pytest.raises(ArtefactError, match="min_length was 2, now 3"):
-        build(world, tmp_path / "table", config=corpus_config(min_length=3))
-
-
-def corpus_config(**settings):
-    from lattice.config import LatticeConfig
-
-    return LatticeConfig(**settings)
+        build(world, tmp_path / "table", config=LatticeConfig(min_length=3))
 
 
 def test_a_changed_corpus_file_is_refused_and_rewritten_with_overwrite(world, tmp_path):
@@ -174,11 +170,9 @@ class Deadly(ChunkTask):
 
 @pytest.fixture
 def spec(world, tmp_path, characters):
-    from lattice.matching.lexicon import make_lexicon
-
-    config = corpus_config()
+    config = LatticeConfig()
     Vocabulary.from_lexicon(make_lexicon(NAMES, characters, config)).save(tmp_path)
-    return ProcessorSpec(characters, tmp_path, config, 2, "full", False, {})
+    return ProcessorSpec(characters, tmp_path, config, TableFormat(2, "full", False, {}))
 
 
 def texts(results):
@@ -274,15 +268,13 @@ class DeadlyShard(ShardTask):
         mark = self.folder / f"{self.stem}.tried"
         if self.stem == "part-2" and not mark.exists():
             mark.touch()
-            processor = Killer(processor.columns, processor.tsv, processor.schema)
+            processor = Killer(processor.format)
         return super().run(processor)
 
 
 @dataclass
 class Killer:
-    columns: int
-    tsv: bool
-    schema: object
+    format: TableFormat
 
     def __call__(self, chunk):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -292,7 +284,7 @@ def test_a_cluster_loses_and_duplicates_no_row_when_a_worker_is_killed(
     world, tmp_path, monkeypatch
 ):
     distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
-    monkeypatch.setattr("lattice.building.runner.shard_tasks", deadly_tasks)
+    monkeypatch.setattr("lattice.building.shards.shard_tasks", deadly_tasks)
     build(world, tmp_path / "whole.parquet", world / "all.tsv")
     cluster = distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50

@@ -15,12 +15,6 @@ NAMES += ["研究生", "生命"]
 
 
 @pytest.fixture
-def names(tmp_path):
-    write_names(tmp_path / "entity2id.txt", NAMES)
-    return tmp_path / "entity2id.txt"
-
-
-@pytest.fixture
 def explain(names, characters):
     def run(text, **options):
         config = LatticeConfig(**options)

@@ -6,10 +6,7 @@ from data.errors import ConfigError, InputError
 from data.kg_folder import write_names
 from lattice.config import LexiconConfig
 from lattice.matching.lexicon import Lexicon, load_lexicon, make_lexicon
-
-
-def meanings(lexicon: Lexicon) -> dict[str, list[int]]:
-    return {surface: lexicon.ids(surface) for surface in lexicon.surfaces}
+from tests.lattice.oracle import meanings_of
 
 
 def make(tokenizer, names, mentions=(), **options) -> Lexicon:
@@ -18,51 +15,51 @@ def make(tokenizer, names, mentions=(), **options) -> Lexicon:
 
 def test_short_long_and_empty_names_are_excluded_and_counted(characters):
     lexicon = make(characters, ["狗", "", " ", "北京", "长" * 64_000])
-    assert meanings(lexicon) == {"北京": [3]}
+    assert meanings_of(lexicon) == {"北京": [3]}
     assert lexicon.counts["too_short"] == 3
     assert lexicon.counts["too_long"] == 1
 
 
 def test_single_characters_match_on_request(characters):
-    assert meanings(make(characters, ["狗"], min_length=1)) == {"狗": [0]}
+    assert meanings_of(make(characters, ["狗"], min_length=1)) == {"狗": [0]}
 
 
 def test_the_last_of_equal_names_wins(characters):
     lexicon = make(characters, ["北京", "上海", "北京"])
-    assert meanings(lexicon) == {"北京": [2], "上海": [1]}
+    assert meanings_of(lexicon) == {"北京": [2], "上海": [1]}
     assert lexicon.counts["duplicate_names"] == 1
 
 
 def test_a_name_equal_to_its_normal_form_has_precedence(characters):
     lexicon = make(characters, ["t恤", "T恤", "故宫 博物院"])
-    assert meanings(lexicon) == {"t恤": [0], "故宫博物院": [2]}
+    assert meanings_of(lexicon) == {"t恤": [0], "故宫博物院": [2]}
     assert lexicon.counts["folded_names"] == 2
     assert lexicon.counts["hidden_by_an_equal_name"] == 1
 
 
 @pytest.mark.parametrize("name", ["刘德华（演员）", "刘德华(演员)", "刘德华 （演员）"])
 def test_a_bracket_may_be_omitted(characters, name):
-    assert meanings(make(characters, [name]))["刘德华"] == [0]
-    assert "刘德华" not in meanings(make(characters, [name], bracket_aliases=False))
+    assert meanings_of(make(characters, [name]))["刘德华"] == [0]
+    assert "刘德华" not in meanings_of(make(characters, [name], bracket_aliases=False))
 
 
 def test_an_alias_names_every_entity_unless_a_name_equals_it(characters):
     names = ["李娜（歌手）", "李娜（网球）", "刘德华（演员）", "刘德华"]
-    found = meanings(make(characters, names))
+    found = meanings_of(make(characters, names))
     assert found["李娜"] == [0, 1]
     assert found["刘德华"] == [3]
 
 
 def test_capped_senses_are_the_lowest_ids(characters):
     lexicon = make(characters, [f"张伟（{n}）" for n in range(10)], max_senses=3)
-    assert lexicon.ids("张伟") == [0, 1, 2]
+    assert meanings_of(lexicon)["张伟"] == [0, 1, 2]
     assert lexicon.counts["senses_cut"] == 7
 
 
 def test_mentions_add_entities_to_a_surface(characters):
     mentions = [["苹果", "苹果公司"], ["Apple", "苹果公司"], ["苹果", "没有"], ["果", "苹果"]]
     lexicon = make(characters, ["苹果", "苹果公司"], mentions)
-    assert meanings(lexicon) == {"苹果": [0, 1], "苹果公司": [1], "apple": [1]}
+    assert meanings_of(lexicon) == {"苹果": [0, 1], "苹果公司": [1], "apple": [1]}
     assert lexicon.counts["mentions_of_unknown_entities"] == 1
     assert lexicon.counts["mentions_too_short_or_long"] == 1
 
@@ -83,4 +80,4 @@ def test_invalid_lengths_are_refused(options):
 
 def test_a_mention_has_precedence_over_an_alias(characters):
     lexicon = make(characters, ["李娜（歌手）", "李娜（网球）"], [["李娜", "李娜（网球）"]])
-    assert lexicon.ids("李娜") == [1]
+    assert meanings_of(lexicon)["李娜"] == [1]

@@ -10,7 +10,7 @@ from lattice.config import LatticeConfig
 from lattice.matching.kernel import LatticeKernel
 from lattice.matching.lexicon import make_lexicon
 from lattice.matching.vocabulary import Vocabulary
-from tests.lattice.oracle import meanings, scan
+from tests.lattice.oracle import meanings, meanings_of, scan
 
 # Latin in both cases, digits, full-width forms, an accent and a combining one, a ligature, jamo,
 # emoji of one and of several code points, kana, white space of several kinds, a control character,
@@ -65,7 +65,7 @@ def check(tokenizer, names, texts, mentions=(), **options) -> int:
     config = LatticeConfig(**options)
     known = meanings(names, tokenizer, config, mentions)
     lexicon = make_lexicon(names, tokenizer, config, mentions)
-    assert {s: lexicon.ids(s) for s in lexicon.surfaces} == known
+    assert meanings_of(lexicon) == known
     batch = pa.RecordBatch.from_arrays(
         [pa.array([str(n) for n in range(len(texts))]), pa.array(texts, pa.string())],
         schema=CAPTIONS,
