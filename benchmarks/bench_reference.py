@@ -16,12 +16,12 @@ import ctypes
 import json
 import math
 import platform
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from measuring import cpu_seconds
 from torch import Tensor, nn
 
 from artist.generation.config import SamplingConfig
@@ -86,12 +86,6 @@ class ReferenceGPT(nn.Module):
             x = x + block["attn"](block["ln1"](x))
             x = x + block["mlp"](block["ln2"](x))
         return self.head(self.ln_f(x))
-
-
-def cpu_seconds(run: Callable[[], object]) -> float:
-    begin = time.process_time()
-    run()
-    return time.process_time() - begin
 
 
 def return_freed_memory() -> None:
