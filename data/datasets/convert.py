@@ -119,13 +119,13 @@ def convert_dataset(
 
 
 def _write(found: ImageTextDataset, run: Run, options: ImageOptions, workers: int) -> Manifest:
-    rejects = Rejects(run.beside(".rejects.tsv"))
+    rejects = Rejects(run.companion(".rejects.tsv"))
     try:
         with run.work.open("wb") as file:
             counts = _stream(found, file, options, rejects, workers)
     except OSError as error:
         raise ArtefactError(f"{run.out} cannot be written: {error.strerror}.") from None
-    manifest = run.finish(counts, companions=(".rejects.tsv",))
+    manifest = run.finish(counts)
     if not rejects.count:  # of the run that this one replaces
         run.out.with_name(run.out.name + ".rejects.tsv").unlink(missing_ok=True)
     return manifest

@@ -201,7 +201,7 @@ def import_table(
     ) as run:
         if run.finished is not None:
             return _import_report(out, run.finished, already_finished=True)
-        rejects = Rejects(run.beside(".rejects.tsv"))
+        rejects = Rejects(run.companion(".rejects.tsv"))
         reader = _Reader(tsv, loaded, len(open_names(names_file(names))), check_images, rejects)
         metadata = {
             "tokenizer_fingerprint": loaded.fingerprint,
@@ -223,7 +223,7 @@ def import_table(
             "first_reject": rejects.first,
             "changed": reader.counts["changed"],
         }
-        manifest = run.finish(counts, companions=(".rejects.tsv",))
+        manifest = run.finish(counts)
         if not rejects.count:
             out.with_name(out.name + ".rejects.tsv").unlink(missing_ok=True)
         return _import_report(out, manifest)

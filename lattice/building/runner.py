@@ -117,12 +117,12 @@ def make_table(plan: BuildPlan) -> tuple[Manifest, bool]:
             _save_tokenizer(plan)
             return run.finished, True
         try:
-            rejects = Rejects(run.beside(".rejects.tsv"))
+            rejects = Rejects(run.companion(".rejects.tsv"))
             counts = _write_table(plan, corpus, run.work, rejects)
             _save_tokenizer(plan)
         except OSError as error:
             raise _unwritable(plan.out, error) from None
-        manifest = run.finish(counts, companions=(".rejects.tsv",))
+        manifest = run.finish(counts)
         if not rejects.count:  # from a replaced run
             plan.out.with_name(plan.out.name + ".rejects.tsv").unlink(missing_ok=True)
         return manifest, False

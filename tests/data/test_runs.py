@@ -45,8 +45,8 @@ def make(out: Path, text: str = "hello", **settings: object) -> None:
 def make_file(out: Path, text: str = "hello", **settings: object) -> None:
     with open_run(out, folder=False, **settings) as run:
         run.work.write_text(text)
-        run.beside(".rejects.tsv").write_text("1\tbad\n")
-        run.finish({"rows": 1}, companions=(".rejects.tsv",))
+        run.companion(".rejects.tsv").write_text("1\tbad\n")
+        run.finish({"rows": 1})
 
 
 def test_a_folder_appears_under_its_name_only_when_it_is_finished(tmp_path):
@@ -269,9 +269,9 @@ def test_the_manifest_of_a_folder_is_inside_it(tmp_path):
 def fail_during(out: Path, content: str, *, finish: bool = False) -> None:
     with open_run(out, folder=False) as run:
         run.work.write_text(content)
-        run.beside(".rejects.tsv").write_text("line 1")
+        run.companion(".rejects.tsv").write_text("line 1")
         if finish:
-            run.finish({}, companions=(".rejects.tsv",))
+            run.finish({})
         raise InputError("nothing can be used")
 
 
