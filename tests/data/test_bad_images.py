@@ -17,11 +17,8 @@ from data.datasets.convert import convert_dataset
 from data.datasets.validate import validate_table
 from data.images import decode_base64, decode_image
 from lattice.building.build import build_lattice
-from tests.data.test_images import encoded, flat_png, photograph, png
-
-
-def b64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
+from tests.data.encoded import b64, encoded
+from tests.data.test_images import flat_png, photograph, png
 
 
 def rotated() -> bytes:

@@ -16,12 +16,7 @@ from PIL import Image
 
 from data.errors import InputError
 from data.images import check_image, decode_base64, decode_image, encode_png, encode_webp, square
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+from tests.data.encoded import encoded
 
 
 def photograph(size=(40, 30)) -> Image.Image:
