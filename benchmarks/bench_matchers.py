@@ -42,6 +42,15 @@ _SAMPLE = 2000  # captions whose matches are compared
 _ARRAYS = ("letters", "slots", "short")
 
 
+class Library:
+    """A library that returns triples and cannot save its automaton, unless a subclass can."""
+
+    save = open = None
+
+    def triples(self, found: Any) -> Found:
+        return found
+
+
 class Ours:
     """`lattice.matching.trie.Trie`."""
 
@@ -87,7 +96,7 @@ class OursRecoded(Ours):
     save = open = None
 
 
-class Daachorse:
+class Daachorse(Library):
     """The character-wise automaton, which is the faster one for Chinese."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -99,9 +108,6 @@ class Daachorse:
     def find(self, text: str) -> Any:
         return self.automaton.find_overlapping(text)
 
-    def triples(self, found: Any) -> Found:
-        return found
-
     def save(self, folder: Path) -> None:
         (folder / "automaton").write_bytes(self.automaton.serialize())
 
@@ -109,7 +115,7 @@ class Daachorse:
         self.automaton = self.load((folder / "automaton").read_bytes())
 
 
-class AhoCorasickRs:
+class AhoCorasickRs(Library):
     """The default implementation of ahocorasick_rs; it cannot be saved."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -123,10 +129,8 @@ class AhoCorasickRs:
     def triples(self, found: Any) -> Found:
         return ((start, end, name) for name, start, end in found)
 
-    save = open = None
 
-
-class Cyac:
+class Cyac(Library):
     """The automaton of cyac, opened from a memory map."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -155,7 +159,7 @@ class Cyac:
         self.automaton = self.load(self.map, copy=False)
 
 
-class Pyahocorasick:
+class Pyahocorasick(Library):
     """pyahocorasick with integers as values."""
 
     def __init__(self, names: Sequence[str]) -> None:

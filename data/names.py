@@ -39,7 +39,7 @@ class Names(Sequence[str]):
     @classmethod
     def of(cls, names: Iterable[str]) -> "Names":
         """Return these names, which contain no tab and no line break."""
-        array = _as_array(names)
+        array = as_array(names)
         lines = b"".join([f"{len(array)}\n".encode(), *lines_of(array)])
         start = index_lines(np.frombuffer(lines, np.uint8), lines.index(b"\n") + 1, len(array))
         assert len(start), "a name contains a control character"
@@ -130,7 +130,8 @@ class Names(Sequence[str]):
         return [self[i] for i in near.tolist() if i >= 0]
 
 
-def _as_array(names: Iterable[str] | pa.Array) -> pa.LargeStringArray:
+def as_array(names: Iterable[str] | pa.Array) -> pa.LargeStringArray:
+    """Return strings as an Arrow array."""
     if isinstance(names, pa.Array):
         return names.cast(pa.large_string())
     return pa.array(names, pa.large_string())
@@ -138,7 +139,7 @@ def _as_array(names: Iterable[str] | pa.Array) -> pa.LargeStringArray:
 
 def lines_of(names: Iterable[str] | pa.Array) -> Iterator[bytes]:
     """Yield the lines `name<TAB>id` of an id file in blocks."""
-    array = _as_array(names)
+    array = as_array(names)
     tab, newline, nothing = (pa.scalar(text, pa.large_string()) for text in ("\t", "\n", ""))
     for begin in range(0, len(array), _BLOCK):
         block = array.slice(begin, _BLOCK)
