@@ -46,13 +46,6 @@ _EXTENT = (0.68, 0.78)  # a shape's longer side, as a fraction of the image's si
 _SHIFT = 0.04
 
 
-def _regular(count: int, *, turn: float = 0.0, inner: float | None = None) -> list[complex]:
-    """Return the corners of a regular polygon, or of a star (`inner`), beginning at the top."""
-    steps = count if inner is None else 2 * count
-    radius = [1.0 if inner is None or n % 2 == 0 else inner for n in range(steps)]
-    return [r * 1j * np.exp(2j * np.pi * (n / steps + turn)) for n, r in enumerate(radius)]
-
-
 def _bars(*boxes: tuple[float, float, float, float]) -> list[list[complex]]:
     """Return the corners of upright rectangles (x0, y0, x1, y1) in -1..1, y upwards."""
     return [
@@ -62,7 +55,7 @@ def _bars(*boxes: tuple[float, float, float, float]) -> list[list[complex]]:
 
 
 # A shape is the polygons that it fills and those cut out of them, in -1..1, y upwards.
-_CIRCLE = _regular(48)
+_CIRCLE: list[complex] = [1j * np.exp(2j * np.pi * (n / 48)) for n in range(48)]
 SHAPES: dict[str, tuple[list[list[complex]], list[list[complex]]]] = {
     "圆形": ([_CIRCLE], []),
     "方形": (_bars((-1, -1, 1, 1)), []),
