@@ -91,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser, entities=100_000, relations=1000, negatives=32, batch_size=8192, dim=100)
     add_options(parser, p_norm=2, turns=3)
-    parser.add_argument("--steps", type=int, default=4, help="steps a turn")
+    parser.add_argument("--steps", type=int, default=4, help="steps per turn")
     args = parser.parse_args()
     torch.set_num_threads(1)
     generator = np.random.default_rng(0)

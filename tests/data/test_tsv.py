@@ -1,4 +1,4 @@
-"""Rows are read as they are: nothing quoted, guessed, merged or lost in silence."""
+"""Rows are read as they are: nothing quoted, guessed, merged or lost without a report."""
 
 import gzip
 import zlib
