@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from measuring import add_options
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -230,14 +231,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="*", default=["train", "sample", "draw"])
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto")
+    add_options(parser, device="auto", precision="auto", resolution=256, steps=10, matrix=8192)
     parser.add_argument("--size", default="base", choices=SIZES)
-    parser.add_argument("--resolution", type=int, default=256)
     parser.add_argument("--train-batches", type=int, nargs="+", default=[32, 64, 128, 256])
     parser.add_argument("--sample-batches", type=int, nargs="+", default=[1, 8, 64, 256])
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--matrix", type=int, default=8192)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()

@@ -13,20 +13,17 @@ import argparse
 import base64
 import io
 import json
-import multiprocessing
 import os
 import platform
-import resource
 import tempfile
-import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from measuring import in_child, measured
 from PIL import Image
 
 CAPTIONS = 5
@@ -90,26 +87,13 @@ def validate_plainly(folder: Path) -> None:
         seen.setdefault(difference_hash(Image.open(io.BytesIO(content)).convert("RGB")), n)
 
 
-def _measured(work: Callable[[Path], None], folder: Path, pipe: Connection) -> None:
-    import data.datasets.convert
-    import data.datasets.validate  # noqa: F401 (imports are not measured)
-
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    work(folder)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    pipe.send({"cpu_seconds": time.process_time() - began, "peak_mb": peak / 1024})
-
-
 def measure(work: Callable[[Path], None], folder: Path) -> dict[str, float]:
-    """Return CPU seconds and peak memory of some work in a new process."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_measured, args=(work, folder, there))
-    process.start()
-    there.close()
-    found: dict[str, float] = here.recv()
-    process.join()
-    return found
+    """Return CPU seconds and peak memory of some work, without imports."""
+    import data.datasets.convert
+    import data.datasets.validate  # noqa: F401
+
+    cost = measured(lambda: work(folder))
+    return {"cpu_seconds": cost["cpu_s"], "peak_mb": cost["mb"]}
 
 
 def main() -> None:
@@ -124,7 +108,7 @@ def main() -> None:
         make_set(folder, options.images)
         for _ in range(options.rounds):
             for work in works:
-                one, best = measure(work, folder), found.get(work.__name__)
+                one, best = in_child(measure, work, folder), found.get(work.__name__)
                 if best is None or one["cpu_seconds"] < best["cpu_seconds"]:
                     found[work.__name__] = one
         size = (folder / "train_imgs.tsv").stat().st_size

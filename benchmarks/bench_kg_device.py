@@ -18,6 +18,7 @@ os.environ.setdefault("PYSTOW_HOME", tempfile.mkdtemp(prefix="pystow-"))
 import numpy as np
 import torch
 from bench_kg_step import stock_step
+from measuring import add_options
 
 from data.device import choose_device
 from kg.config import KGConfig
@@ -84,16 +85,9 @@ def stock_rate(args: argparse.Namespace) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--entities", type=int, default=9_412_272)
-    parser.add_argument("--relations", type=int, default=377_910)
-    parser.add_argument("--triples", type=int, default=65_000_000)
-    parser.add_argument("--stock-entities", type=int, default=1_000_000)
-    parser.add_argument("--negatives", type=int, default=256)
-    parser.add_argument("--batch-size", type=int, default=65_536)
-    parser.add_argument("--dim", type=int, default=100)
-    parser.add_argument("--p-norm", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=50)
+    add_options(parser, device="auto", entities=9_412_272, relations=377_910, triples=65_000_000)
+    add_options(parser, stock_entities=1_000_000, negatives=256, batch_size=65_536, dim=100)
+    add_options(parser, p_norm=2, steps=50)
     args = parser.parse_args()
     device = choose_device(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

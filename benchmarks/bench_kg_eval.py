@@ -8,15 +8,14 @@ import argparse
 import gc
 import json
 import os
-import statistics
 import tempfile
-import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PYSTOW_HOME", tempfile.mkdtemp(prefix="pystow-"))
 
 import numpy as np
 import torch
+from measuring import add_options, in_turn
 
 from kg.config import KGConfig
 from kg.training.ranking import evaluate, make_queries
@@ -25,14 +24,10 @@ from kg.training.transe import make_model, tables
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--entities", type=int, default=100_000)
-    parser.add_argument("--relations", type=int, default=1000)
+    add_options(parser, entities=100_000, relations=1000, dim=100, p_norm=2, turns=3)
     parser.add_argument("--triples", type=int, default=1_000_000, help="known triples")
     parser.add_argument("--asked", type=int, default=64, help="triples ranked, both sides")
-    parser.add_argument("--dim", type=int, default=100)
-    parser.add_argument("--p-norm", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=16, help="of pykeen's evaluator")
-    parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
     generator = np.random.default_rng(0)
@@ -66,13 +61,8 @@ def main() -> None:
     figures = {name: run() for name, run in runs.items()}
     np.testing.assert_allclose(figures["ours"], figures["pykeen"], rtol=1e-4)
     gc.freeze()
-    spent: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(args.turns):
-        for name, run in runs.items():
-            begun = time.process_time()
-            run()
-            spent[name].append((time.process_time() - begun) / args.asked * 1000)
-    cost = {name: statistics.median(times) for name, times in spent.items()}
+    seconds = in_turn(runs, args.turns)
+    cost = {name: value / args.asked * 1000 for name, value in seconds.items()}
     for name, ms in cost.items():
         print(f"{name:7} {ms:8.2f} CPU ms per triple (MRR {figures[name][0]:.6f})")
     print(json.dumps({**vars(args), "ms": cost, "ratio": cost["pykeen"] / cost["ours"]}))

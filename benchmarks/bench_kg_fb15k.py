@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from measuring import add_options
 
 from kg.config import KGConfig
 from kg.reading.triples import read_triples
@@ -28,9 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="FB15k-237 in OpenKE's layout")
     parser.add_argument("--grid", nargs="+", default=["5:1:40", "6:1:40", "5:0.5:40", "5:1:60"])
-    parser.add_argument("--negatives", type=int, default=256)
-    parser.add_argument("--dim", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=5)
+    add_options(parser, negatives=256, dim=100, seeds=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
     graph = read_triples([args.folder])

@@ -10,20 +10,18 @@ memory (of the plain version with the vectors; of ours with the touched pages of
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
-import resource
 import tempfile
-import time
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from measuring import add_options, in_child, measured, memory
 
 from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, write_names
 
@@ -66,44 +64,24 @@ def _plain(folder: Path, name: str) -> list[str]:
     return [names[i] for i in np.argsort(-cosine)[1:11]]
 
 
-def _measure(how: str, folder: Path, name: str, answer: Connection) -> None:
+def measure(how: str, folder: Path, name: str) -> dict[str, Any]:
     from data.errors import InputError
     from kg.tools.nearest import find_nearest
 
-    begun, clock = time.process_time(), time.monotonic()
-    if how == "plain":
-        found = _plain(folder, name)
-    elif how == "ours":
-        found = [n.name for n in find_nearest(folder, name).found]
-    else:
+    def work() -> list[str]:
+        if how == "plain":
+            return _plain(folder, name)
         try:
-            find_nearest(folder, name)
+            return [n.name for n in find_nearest(folder, name).found]
         except InputError as error:
-            found = [str(error)]
-    answer.send(
-        {
-            "cpu_s": time.process_time() - begun,
-            "seconds": time.monotonic() - clock,
-            "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            "found": found,
-        }
-    )
+            return [str(error)]
 
-
-def measure(how: str, folder: Path, name: str) -> dict:
-    context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=_measure, args=(how, folder, name, theirs))
-    process.start()
-    result = mine.recv()
-    process.join()
-    return result
+    return {**measured(work), "mb": memory("VmHWM") / 2**20}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--entities", type=int, default=1_000_000)
-    parser.add_argument("--dim", type=int, default=100)
+    add_options(parser, entities=1_000_000, dim=100)
     parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--folder", type=Path, help="the parent of the temporary KG folder")
     args = parser.parse_args()
@@ -113,14 +91,14 @@ def main() -> None:
         from data.kg_folder import open_names
 
         name = open_names(folder / ENTITY_NAMES)[args.entities // 2]
-        measure("ours", folder, name)  # compiles, and fills the page cache
+        in_child(measure, "ours", folder, name)  # compiles, and fills the page cache
         result = {"entities": args.entities, "dim": args.dim}
-        ours = [measure("ours", folder, name) for _ in range(3)]
+        ours = [in_child(measure, "ours", folder, name) for _ in range(3)]
         result["ours"] = min(ours, key=lambda r: r["cpu_s"])
         wrong = name[:3] + "龘" + name[4:]
-        result["unknown"] = [measure("unknown", folder, wrong) for _ in range(2)][1]
+        result["unknown"] = [in_child(measure, "unknown", folder, wrong) for _ in range(2)][1]
         if not args.only_ours:
-            result["plain"] = measure("plain", folder, name)
+            result["plain"] = in_child(measure, "plain", folder, name)
             assert result["plain"]["found"] == result["ours"]["found"]
             result["ratio"] = result["plain"]["cpu_s"] / result["ours"]["cpu_s"]
     for how in ("ours", "unknown", "plain"):

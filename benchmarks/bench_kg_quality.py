@@ -22,6 +22,7 @@ os.environ.setdefault("PYSTOW_HOME", tempfile.mkdtemp(prefix="pystow-"))
 
 import numpy as np
 import torch
+from measuring import add_options
 from numpy.typing import NDArray
 
 from kg.config import KGConfig
@@ -153,11 +154,7 @@ def main() -> None:
     parser.add_argument("--bundled", nargs="*", default=["nations", "kinships", "umls"])
     parser.add_argument("--dumps", nargs="*", type=Path, default=[])
     parser.add_argument("--ways", nargs="*", help="only these, such as `ours`")
-    parser.add_argument("--dim", type=int, default=50)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--negatives", type=int, default=16)
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--seeds", type=int, default=5)
+    add_options(parser, dim=50, epochs=40, negatives=16, batch_size=256, seeds=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
     gc.freeze()  # pykeen collects garbage after each epoch

@@ -10,13 +10,10 @@ that of imports. The compiled loops are loaded from numba's cache, as in every r
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
-import resource
 import tempfile
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PYSTOW_HOME", tempfile.mkdtemp(prefix="pystow-"))
 
 import numpy as np
+from measuring import in_child, measured
 from numba import njit
 
 _SURNAMES = (
@@ -122,53 +120,24 @@ def make_dump(path: Path, lines: int) -> None:
             relations = zipf(size, 20_000, 1.2)
             literal = generator.random(size) < 0.4
             numbers = generator.integers(0, 1 << 40, size)
-            file.write(
-                _put_lines(
-                    heads,
-                    relations,
-                    tails,
-                    literal,
-                    numbers,
-                    words,
-                    word_at,
-                    surnames,
-                    suffixes,
-                    at7,
-                ).tobytes()
-            )
+            columns = heads, relations, tails, literal, numbers
+            file.write(_put_lines(*columns, words, word_at, surnames, suffixes, at7).tobytes())
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _measure(how: str, path: Path, answer: Connection) -> None:
+def measure(how: str, path: Path) -> dict[str, Any]:
+    """Return CPU seconds and memory of one reader, and what it has read."""
     if how == "ours":
         from kg.reading.triples import read_triples
-    else:
-        from pykeen.triples import TriplesFactory
-    before, begun = _peak_mb(), time.process_time()
-    clock = time.monotonic()
-    found: dict[str, Any]
-    if how == "ours":
-        graph = read_triples([path])
-        found = {k: graph.counts[k] for k in ("triples", "entities", "relations")}
-        found["literals"] = graph.counts["literals_distinct"]
-    else:
-        found = {"triples": TriplesFactory.from_path(path).num_triples}
-    cpu, seconds = time.process_time() - begun, time.monotonic() - clock
-    answer.send({"cpu_s": cpu, "seconds": seconds, "mb": _peak_mb() - before, **found})
 
+        cost = measured(lambda: read_triples([path]).counts)
+        counts = cost.pop("found")
+        found = {name: counts[name] for name in ("triples", "entities", "relations")}
+        return {**cost, **found, "literals": counts["literals_distinct"]}
+    from pykeen.triples import TriplesFactory
 
-def measure(how: str, path: Path) -> dict[str, float]:
-    """Measure CPU seconds and memory of one reader, in a new process."""
-    context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=_measure, args=(how, path, theirs))
-    process.start()
-    result: dict[str, float] = mine.recv()
-    process.join()
-    return result
+    cost = measured(lambda: TriplesFactory.from_path(path).num_triples)
+    cost["triples"] = cost.pop("found")
+    return cost
 
 
 def main() -> None:
@@ -185,12 +154,12 @@ def main() -> None:
             print(f"generated in {time.process_time() - begun:.1f} CPU s")
         tiny = Path(folder) / "tiny.tsv"
         make_dump(tiny, 1000)
-        measure("ours", tiny)  # compiles, once for all processes
-        ours = measure("ours", path)
+        in_child(measure, "ours", tiny)  # compiles, once for all processes
+        ours = in_child(measure, "ours", path)
         print(f"ours:      {ours['cpu_s']:7.1f} CPU s, {ours['mb']:7.0f} MB")
         result = {"lines": args.lines, "bytes": path.stat().st_size, "ours": ours}
         if not args.only_ours:
-            stock = measure("stock", path)
+            stock = in_child(measure, "stock", path)
             print(f"from_path: {stock['cpu_s']:7.1f} CPU s, {stock['mb']:7.0f} MB")
             result |= {
                 "stock": stock,

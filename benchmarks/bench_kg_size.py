@@ -12,12 +12,7 @@ import argparse
 import gc
 import json
 import os
-import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -25,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from measuring import PeakMemory, add_options, in_child, in_turn
 from numpy.typing import NDArray
 
 from kg.config import KGConfig
@@ -47,7 +43,7 @@ def graph(size: int, entities: int, relations: int) -> NDArray[np.int32]:
 
 
 def stepper(entities: int, relations: int, args: argparse.Namespace):
-    """Return a function that makes `args.steps` steps and returns their CPU seconds."""
+    """Return a function that makes `args.steps` steps."""
     config = KGConfig(num_negatives=args.negatives, p_norm=args.p_norm)
     model = make_model(entities, relations, config)
     optimizer = RowAdagrad(tables(model), lr=1.0)
@@ -55,14 +51,12 @@ def stepper(entities: int, relations: int, args: argparse.Namespace):
     batches = Batches(rows, entities, config, args.batch_size)
     loop = make_loop(model, optimizer, batches, torch.device("cpu"))
 
-    def run() -> float:
+    def run() -> None:
         batches.epoch += 1
-        begun = time.process_time()
         for batch in batches:
             loop._process_batch(batch, 0, len(batch.source)).backward()
             optimizer.step()
             optimizer.zero_grad()
-        return time.process_time() - begun
 
     return run
 
@@ -70,89 +64,57 @@ def stepper(entities: int, relations: int, args: argparse.Namespace):
 def compare(args: argparse.Namespace) -> dict[str, float]:
     sizes = {"1M": (1_000_000, 1000), "large": (args.entities, args.relations)}
     runs = {name: stepper(*size, args) for name, size in sizes.items()}
-    spent: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(args.turns + 1):
-        for name, run in runs.items():
-            seconds = run()
-            if turn:  # the first warms up
-                spent[name].append(seconds / args.steps * 1000)
-    return {name: statistics.median(times) for name, times in spent.items()}
-
-
-def anonymous_bytes() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) * 1024
+    in_turn(runs, 1)  # warm up
+    seconds = in_turn(runs, args.turns)
+    return {name: value / args.steps * 1000 for name, value in seconds.items()}
 
 
 def whole_run(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Train and save; return the peak bytes above the imports and the CPU seconds of each part."""
+    torch.set_num_threads(1)
     triples = graph(args.triples, args.entities, args.relations)
     small = KGConfig(dim=4, epochs=1, batch_size=256)
     train_transe(triples[:1000] % 100, 100, 100, small, device="cpu")  # imports and compiled loops
     gc.collect()
-    before = anonymous_bytes()
-    peak, over = 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not over.wait(0.01):
-            peak = max(peak, anonymous_bytes())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    queries = make_queries(triples[:500], [triples])
-    config = KGConfig(num_negatives=args.negatives, p_norm=args.p_norm, epochs=args.epochs)
-    begun = time.process_time()
-    trained = train_transe(
-        triples,
-        args.entities,
-        args.relations,
-        config,
-        device="cpu",
-        work=folder,
-        measure=lambda e, r: evaluate(queries, e, r, 2, num_candidates=5000)["both"]["mrr"],
-        checkpoint_seconds=1,
-    )
-    seconds = {"train": time.process_time() - begun}
-    for path in folder.iterdir():
-        path.unlink()
-    begun = time.process_time()
-    save_vectors(folder, trained.entity, trained.relation)
-    seconds["save"] = time.process_time() - begun
-    over.set()
-    watcher.join()
+    with PeakMemory() as peak:
+        queries = make_queries(triples[:500], [triples])
+        config = KGConfig(num_negatives=args.negatives, p_norm=args.p_norm, epochs=args.epochs)
+        begun = time.process_time()
+        trained = train_transe(
+            triples,
+            args.entities,
+            args.relations,
+            config,
+            device="cpu",
+            work=folder,
+            measure=lambda e, r: evaluate(queries, e, r, 2, num_candidates=5000)["both"]["mrr"],
+            checkpoint_seconds=1,
+        )
+        seconds = {"train": time.process_time() - begun}
+        for path in folder.iterdir():
+            path.unlink()
+        begun = time.process_time()
+        save_vectors(folder, trained.entity, trained.relation)
+        seconds["save"] = time.process_time() - begun
     table = 4 * config.dim * (args.entities + args.relations)
-    return {"above_imports": peak - before, "table": table, **seconds}
+    return {"above_imports": peak.growth, "table": table, **seconds}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--entities", type=int, default=9_412_272)
-    parser.add_argument("--relations", type=int, default=377_910)
-    parser.add_argument("--negatives", type=int, default=32)
-    parser.add_argument("--p-norm", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=8192)
+    add_options(parser, entities=9_412_272, relations=377_910, negatives=32, p_norm=2)
+    add_options(parser, batch_size=8192, turns=5)
     parser.add_argument("--steps", type=int, default=20, help="per turn")
-    parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--triples", type=int, default=1_000_000, help="of the whole run")
     parser.add_argument("--epochs", type=int, default=3, help="of the whole run")
     parser.add_argument("--folder", type=Path, help="where the whole run writes (20 GB)")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if args.child:
-        print(json.dumps(whole_run(args, args.folder)))
-        return
     times = compare(args)
     ratio = times["large"] / times["1M"]
     print(f"CPU ms per step: 1 M entities {times['1M']:.1f}, {args.entities} {times['large']:.1f}")
-    folder = Path(tempfile.mkdtemp(dir=args.folder))
-    try:
-        command = [sys.executable, __file__, *sys.argv[1:], "--child", "--folder", str(folder)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-    finally:
-        shutil.rmtree(folder)
-    run = json.loads(done.stdout.splitlines()[-1])
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        run = in_child(whole_run, args, Path(folder))
     print(
         f"whole run: {run['above_imports'] / 1e9:.2f} GB above the imports, the tables "
         f"{run['table'] / 1e9:.2f} GB; CPU s: training {run['train']:.0f}, saving {run['save']:.0f}"

@@ -9,17 +9,16 @@ import gc
 import json
 import os
 import platform
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PYSTOW_HOME", tempfile.mkdtemp(prefix="pystow-"))
 
 import numpy as np
 import torch
+from measuring import add_options, in_turn, processor
 
 from kg.config import KGConfig
 from kg.training.batches import Batches
@@ -90,14 +89,9 @@ def our_step(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--entities", type=int, default=100_000)
-    parser.add_argument("--relations", type=int, default=1000)
-    parser.add_argument("--negatives", type=int, default=32)
-    parser.add_argument("--batch-size", type=int, default=8192)
-    parser.add_argument("--dim", type=int, default=100)
-    parser.add_argument("--p-norm", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=4, help="steps a turn")
-    parser.add_argument("--turns", type=int, default=3)
+    add_options(parser, entities=100_000, relations=1000, negatives=32, batch_size=8192, dim=100)
+    add_options(parser, p_norm=2, turns=3)
+    parser.add_argument("--steps", type=int, default=4, help="steps per turn")
     args = parser.parse_args()
     torch.set_num_threads(1)
     generator = np.random.default_rng(0)
@@ -117,29 +111,14 @@ def main() -> None:
     for run in runs.values():
         run(1)  # warm up
     gc.freeze()
-    spent: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(args.turns):
-        for name, run in runs.items():
-            begun = time.process_time()
-            run(1)  # an epoch of `steps` steps
-            spent[name].append((time.process_time() - begun) / args.steps * 1000)
-    stock, ours = (statistics.median(spent[name]) for name in ("stock", "ours"))
-    cpu = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
+    seconds = in_turn({name: partial(run, 1) for name, run in runs.items()}, args.turns)  # epochs
+    stock, ours = (seconds[name] / args.steps * 1000 for name in ("stock", "ours"))
+    cpu = processor() or platform.processor()
     print(f"{cpu}, torch {torch.__version__}, one thread")
     print(f"stock pykeen, Adam: {stock:8.1f} CPU ms per step of {args.batch_size}")
     print(f"ours, row-sparse:   {ours:8.1f} CPU ms per step of {args.batch_size}")
-    print(
-        json.dumps(
-            {**vars(args), "stock_ms": stock, "ours_ms": ours, "ratio": stock / ours, "cpu": cpu}
-        )
-    )
+    found = {"stock_ms": stock, "ours_ms": ours, "ratio": stock / ours, "cpu": cpu}
+    print(json.dumps({**vars(args), **found}))
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ import argparse
 import base64
 import io
 import json
-import multiprocessing
 import os
 import resource
 import tempfile
 import unicodedata
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 
@@ -32,6 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jieba_corpus import jieba_words, make_captions, make_names
+from measuring import cpu_seconds, in_child, memory
 from PIL import Image
 
 from data.images import check_image, decode_base64, decode_image
@@ -236,29 +237,17 @@ def pipeline(folder: Path, options: argparse.Namespace, rng: np.random.Generator
     }
 
 
-def in_child(work: Callable[..., dict], *args: object) -> dict:
-    """Return the result of `work` in a child process, with its peak memory."""
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    process = context.Process(target=_run_child, args=(results, work, args))
-    process.start()
-    found = results.get()
-    process.join()
-    return found
-
-
-def _run_child(results: multiprocessing.Queue, work: Callable[..., dict], args: tuple) -> None:
-    found = work(*args)
-    status = Path("/proc/self/status").read_text("utf-8")  # ru_maxrss starts at the parent's
-    peak = int(status.partition("VmHWM:")[2].split()[0])
-    results.put({**found, "peak_gb": round(peak / 1e6, 2)})
+def with_peak(work: Callable[..., dict], *arguments: object) -> dict:
+    """Return the result of `work` with the peak memory of its process."""
+    return {**work(*arguments), "peak_gb": round(memory("VmHWM") / 1.024e9, 2)}
 
 
 def compile_names(folder: Path) -> dict:
-    began = process_time()
-    tokenizer = Tokenizer.load(folder / "tokenizer")
-    compile_vocabulary(folder / "entity2id.txt", folder / "compiled", tokenizer=tokenizer)
-    return {"compile_seconds": round(process_time() - began, 1)}
+    def work() -> None:
+        tokenizer = Tokenizer.load(folder / "tokenizer")
+        compile_vocabulary(folder / "entity2id.txt", folder / "compiled", tokenizer=tokenizer)
+
+    return {"compile_seconds": round(cpu_seconds(work), 1)}
 
 
 def match_names(folder: Path) -> dict:
@@ -298,23 +287,20 @@ def names(folder: Path, options: argparse.Namespace, rng: np.random.Generator) -
     write_names(folder / "entity2id.txt", make_names(count, rng))
     write_captions(folder / "captions.tsv", options.captions, rng)
     vocab = Tokenizer.load(write_character_vocabulary(folder / "tokenizer")).vocab
-    found = in_child(compile_names, folder)
+    found = in_child(with_peak, compile_names, folder)
     size = sum(path.stat().st_size for path in (folder / "compiled").glob("*.npy"))
     found["bytes_per_name"] = round(size / count, 1)
     found["folder_bytes_per_name"] = round(
         sum(path.stat().st_size for path in (folder / "compiled").iterdir()) / count, 1
     )
-    matched = in_child(match_names, folder)
+    matched = in_child(with_peak, match_names, folder)
     reference = Reference([], vocab)
     texts = [
         line.split("\t")[1].rstrip("\n")
         for line in (folder / "captions.tsv").open("r", encoding="utf-8")
     ]
     texts = texts[: options.reference_captions]
-    began = process_time()
-    for text in texts:
-        reference.tokens(text)
-    theirs = len(texts) / (process_time() - began)
+    theirs = len(texts) / cpu_seconds(lambda: [reference.tokens(text) for text in texts])
     return {
         "names": count,
         **found,
@@ -339,7 +325,7 @@ def workers(folder: Path, options: argparse.Namespace, rng: np.random.Generator)
     )
 
     def run(corpus: str, processes: int) -> dict:
-        began, cpu = perf_counter(), cpu_seconds()
+        began, cpu = perf_counter(), used_by_processes()
         build_lattice(
             folder / corpus,
             folder / "out",
@@ -348,7 +334,7 @@ def workers(folder: Path, options: argparse.Namespace, rng: np.random.Generator)
             workers=processes,
             overwrite=True,
         )
-        used = [now - then for now, then in zip(cpu_seconds(), cpu, strict=True)]
+        used = [now - then for now, then in zip(used_by_processes(), cpu, strict=True)]
         return {"wall": perf_counter() - began, "own": used[0], "children": used[1]}
 
     found: dict = {"captions": options.captions}
@@ -372,7 +358,8 @@ def workers(folder: Path, options: argparse.Namespace, rng: np.random.Generator)
     return found
 
 
-def cpu_seconds() -> list[float]:
+def used_by_processes() -> list[float]:
+    """Return the CPU seconds of this process and of its children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return [u.ru_utime + u.ru_stime for u in used]
 
@@ -394,14 +381,13 @@ def write_images(path: Path, count: int, rng: np.random.Generator) -> float:
 
 def build_images(folder: Path, corpus: str, check_images: str) -> dict:
     options = {"names": folder / "entity2id.txt", "tokenizer": folder / "tokenizer"}
-    for _ in range(2):  # the second run takes the time of loading the names
-        began = process_time()
-        build_lattice(folder / "few.tsv", folder / "few.parquet", **options, overwrite=True)
-    loading = process_time() - began
-    began = process_time()
-    out = folder / f"{corpus}.parquet"
-    build_lattice(folder / corpus, out, **options, check_images=check_images, overwrite=True)
-    return {"seconds": process_time() - began - loading}
+    build = partial(build_lattice, **options, check_images=check_images, overwrite=True)
+    few, whole = (
+        partial(build, folder / name, folder / f"{name}.parquet") for name in ("few.tsv", corpus)
+    )
+    few()
+    loading = cpu_seconds(few)  # the second run takes the time of loading the names
+    return {"seconds": cpu_seconds(whole) - loading}
 
 
 def read_images(path: Path, look: Callable[[bytes], object]) -> float:
@@ -424,17 +410,15 @@ def images(folder: Path, options: argparse.Namespace, rng: np.random.Generator) 
     found: dict = {"rows": count, "base64_bytes": round(size)}
     for check_images, look in (("header", check_image), ("full", decode_image)):
         alone = min(read_images(folder / "images.tsv", look) for _ in range(2))
-        ours = in_child(build_images, folder, "images.tsv", check_images)
+        ours = in_child(with_peak, build_images, folder, "images.tsv", check_images)
         found[check_images] = {
             "rows_per_second": round(count / ours["seconds"]),
             "share_of_reading_and_decoding_alone": round(alone / ours["seconds"], 2),
             "peak_gb": ours["peak_gb"],
         }
         print(check_images, found[check_images])
-    found["peak_gb_of_three_times_the_rows"] = in_child(build_images, folder, "more.tsv", "header")[
-        "peak_gb"
-    ]
-    return found
+    more = in_child(with_peak, build_images, folder, "more.tsv", "header")
+    return {**found, "peak_gb_of_three_times_the_rows": more["peak_gb"]}
 
 
 def main() -> None:

@@ -20,7 +20,6 @@ import gc
 import hashlib
 import json
 import mmap
-import multiprocessing
 import os
 import platform
 import tempfile
@@ -34,12 +33,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from jieba_corpus import jieba_words, make_captions
+from measuring import in_child, memory, processor
 
 Found = Iterable[tuple[int, int, int]]  # start, end, name
 
 _JOINED = 4096  # captions per joined text
 _SAMPLE = 2000  # captions whose matches are compared
 _ARRAYS = ("letters", "slots", "short")
+
+
+class Library:
+    """A library that returns triples and cannot save its automaton, unless a subclass can."""
+
+    save = open = None
+
+    def triples(self, found: Any) -> Found:
+        return found
 
 
 class Ours:
@@ -87,7 +96,7 @@ class OursRecoded(Ours):
     save = open = None
 
 
-class Daachorse:
+class Daachorse(Library):
     """The character-wise automaton, which is the faster one for Chinese."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -99,9 +108,6 @@ class Daachorse:
     def find(self, text: str) -> Any:
         return self.automaton.find_overlapping(text)
 
-    def triples(self, found: Any) -> Found:
-        return found
-
     def save(self, folder: Path) -> None:
         (folder / "automaton").write_bytes(self.automaton.serialize())
 
@@ -109,7 +115,7 @@ class Daachorse:
         self.automaton = self.load((folder / "automaton").read_bytes())
 
 
-class AhoCorasickRs:
+class AhoCorasickRs(Library):
     """The default implementation of ahocorasick_rs; it cannot be saved."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -123,10 +129,8 @@ class AhoCorasickRs:
     def triples(self, found: Any) -> Found:
         return ((start, end, name) for name, start, end in found)
 
-    save = open = None
 
-
-class Cyac:
+class Cyac(Library):
     """The automaton of cyac, opened from a memory map."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -155,7 +159,7 @@ class Cyac:
         self.automaton = self.load(self.map, copy=False)
 
 
-class Pyahocorasick:
+class Pyahocorasick(Library):
     """pyahocorasick with integers as values."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -192,12 +196,11 @@ MATCHERS: dict[str, tuple[Callable[[Sequence[str]], Any], str]] = {
 }
 
 
-def memory(field: str) -> float:
-    """Return a field of this process's status, such as VmHWM, in MB, without freed memory."""
+def settled_mb(field: str) -> float:
+    """Return a field of `memory` in MB, without freed memory."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    status = Path("/proc/self/status").read_text("utf-8")
-    return int(status.partition(f"{field}:")[2].split()[0]) / 1e3
+    return memory(field) / 1.024e6
 
 
 def digest(matcher: Any, captions: Sequence[str]) -> str:
@@ -226,13 +229,13 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     corpora = {path.stem: read_lines(path) for path in sorted(folder.glob("*.captions"))}
     make = MATCHERS[name][0]
     make(names[:100]).find("北京")  # imports and compiled loops
-    before = memory("VmRSS")
+    before = settled_mb("VmRSS")
     began = process_time()
     matcher = make(names)
     found: dict[str, Any] = {
         "build_cpu_seconds": process_time() - began,
-        "built_mb": memory("VmRSS") - before,
-        "peak_mb": memory("VmHWM"),
+        "built_mb": settled_mb("VmRSS") - before,
+        "peak_mb": settled_mb("VmHWM"),
     }
     for label, captions in corpora.items():
         joined = ["\n".join(captions[n : n + _JOINED]) for n in range(0, len(captions), _JOINED)]
@@ -257,20 +260,6 @@ def read_lines(path: Path) -> list[str]:
     return path.read_text("utf-8").split("\n")
 
 
-def _child(results: multiprocessing.Queue, name: str, folder: Path) -> None:
-    results.put(measure(name, folder))
-
-
-def in_child(name: str, folder: Path) -> dict[str, Any]:
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    process = context.Process(target=_child, args=(results, name, folder))
-    process.start()
-    found: dict[str, Any] = results.get()
-    process.join()
-    return found
-
-
 def installed() -> dict[str, str]:
     """Return the version of each matcher whose library is installed; report the others."""
     versions = {}
@@ -290,11 +279,6 @@ def read_texts(paths: Sequence[Path]) -> list[str]:
         for line in path.read_text("utf-8").split("\n")
         if "\t" in line
     ]
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo").read_text("utf-8")
-    return info.partition("model name")[2].partition(":")[2].partition("\n")[0].strip()
 
 
 def main() -> None:
@@ -318,7 +302,7 @@ def main() -> None:
             (folder / f"{label}.captions").write_text("\n".join(captions), "utf-8")
         for _ in range(options.repetitions):  # in rounds, so that other load affects all matchers
             for name in versions:
-                runs[name].append(in_child(name, folder))
+                runs[name].append(in_child(measure, name, folder))
     best: dict[str, dict[str, Any]] = {}
     for name, results in runs.items():
         for label in corpora:
@@ -348,18 +332,14 @@ def main() -> None:
         for name, found in best.items():
             cells = [f"{found[key]:.4g}" if key in found else "-" for key in keys]
             print(f"| {name} | {' | '.join(cells)} |")
-    print(
-        json.dumps(
-            {
-                "processor": processor(),
-                "python": platform.python_version(),
-                "captions": {label: len(captions) for label, captions in corpora.items()},
-                "versions": versions,
-                "matchers": best,
-            },
-            ensure_ascii=False,
-        )
-    )
+    answer = {
+        "processor": processor(),
+        "python": platform.python_version(),
+        "captions": {label: len(captions) for label, captions in corpora.items()},
+        "versions": versions,
+        "matchers": best,
+    }
+    print(json.dumps(answer, ensure_ascii=False))
 
 
 if __name__ == "__main__":

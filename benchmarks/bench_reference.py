@@ -16,12 +16,12 @@ import ctypes
 import json
 import math
 import platform
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from measuring import add_options, cpu_seconds
 from torch import Tensor, nn
 
 from artist.generation.config import SamplingConfig
@@ -86,12 +86,6 @@ class ReferenceGPT(nn.Module):
             x = x + block["attn"](block["ln1"](x))
             x = x + block["mlp"](block["ln2"](x))
         return self.head(self.ln_f(x))
-
-
-def cpu_seconds(run: Callable[[], object]) -> float:
-    begin = time.process_time()
-    run()
-    return time.process_time() - begin
 
 
 def return_freed_memory() -> None:
@@ -237,9 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="*", default=["step", "sample", "decode", "encode"])
     parser.add_argument("--size", default="base", choices=SIZES)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--points", type=int, default=5)
+    add_options(parser, batch=4, rounds=3, points=5)
     parser.add_argument("--compile", action="store_true", help="sample: compiled steps as well")
     options = parser.parse_args()
     torch.set_num_threads(1)

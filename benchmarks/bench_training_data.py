@@ -13,11 +13,7 @@ cache, which may drop them. The last line is JSON.
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -25,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from measuring import PeakMemory, cpu_seconds, in_child, memory
 
 from artist.models.config import GPTConfig
 from artist.tables.lattice_rows import Batches, RowsConfig, rows_from_table
@@ -64,48 +61,28 @@ def make_table(path: Path, rows: int) -> None:
                 writer.write_batch(batch[n : n + 512], row_group_size=512)
 
 
-def anonymous_bytes() -> int:
-    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in s)
-    return int(line.split()[1]) * 1024
-
-
-class Peak(threading.Thread):
-    """Sample the private memory of this process until it is stopped."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.highest, self.over = 0, threading.Event()
-
-    def run(self) -> None:
-        while not self.over.wait(0.005):
-            self.highest = max(self.highest, anonymous_bytes())
-
-
 def read(way: str, table: Path, steps: int) -> dict[str, float]:
     """Load batches for some steps; return CPU time per row and memory without imports."""
     config = GPTConfig(n_layer=1, n_head=1, n_embd=8)
     vectors = np.zeros((NUM_ENTITIES, DIM), dtype=np.float32)
-    before, peak = anonymous_bytes(), Peak()
-    peak.start()
     began = time.process_time()
-    if way == "parquet":
-        opened, per_row = 0.0, parquet_rows(table, vectors, config)
-    else:
-        rows = open_rows(table, READING, in_memory=1 << 62 if way == "held" else 0)
-        batches = Batches(rows, vectors, config)
-        feed = Loader(batches, TrainConfig(batch_size=BATCH), ProcessGroup(torch.device("cpu")), 0)
-        opened, began = time.process_time() - began, time.process_time()
-        for step in range(steps):
-            feed.make(step)
-        per_row = (time.process_time() - began) / (steps * BATCH)
-    peak.over.set()
-    peak.join()
-    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with PeakMemory() as peak:
+        if way == "parquet":
+            opened, per_row = 0.0, parquet_rows(table, vectors, config)
+        else:
+            rows = open_rows(table, READING, in_memory=1 << 62 if way == "held" else 0)
+            batches = Batches(rows, vectors, config)
+            loader = Loader(
+                batches, TrainConfig(batch_size=BATCH), ProcessGroup(torch.device("cpu")), 0
+            )
+            opened = time.process_time() - began
+            seconds = cpu_seconds(lambda: [loader.make(step) for step in range(steps)])
+            per_row = seconds / (steps * BATCH)
     return {
         "open_cpu_seconds": round(opened, 3),
         "microseconds_a_row": round(1e6 * per_row, 2),
-        "private_mb": round((peak.highest - before) / 1e6, 1),
-        "resident_mb": round(whole / 1e6, 1),
+        "private_mb": round(peak.growth / 1e6, 1),
+        "resident_mb": round(memory("VmHWM") / 1e6, 1),
     }
 
 
@@ -123,22 +100,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs=2, default=[50_000, 400_000])
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one:
-        print(json.dumps(read(given.one[0], Path(given.one[1]), given.steps)))
-        return
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for rows in given.rows:
             table = Path(folder) / f"{rows}.parquet"
             make_table(table, rows)
             for way in ("held", "mapped", "mapped again", "parquet"):
-                words = ["--one", way.split()[0], str(table), "--steps", str(given.steps)]
-                done = subprocess.run(
-                    [sys.executable, __file__, *words], capture_output=True, text=True, check=True
-                )
-                result = json.loads(done.stdout.splitlines()[-1])
+                result = in_child(read, way.split()[0], table, given.steps)
                 found[f"{way}, {rows} rows"] = result
                 print(f"{way + ', ' + str(rows) + ' rows':28}", result)
     small, large = given.rows

@@ -131,23 +131,23 @@ class Header(NamedTuple):
     format: str
 
 
-def read_header(content: bytes, max_pixels: int = MAX_PIXELS) -> Header:
+def read_header(content: bytes) -> Header:
     """Return the header of an encoded image.
 
     Raises:
-        RowError: It is not an image, or larger than `max_pixels`.
+        RowError: It is not an image, or larger than `MAX_PIXELS`.
     """
-    image = _open(content, max_pixels)
+    image = _open(content, MAX_PIXELS)
     return Header(image.width, image.height, image.format or "?")
 
 
-def check_image(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def check_image(content: bytes) -> tuple[int, int]:
     """Return width and height of an encoded image, read from its header.
 
     Raises:
-        RowError: It is not an image, or larger than `max_pixels`.
+        RowError: It is not an image, or larger than `MAX_PIXELS`.
     """
-    return read_header(content, max_pixels)[:2]
+    return read_header(content)[:2]
 
 
 def decode_image(
@@ -237,9 +237,7 @@ def encode_png(pixels: NDArray[np.uint8], text: dict[str, str] | None = None) ->
     return buffer.getvalue()
 
 
-def encode_webp(
-    pixels: NDArray[np.uint8], text: dict[str, str] | None = None, quality: int = 90
-) -> bytes:
+def encode_webp(pixels: NDArray[np.uint8], text: dict[str, str] | None = None) -> bytes:
     """Return a WebP of pixels `(H, W, 3)`, with `text` as properties of its XMP metadata.
 
     Characters that XML does not allow are removed from the metadata.
@@ -253,5 +251,5 @@ def encode_webp(
         f'xmlns:artist="urn:artist-toolkit" {properties}/></rdf:RDF></x:xmpmeta>'
     )
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", quality=quality, method=4, xmp=xmp.encode())
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=90, method=4, xmp=xmp.encode())
     return buffer.getvalue()

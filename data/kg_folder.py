@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.errors import InputError
-from data.names import Names, lines_of
+from data.names import Names, as_array, lines_of
 from data.runs import fingerprint, manifest_path, read_manifest
 from data.tsv import is_gzip, open_bytes
 
@@ -31,7 +31,7 @@ def write_names(path: Path, names: Iterable[str] | pa.Array) -> None:
 
     An Arrow string array is written without conversion to Python strings.
     """
-    array = names if isinstance(names, pa.Array) else pa.array(names, pa.large_string())
+    array = as_array(names)
     with path.open("wb") as file:
         file.write(f"{len(array)}\n".encode())
         file.writelines(lines_of(array))

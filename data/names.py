@@ -11,6 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.jit import jit
@@ -38,7 +39,7 @@ class Names(Sequence[str]):
     @classmethod
     def of(cls, names: Iterable[str]) -> "Names":
         """Return these names, which contain no tab and no line break."""
-        array = _as_array(names)
+        array = as_array(names)
         lines = b"".join([f"{len(array)}\n".encode(), *lines_of(array)])
         start = index_lines(np.frombuffer(lines, np.uint8), lines.index(b"\n") + 1, len(array))
         assert len(start), "a name contains a control character"
@@ -106,9 +107,9 @@ class Names(Sequence[str]):
     def to_arrow(self, begin: int = 0, end: int | None = None) -> pa.LargeStringArray:
         """Return the names of ids `begin..end - 1`, in memory."""
         start = self._start[begin : len(self) + 1 if end is None else end + 1]
-        data, offsets = _compact(self._data, start, begin)
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-        return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers)
+        buffers = [None, pa.py_buffer(np.ascontiguousarray(start)), pa.py_buffer(self._data)]
+        lines = pa.Array.from_buffers(pa.large_string(), len(start) - 1, buffers)
+        return pc.replace_substring_regex(lines, r"\t\d+\n", "")
 
     def blocks(self) -> Iterator[tuple[NDArray[np.uint8], Ints]]:
         """Yield a million lines `name<TAB>id<NEWLINE>` at a time: their bytes and offsets."""
@@ -129,7 +130,8 @@ class Names(Sequence[str]):
         return [self[i] for i in near.tolist() if i >= 0]
 
 
-def _as_array(names: Iterable[str] | pa.Array) -> pa.LargeStringArray:
+def as_array(names: Iterable[str] | pa.Array) -> pa.LargeStringArray:
+    """Return strings as an Arrow array."""
     if isinstance(names, pa.Array):
         return names.cast(pa.large_string())
     return pa.array(names, pa.large_string())
@@ -137,14 +139,13 @@ def _as_array(names: Iterable[str] | pa.Array) -> pa.LargeStringArray:
 
 def lines_of(names: Iterable[str] | pa.Array) -> Iterator[bytes]:
     """Yield the lines `name<TAB>id` of an id file in blocks."""
-    array = _as_array(names)
-    if not len(array):
-        return
-    _, offsets, data = array.buffers()
-    where = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-    text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    array = as_array(names)
+    tab, newline, nothing = (pa.scalar(text, pa.large_string()) for text in ("\t", "\n", ""))
     for begin in range(0, len(array), _BLOCK):
-        yield _format(text, where[begin : begin + _BLOCK + 1], begin).tobytes()
+        block = array.slice(begin, _BLOCK)
+        ids = pa.array(np.arange(begin, begin + len(block))).cast(pa.large_string())
+        lines = pc.binary_join_element_wise(block, tab, ids, newline, nothing)
+        yield lines.buffers()[2].to_pybytes()
 
 
 def _is_utf8(data: NDArray[np.uint8]) -> bool:
@@ -155,15 +156,6 @@ def _is_utf8(data: NDArray[np.uint8]) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
-
-
-@jit
-def _digits(number: Any) -> Any:
-    count = 1
-    while number >= 10:
-        number //= 10
-        count += 1
-    return count
 
 
 @jit
@@ -197,43 +189,6 @@ def index_lines(data: Any, head: Any, count: Any) -> Any:
         at += digits + 2
         start[i + 1] = at
     return start if at == len(data) else wrong
-
-
-@jit
-def _compact(data: Any, start: Any, first: Any) -> Any:
-    """Return the names alone (uint8) and their offsets; `first` is the id of the first line."""
-    offsets = np.zeros(len(start), np.int64)
-    for i in range(len(start) - 1):
-        offsets[i + 1] = offsets[i] + start[i + 1] - start[i] - 2 - _digits(first + i)
-    out = np.empty(offsets[-1], np.uint8)
-    for i in range(len(start) - 1):
-        for j in range(offsets[i + 1] - offsets[i]):
-            out[offsets[i] + j] = data[start[i] + j]
-    return out, offsets
-
-
-@jit
-def _format(text: Any, offsets: Any, first: Any) -> Any:
-    """Return `name<TAB>id<NEWLINE>` of each name as uint8; `first` is the id of the first."""
-    count = len(offsets) - 1
-    size = offsets[count] - offsets[0]
-    for i in range(count):
-        size += 2 + _digits(first + i)
-    out = np.empty(size, np.uint8)
-    at = 0
-    for i in range(count):
-        for j in range(offsets[i], offsets[i + 1]):
-            out[at] = text[j]
-            at += 1
-        out[at] = _TAB
-        number = first + i
-        digits = _digits(number)
-        for d in range(digits):
-            out[at + digits - d] = 48 + number % 10
-            number //= 10
-        at += digits + 2
-        out[at - 1] = _NEWLINE
-    return out
 
 
 @jit

@@ -233,7 +233,7 @@ class Run:
         self.finished: Manifest | None = None
         self.resumed = False
         self._lock: IO[str] | None = None
-        self._companions: set[Path] = set()  # partial paths returned by `beside`
+        self._companions: dict[str, Path] = {}  # final name -> partial path
         self._finishing = False
 
     @classmethod
@@ -367,26 +367,24 @@ class Run:
                 return f"its input {name} was different"
         return ""
 
-    def beside(self, suffix: str) -> Path:
+    def companion(self, suffix: str) -> Path:
         """Return the partial path of a companion of a single file, such as `.rejects.tsv`.
 
-        `finish` renames it to `<out><suffix>` if it exists.
+        `finish` lists it in the manifest and renames it to `<out><suffix>` if it exists.
         """
-        path = self.out.with_name(self.out.name + suffix + ".partial")
-        self._companions.add(path)
-        return path
+        name = self.out.name + suffix
+        return self._companions.setdefault(name, self.out.with_name(name + ".partial"))
 
-    def finish(self, counts: Mapping[str, Any], companions: tuple[str, ...] = ()) -> Manifest:
+    def finish(self, counts: Mapping[str, Any]) -> Manifest:
         """Hash the files, write the manifest, and rename the output to its final name."""
         self._finishing = True
+        companions = {name: path for name, path in self._companions.items() if path.exists()}
         if self.folder:
             self._run_note().unlink(missing_ok=True)
             files = {str(p.relative_to(self.work)): sha256(p) for p in _files(self.work)}
         else:
-            files = {self.out.name: sha256(self.work)}
-            for suffix in companions:
-                if self.beside(suffix).exists():
-                    files[self.out.name + suffix] = sha256(self.beside(suffix))
+            parts = {self.out.name: self.work, **companions}
+            files = {name: sha256(path) for name, path in parts.items()}
         manifest = Manifest(
             kind=self.kind,
             settings=self.settings,
@@ -407,9 +405,8 @@ class Run:
             _remove(old)
         else:
             _sync(self.work)
-            for suffix in companions:
-                if self.beside(suffix).exists():
-                    self.beside(suffix).replace(self.out.with_name(self.out.name + suffix))
+            for name, path in companions.items():
+                path.replace(self.out.with_name(name))
             if self.out.is_dir():
                 _remove(self.out)
             self.work.replace(self.out)
@@ -435,7 +432,7 @@ class Run:
         # run note marks the output as incomplete.
         mine = self._lock is not None and not self._finishing
         if error is not None and mine and not self.folder:
-            for path in (self.work, self._run_note(), *self._companions):
+            for path in (self.work, self._run_note(), *self._companions.values()):
                 path.unlink(missing_ok=True)
         elif mine and isinstance(error, _REFUSALS) and not self.resumed and not self._resumable():
             _remove(self.work)

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,13 @@ log = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
 Pixels = NDArray[np.uint8]  # (H, W, 3)
+
+
+class StageOptions(TypedDict):
+    """What all stages of a run share: the device, and whether finished outputs are replaced."""
+
+    device: str
+    overwrite: bool
 
 
 def small_training(**settings: Any) -> TrainConfig:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.tsv import Rejects, read_rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorldFolder:
@@ -29,6 +31,11 @@ class WorldFolder:
     def valid(self) -> Path:
         """Captions and images of the held-out names, in the same format."""
         return self.folder / "valid.tsv"
+
+
+def read_table(path: Path, columns: int) -> list[list[str]]:
+    """Return the fields of all rows of a TSV below its header."""
+    return [row.fields for row in read_rows(path, {columns}, Rejects())][1:]
 
 
 def write_tsv(path: Path, rows: Iterable[tuple[str, ...]]) -> None:

@@ -150,7 +150,7 @@ def encode_table(
         on = choose_device(device)
         channels_last(model.to(on))
         target = _target_schema(source.schema_arrow, model, made_by, config.keep_images, versions)
-        rejects = Rejects(run.beside(_REJECTS))
+        rejects = Rejects(run.companion(_REJECTS))
         used = torch.zeros(model.codebook_size, dtype=torch.bool)
         encoded, waiting = 0, list[pa.RecordBatch]()
         with (
@@ -190,7 +190,7 @@ def encode_table(
         }
         if tokenizer_folder(table).is_dir():  # of the token ids, which are unchanged
             shutil.copytree(tokenizer_folder(table), tokenizer_folder(out), dirs_exist_ok=True)
-        run.finish(counts, companions=(_REJECTS,))
+        run.finish(counts)
     return EncodeReport(out=out, **counts)
 
 

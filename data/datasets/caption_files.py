@@ -3,10 +3,12 @@
 MUGE, Chinese-CLIP, Flickr8k-CN, Flickr30k-CN, COCO-CN, and folders of image files.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +33,7 @@ from data.datasets.file_names import (
     only_one,
 )
 from data.datasets.image_stores import FolderStore, ImageStore, TsvStore
-from data.datasets.samples import Sample, numbered
+from data.datasets.samples import ImageTextDataset, Sample, numbered
 from data.errors import InputError, SkipReason
 from data.runs import sha256
 from data.tsv import Rejects
@@ -41,7 +43,7 @@ _BEST_CAPTIONS = ("imageid.human-written-caption.txt", "flickr8kzhc.caption.txt"
 
 
 @dataclass
-class CaptionFileDataset:
+class CaptionFileDataset(ImageTextDataset):
     """Captions of one file and images of a store, matched by the names of the images."""
 
     format: str
@@ -66,9 +68,25 @@ class CaptionFileDataset:
 
     def samples(self, rejects: Rejects) -> Iterator[Sample]:
         """See `ImageTextDataset`."""
-        if self.store is None:
-            return self._prompts(rejects)
-        return self._pairs(self.store, rejects)
+        store = self.store
+        taken: Any = Counter() if store is None else np.zeros(len(store), np.int32)
+        for line, own, image, text in self._captions(rejects):
+            name, number, read = own, None, None
+            if store is not None:
+                name, number = image, store.find(image)
+                if number is None:
+                    rejects.add(line, SkipReason("no such image", image), f"{image}\t{text}")
+                    continue
+                read = partial(store.read, number)
+            key = own if number is None else number
+            n = int(taken[key])  # captions of this image so far
+            taken[key] += 1
+            if n == 0 or self.options.captions == "all":
+                yield Sample(line, numbered(name, n), text, read, number)
+        if store is not None:
+            self.counts["images"] = int((taken > 0).sum())
+            self.counts["images_without_caption"] = len(store) - self.counts["images"]
+            self.counts["ambiguous_image_names"] = store.duplicates
 
     def _captions(self, rejects: Rejects) -> Iterator[Caption]:
         """Yield the captions of the images to keep, words joined; empty ones are rejected."""
@@ -88,29 +106,6 @@ class CaptionFileDataset:
                 yield caption
         if wanted is not None:
             self.counts["captions_of_other_images"] = outside
-
-    def _prompts(self, rejects: Rejects) -> Iterator[Sample]:
-        """Yield the captions without images."""
-        known: dict[str, int] = {}
-        for line, own, _, text in self._captions(rejects):
-            n = known[own] = known.get(own, -1) + 1
-            if n == 0 or self.options.captions == "all":
-                yield Sample(line, numbered(own, n), text, None, None)
-
-    def _pairs(self, store: ImageStore, rejects: Rejects) -> Iterator[Sample]:
-        """Yield the captions with their images."""
-        taken = np.zeros(len(store), np.int32)  # captions of each image so far
-        for line, _, image, text in self._captions(rejects):
-            number = store.find(image)
-            if number is None:
-                rejects.add(line, SkipReason("no such image", image), f"{image}\t{text}")
-                continue
-            n, taken[number] = int(taken[number]), taken[number] + 1
-            if n == 0 or self.options.captions == "all":
-                yield Sample(line, numbered(image, n), text, partial(store.read, number), number)
-        self.counts["images"] = int((taken > 0).sum())
-        self.counts["images_without_caption"] = len(store) - self.counts["images"]
-        self.counts["ambiguous_image_names"] = store.duplicates
 
     def inputs(self) -> dict[str, str]:
         """See `ImageTextDataset`."""

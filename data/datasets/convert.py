@@ -29,6 +29,15 @@ from data.tsv import NUL, Rejects, one_line
 
 _RECENT = 16  # images kept in memory for further captions
 
+_NOTES = {  # of the report: count -> what it counts
+    "reduced": "Reduced images",
+    "images_without_caption": "Images without captions",
+    "ambiguous_image_names": "Images with the name of another image",
+    "captions_of_other_images": "Skipped captions of other images",
+    "rows_of_other_splits": "Skipped rows of other splits",
+    "texts_with_breaks": "Texts whose tabs or line ends became spaces",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertReport(StageReport):
@@ -50,23 +59,7 @@ class ConvertReport(StageReport):
             + (f"; {counts['images']:,} images have captions" if "images" in counts else "")
             + ".",
         ]
-        if counts.get("reduced"):
-            lines.append(f"Reduced images: {counts['reduced']:,}.")
-        if counts.get("images_without_caption"):
-            lines.append(f"Images without captions: {counts['images_without_caption']:,}.")
-        if counts.get("ambiguous_image_names"):
-            lines.append(
-                f"Images with the name of another image: {counts['ambiguous_image_names']:,}."
-            )
-        lines += [
-            f"Skipped {name.replace('_', ' ')}: {counts[name]:,}."
-            for name in ("captions_of_other_images", "rows_of_other_splits")
-            if counts.get(name)
-        ]
-        if counts["texts_with_breaks"]:
-            lines.append(
-                f"Texts whose tabs or line ends became spaces: {counts['texts_with_breaks']}."
-            )
+        lines += [f"{text}: {counts[name]:,}." for name, text in _NOTES.items() if counts.get(name)]
         if counts["rejected"]:
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts["reasons"].items())
             lines.append(
@@ -126,13 +119,13 @@ def convert_dataset(
 
 
 def _write(found: ImageTextDataset, run: Run, options: ImageOptions, workers: int) -> Manifest:
-    rejects = Rejects(run.beside(".rejects.tsv"))
+    rejects = Rejects(run.companion(".rejects.tsv"))
     try:
         with run.work.open("wb") as file:
             counts = _stream(found, file, options, rejects, workers)
     except OSError as error:
         raise ArtefactError(f"{run.out} cannot be written: {error.strerror}.") from None
-    manifest = run.finish(counts, companions=(".rejects.tsv",))
+    manifest = run.finish(counts)
     if not rejects.count:  # of the run that this one replaces
         run.out.with_name(run.out.name + ".rejects.tsv").unlink(missing_ok=True)
     return manifest

@@ -81,7 +81,7 @@ def only_one(files: list[Path], what: str, option: str) -> Path:
     """Return the only candidate.
 
     Raises:
-        InputError: There are none or several.
+        InputError: None or several are found.
     """
     if len(files) == 1:
         return files[0]

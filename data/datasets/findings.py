@@ -84,10 +84,24 @@ class _FindingMaker:
     def __init__(self, scan: TableScan, show: int) -> None:
         self.scan, self.show = scan, show
 
+    def _made(
+        self,
+        code: str,
+        problem: bool,
+        what: str,
+        rows: NDArray[np.int64],
+        does: str = "",
+        to: NDArray[np.int64] | None = None,
+    ) -> Finding:
+        """Return the finding about some rows; `to` holds the other line that each one concerns."""
+        others = np.zeros(len(rows), np.int64) if to is None else to
+        shown = zip(self.scan.line[rows[: self.show]], others[: self.show], strict=True)
+        first = [Offender(int(line), does, int(other)) for line, other in shown]
+        return Finding(code=code, problem=problem, count=len(rows), what=what, first=first)
+
     def rows(self, code: str, what: str, where: NDArray[np.bool_], problem: bool) -> Finding:
         """Return the rows selected by `where`, bool `(N,)`."""
-        first = [Offender(int(line)) for line in self.scan.line[np.flatnonzero(where)[: self.show]]]
-        return Finding(code=code, problem=problem, count=int(where.sum()), what=what, first=first)
+        return self._made(code, problem, what, np.flatnonzero(where))
 
     def repeats(
         self,
@@ -101,22 +115,17 @@ class _FindingMaker:
         rows = np.flatnonzero(among) if among is not None else np.arange(len(key))
         _, first, of = np.unique(key[rows], return_index=True, return_inverse=True)
         again = np.flatnonzero(first[of] != np.arange(len(rows)))
-        line = self.scan.line[rows]
-        pairs = [
-            Offender(int(line[n]), "repeats", int(line[first[of[n]]])) for n in again[: self.show]
-        ]
-        return Finding(code=code, problem=problem, count=len(again), what=what, first=pairs)
+        earlier = self.scan.line[rows[first[of[again]]]]
+        return self._made(code, problem, what, rows[again], "repeats", earlier)
 
     def alike(self) -> Finding:
         """Different images that check the same."""
         rows = _distinct(self.scan)
         earlier, complete = nearest_earlier(self.scan.hash[rows])
-        near, line = np.flatnonzero(earlier >= 0), self.scan.line[rows]
-        pairs = [
-            Offender(int(line[n]), "looks like", int(line[earlier[n]])) for n in near[: self.show]
-        ]
+        near = np.flatnonzero(earlier >= 0)
         what = "images that look like an earlier one" + _PARTLY * (not complete)
-        return Finding(code="near-image", problem=False, count=len(near), what=what, first=pairs)
+        to = self.scan.line[rows[earlier[near]]]
+        return self._made("near-image", False, what, rows[near], "looks like", to)
 
     def shared(self, other: TableScan, code: str, what: str, column: str, problem: bool) -> Finding:
         """Return the rows whose value in a column is in another table too."""
@@ -127,11 +136,8 @@ class _FindingMaker:
         same = values[place] == mine if len(values) else np.zeros(len(mine), bool)
         if column == "sha":
             same &= self.scan.has_image
-        pairs = [
-            Offender(int(self.scan.line[n]), "is its", int(other.line[first[place[n]]]))
-            for n in np.flatnonzero(same)[: self.show]
-        ]
-        return Finding(code=code, problem=problem, count=int(same.sum()), what=what, first=pairs)
+        rows = np.flatnonzero(same)
+        return self._made(code, problem, what, rows, "is its", other.line[first[place[rows]]])
 
     def shared_alike(self, other: TableScan, what: str) -> Finding:
         """Return the images near one of another table, without equal bytes."""
@@ -142,16 +148,9 @@ class _FindingMaker:
         earlier, complete = nearest_earlier(hashes, groups)
         earlier = earlier[len(theirs) :]
         near = np.flatnonzero(earlier >= 0)
-        pairs = [
-            Offender(
-                int(self.scan.line[mine[n]]), "looks like its", int(other.line[theirs[earlier[n]]])
-            )
-            for n in near[: self.show]
-        ]
+        to = other.line[theirs[earlier[near]]]
         what += _PARTLY * (not complete)
-        return Finding(
-            code="shared-near-image", problem=True, count=len(near), what=what, first=pairs
-        )
+        return self._made("shared-near-image", True, what, mine[near], "looks like its", to)
 
 
 def _distinct(scan: TableScan) -> NDArray[np.int64]:

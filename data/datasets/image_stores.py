@@ -50,10 +50,11 @@ class ImageStore(Protocol):
         """Return a fingerprint of all images, for a manifest."""
 
     def close(self) -> None:
-        """Close open files."""
+        """Close open files, if any."""
+        return
 
 
-class FolderStore:
+class FolderStore(ImageStore):
     """The image files of a folder and its subfolders.
 
     A name may be a path below the folder, a file name, or a file name without its ending. A name
@@ -108,9 +109,6 @@ class FolderStore:
         except OSError as error:
             raise RowError("unreadable image", str(error.strerror)) from None
 
-    def close(self) -> None:
-        """See `ImageStore`."""
-
     def fingerprint(self) -> str:
         """Return a hash of all paths and sizes; the images are not read."""
         digest = blake2b(digest_size=32)
@@ -126,7 +124,7 @@ def _agree(name: str, path: str) -> bool:
     return all(one == other for one, other in pairs)
 
 
-class TsvStore:
+class TsvStore(ImageStore):
     """Rows `id<TAB>base64`, as in MUGE and Chinese-CLIP; columns in between are ignored."""
 
     def __init__(self, path: Path) -> None:
@@ -143,7 +141,7 @@ class TsvStore:
             for line in bounded_lines(file, path):
                 name, tab, _ = line.partition(b"\t")
                 if tab:
-                    hashes.append(_hash(_plain(name)))
+                    hashes.append(_hash(name.removeprefix(b"\xef\xbb\xbf").strip()))
                     places.append(place)
                     sizes.append(len(line))
                 place += len(line)
@@ -183,10 +181,6 @@ class TsvStore:
     def close(self) -> None:
         """See `ImageStore`."""
         os.close(self._file)
-
-
-def _plain(name: bytes) -> bytes:
-    return name.removeprefix(b"\xef\xbb\xbf").strip()
 
 
 def _hash(name: bytes) -> int:

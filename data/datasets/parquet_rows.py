@@ -1,7 +1,8 @@
 """Datasets of Parquet files that hold captions and images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from data.datasets.captions import (
 from data.datasets.config import SetOptions
 from data.datasets.file_names import files_of_split, list_files, split_words
 from data.datasets.image_stores import MAX_BYTES
-from data.datasets.samples import Sample, numbered
+from data.datasets.samples import ImageTextDataset, Sample, numbered
 from data.errors import ConfigError, InputError, RowError
 from data.runs import sha256
 from data.tsv import Rejects
@@ -28,7 +29,7 @@ _PARQUET_ROWS = 64  # read at once: their images are all in memory
 
 
 @dataclass
-class ParquetDataset:
+class ParquetDataset(ImageTextDataset):
     """Image-text Parquet of Hugging Face: a struct of bytes and path, and one or more captions."""
 
     paths: list[Path]
@@ -79,7 +80,7 @@ class ParquetDataset:
     ) -> Iterator[Sample]:
         image = None
         if self.image is not None:
-            image = _embedded(row[self.image], path.parent)
+            image = partial(_embedded, row[self.image], path.parent)
             self._count("images")
         name = str(row[self.id]) if self.id and row[self.id] is not None else str(line)
         for n, text in enumerate(texts[:1] if self.options.captions == "first" else texts):
@@ -103,9 +104,6 @@ class ParquetDataset:
         """See `ImageTextDataset`."""
         return {f"{n}:{path.name}": sha256(path) for n, path in enumerate(self.paths)}
 
-    def close(self) -> None:
-        """See `ImageTextDataset`."""
-
 
 def _schema(path: Path) -> pa.Schema:
     try:
@@ -126,26 +124,22 @@ def _is_image(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _embedded(value: Any, folder: Path) -> Callable[[], bytes]:
-    """Return a reader of the image of a cell: its bytes, or the file below `folder` it names."""
-
-    def read() -> bytes:
-        cell = value if isinstance(value, dict) else {"bytes": value}
-        content: bytes | None = cell["bytes"]
-        if content is None and cell.get("path"):
-            path = folder.joinpath(str(cell["path"])).resolve()
-            if not path.is_relative_to(folder.resolve()):
-                raise RowError("no image", f"{cell['path']} is outside {folder}")
-            if not path.is_file() or path.stat().st_size > MAX_BYTES:
-                raise RowError("no image", f"{path} is missing or over {MAX_BYTES:,} bytes")
-            return path.read_bytes()
-        if content is None:
-            raise RowError("no image")
-        if len(content) > MAX_BYTES:
-            raise RowError("image too large", f"{len(content):,} bytes")
-        return content
-
-    return read
+def _embedded(value: Any, folder: Path) -> bytes:
+    """Return the image of a cell: its bytes, or the content of the file below `folder` it names."""
+    cell = value if isinstance(value, dict) else {"bytes": value}
+    content: bytes | None = cell["bytes"]
+    if content is None and cell.get("path"):
+        path = folder.joinpath(str(cell["path"])).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise RowError("no image", f"{cell['path']} is outside {folder}")
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            raise RowError("no image", f"{path} is missing or over {MAX_BYTES:,} bytes")
+        return path.read_bytes()
+    if content is None:
+        raise RowError("no image")
+    if len(content) > MAX_BYTES:
+        raise RowError("image too large", f"{len(content):,} bytes")
+    return content
 
 
 def find_parquet(

@@ -44,7 +44,8 @@ class ImageTextDataset(Protocol):
         """Return the fingerprint of each file that is read, by name."""
 
     def close(self) -> None:
-        """Close open files."""
+        """Close open files, if any."""
+        return
 
 
 def numbered(name: str, n: int) -> str:

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,12 +111,8 @@ def _rows(path: Path, faults: TableRejects) -> Iterator[Row]:
         yield from _table_rows(path)
         return
     for line, fields in read_rows(path, (2, 3), faults):
-        image = _decoder(fields[2]) if len(fields) == 3 else None
+        image = partial(decode_base64, fields[2]) if len(fields) == 3 else None
         yield Row(line, fields[0], fields[1], image, -1)
-
-
-def _decoder(encoded: str) -> Callable[[], bytes]:
-    return lambda: decode_base64(encoded)
 
 
 def _table_rows(path: Path) -> Iterator[Row]:
@@ -126,17 +123,14 @@ def _table_rows(path: Path) -> Iterator[Row]:
     for batch in table.iter_batches(_PARQUET_ROWS, names):
         for row in batch.to_pylist():
             number += 1
-            image = _cell(row[IMAGE.name]) if IMAGE.name in row else None
+            image = partial(_bytes, row[IMAGE.name]) if IMAGE.name in row else None
             yield Row(number, row["idx"], row["text"], image, row["seq_len"])
 
 
-def _cell(cell: dict[str, Any] | None) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if cell is None or cell["bytes"] is None:
-            raise RowError("no image")
-        return bytes(cell["bytes"])
-
-    return read
+def _bytes(cell: dict[str, Any] | None) -> bytes:
+    if cell is None or cell["bytes"] is None:
+        raise RowError("no image")
+    return bytes(cell["bytes"])
 
 
 def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
@@ -169,31 +163,28 @@ class TableScanner:
     def scan(self, path: Path) -> TableScan:
         """Return numbers and hashes of all rows."""
         faults = TableRejects(self.show)
-        columns: dict[str, list[NDArray[Any]]] = {name: [] for name in _COLUMNS}
+        found: list[NDArray[np.void]] = [np.empty(0, _ROW)]
         formats: Counter[str] = Counter()
-        unknown = 0
+        unknown_tokens = 0
         bar = tqdm(desc=path.name, unit=" rows", disable=None)
         groups = _groups(_rows(path, faults))
         for rows, checks in map_ahead(self._check_rows, groups, self.workers):
-            tokens = self._tokens(rows)
-            kept = [n for n, check in enumerate(checks) if not check.fault]
-            for row, check in zip(rows, checks, strict=True):
+            usable = []
+            for row, check, (tokens, unknown) in zip(rows, checks, self._tokens(rows), strict=True):
                 if check.fault:
                     faults.add(row.line, check.fault, f"{row.idx}\t{row.text}")
-            _append(columns, [rows[n] for n in kept], [checks[n] for n in kept],
-                    [tokens[n][0] for n in kept])  # fmt: skip
-            unknown += sum(tokens[n][1] for n in kept)
-            formats.update(checks[n].format for n in kept if checks[n].format)
+                    continue
+                usable.append(_numbers(row, check, tokens))
+                unknown_tokens += unknown
+                formats.update([check.format] if check.format else [])
+            found.append(np.array(usable, _ROW))
             bar.update(len(rows))
         bar.close()
-        arrays = {
-            name: np.concatenate(parts)
-            if parts
-            else np.empty((0, 16)[: 1 + (name == "hash")], kind)
-            for (name, kind), parts in zip(_COLUMNS.items(), columns.values(), strict=True)
-        }
+        table = np.concatenate(found)
+        columns = {name: np.ascontiguousarray(table[name]) for name in _ROW.names or ()}
+        columns["hash"] = columns["hash"].view(np.uint8).reshape(-1, 16)
         return TableScan(
-            path=path, faults=faults, formats=formats, unknown_tokens=unknown, **arrays
+            path=path, faults=faults, formats=formats, unknown_tokens=unknown_tokens, **columns
         )
 
     def _check_rows(self, rows: list[Row]) -> list[RowCheck]:
@@ -228,46 +219,39 @@ class TableScanner:
         return [(len(t.ids), t.ids.count(unknown)) for t in found]
 
 
-_COLUMNS: dict[str, Any] = {
-    "line": np.int64,
-    "idx": np.uint64,
-    "text": np.uint64,
-    "characters": np.int32,
-    "chinese": np.bool_,
-    "tokens": np.int32,
-    "num_bytes": np.int64,
-    "width": np.int32,
-    "height": np.int32,
-    "sha": np.uint64,
-    "hash": np.uint8,
-}
+_ROW = np.dtype(
+    [
+        ("line", np.int64),
+        ("idx", np.uint64),
+        ("text", np.uint64),
+        ("characters", np.int32),
+        ("chinese", np.bool_),
+        ("tokens", np.int32),
+        ("num_bytes", np.int64),
+        ("width", np.int32),
+        ("height", np.int32),
+        ("sha", np.uint64),
+        ("hash", "V16"),
+    ]
+)
 
 
-def _append(
-    columns: dict[str, list[NDArray[Any]]],
-    rows: list[Row],
-    checks: list[RowCheck],
-    tokens: list[int],
-) -> None:
-    """Append the numbers of a group of rows, of the types in `_COLUMNS`."""
-    if not rows:
-        return
-    values: dict[str, list[Any]] = {
-        "line": [row.line for row in rows],
-        "idx": [_hash(row.idx.encode("utf-8", "surrogatepass")) for row in rows],
-        "text": [_hash("".join(row.text.split()).encode("utf-8", "surrogatepass")) for row in rows],
-        "characters": [len(row.text) for row in rows],
-        "chinese": [any("\u3400" <= c <= "\u9fff" for c in row.text) for row in rows],
-        "tokens": tokens,
-        "num_bytes": [check.num_bytes for check in checks],
-        "width": [check.width for check in checks],
-        "height": [check.height for check in checks],
-        "sha": [check.sha for check in checks],
-    }
-    for name, found in values.items():
-        columns[name].append(np.array(found, dtype=_COLUMNS[name]))
-    digests = b"".join(check.hash for check in checks)
-    columns["hash"].append(np.frombuffer(digests, np.uint8).reshape(-1, 16))
+def _numbers(row: Row, check: RowCheck, tokens: int) -> tuple[Any, ...]:
+    """Return the numbers of a usable row, in the order of `_ROW`."""
+    text = "".join(row.text.split())
+    return (
+        row.line,
+        _hash(row.idx.encode("utf-8", "surrogatepass")),
+        _hash(text.encode("utf-8", "surrogatepass")),
+        len(row.text),
+        any("\u3400" <= c <= "\u9fff" for c in row.text),
+        tokens,
+        check.num_bytes,
+        check.width,
+        check.height,
+        check.sha,
+        check.hash,
+    )
 
 
 def _hash(content: bytes) -> int:

@@ -1,14 +1,15 @@
 """Datasets of TSV rows `idx<TAB>text<TAB>base64`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from data.datasets.captions import join_words
 from data.datasets.config import SetOptions
 from data.datasets.file_names import files_of_split, list_files, only_one
-from data.datasets.samples import Sample
+from data.datasets.samples import ImageTextDataset, Sample
 from data.errors import InputError
 from data.images import decode_base64
 from data.runs import sha256
@@ -16,7 +17,7 @@ from data.tsv import Rejects, read_rows
 
 
 @dataclass
-class TsvDataset:
+class TsvDataset(ImageTextDataset):
     """Rows of `idx<TAB>text<TAB>base64`, the format of this toolkit and of EasyNLP."""
 
     path: Path
@@ -31,20 +32,13 @@ class TsvDataset:
         """See `ImageTextDataset`."""
         wide = (3,) if self.options.with_images else (2, 3)
         for line, fields in read_rows(self.path, wide, rejects):
-            image = _decoder(fields[2]) if self.options.with_images else None
+            image = partial(decode_base64, fields[2]) if self.options.with_images else None
             text = join_words(fields[1]) if self.options.join_words else fields[1]
             yield Sample(line, fields[0], text, image, line)
 
     def inputs(self) -> dict[str, str]:
         """See `ImageTextDataset`."""
         return {"rows": sha256(self.path)}
-
-    def close(self) -> None:
-        """See `ImageTextDataset`."""
-
-
-def _decoder(encoded: str) -> Callable[[], bytes]:
-    return lambda: decode_base64(encoded)
 
 
 def find_tsv(

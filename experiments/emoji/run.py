@@ -39,7 +39,14 @@ from data.schema import LATTICE
 from data.seeds import stream
 from experiments.emoji.scenes import SCENES, classify_scene
 from experiments.emoji.world import World, write_world
-from experiments.stages import Pixels, arm_graph, build_tables, generate, small_training
+from experiments.stages import (
+    Pixels,
+    StageOptions,
+    arm_graph,
+    build_tables,
+    generate,
+    small_training,
+)
 from kg.config import KGConfig
 from kg.training.train import train_kg
 from lattice.building.build import match_texts
@@ -166,55 +173,35 @@ def run_demo(
     """
     began, config = time.monotonic(), config or DemoConfig()
     seed, kg, vqgan, models = config.seed, out / "kg", out / "vqgan", _models(out, config.seed)
+    stage = StageOptions(device=device, overwrite=overwrite)
     log.info("1/6  Write the world: emoji, Chinese names, a small knowledge graph")
     world = write_world(out / "world", seed=seed, variants=config.variants, overwrite=overwrite)
     _log(world)
     log.info("2/6  kg train: one vector per entity")
-    settings = KGConfig(seed=seed)
-    _log(train_kg(world.triples, kg, config=settings, device=device, overwrite=overwrite))
+    _log(train_kg(world.triples, kg, config=KGConfig(seed=seed), **stage))
     log.info("3/6  lattice build: find the entities in every caption")
     train, valid = build_tables(world, out / "tables", kg, overwrite)
     log.info("4/6  artist vqgan train: %d codes per image", config.vqgan.model_config().image_len)
     tokenizer = replace(config.vqgan, seed=seed)
-    _log(
-        train_vqgan(train, vqgan, config=tokenizer, valid=valid, device=device, overwrite=overwrite)
-    )
+    _log(train_vqgan(train, vqgan, config=tokenizer, valid=valid, **stage))
     log.info("5/6  artist ablate: train three models")
     ablate(
-        train,
-        valid=valid,
-        kg=kg,
-        vqgan=vqgan,
-        out=models.parent,
-        config=config.train,
-        arms=tuple(ARMS),
-        seeds=(seed,),
-        device=device,
-        overwrite=overwrite,
-    )
+        train, valid=valid, kg=kg, vqgan=vqgan, out=models.parent, config=config.train,
+        arms=tuple(ARMS), seeds=(seed,), **stage
+    )  # fmt: skip
     log.info("6/6  artist predict: generate images and compare")
     artists = {
         name: Artist(load_model(models / arm), read_vectors(arm_graph(arm, models, kg)))
         for arm, name in ARMS.items()
     }
+    losses = {arm: read_manifest(models / arm).counts["best_loss"] for arm in ARMS}
     scores = {
-        name: _score(
-            artists[name],
-            world,
-            (train, valid),
-            read_manifest(models / arm).counts["best_loss"],
-            seed,
-        )
+        name: _score(artists[name], world, (train, valid), losses[arm], seed)
         for arm, name in ARMS.items()
     }
     _write_gallery(out / GALLERY, world, kg, artists[WITH], artists[WITHOUT], scores, seed)
-    return DemoReport(
-        out=out,
-        scores=scores,
-        scenes=len(SCENES),
-        seconds=time.monotonic() - began,
-        seed=seed,
-    )
+    seconds = time.monotonic() - began
+    return DemoReport(out=out, scores=scores, scenes=len(SCENES), seconds=seconds, seed=seed)
 
 
 def _log(report: object) -> None:
@@ -253,14 +240,10 @@ def _write_gallery(
     table = match_texts(texts, names=kg, tokenizer=with_knowledge.model.tokenizer)
     rows = with_knowledge.rows(table.set_column(0, "idx", pa.array(texts)))
     every = np.arange(len(texts))
+    rounds = range(_IMAGES_PER_PROMPT)
     generated = {
-        label: [
-            generate(artist, rows, every, seed, _SAMPLING, i) for i in range(_IMAGES_PER_PROMPT)
-        ]
-        for label, artist in (
-            (WITH, with_knowledge),
-            (f"{WITHOUT}, same seeds", without),
-        )
+        label: [generate(artist, rows, every, seed, _SAMPLING, i) for i in rounds]
+        for label, artist in ((WITH, with_knowledge), (f"{WITHOUT}, same seeds", without))
     }
     names = read_names(kg / ENTITY_NAMES)
     types = dict(zip(world.names, world.types, strict=True))

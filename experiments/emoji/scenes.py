@@ -69,8 +69,9 @@ class _Canvas:
         tint.paste(Image.new("RGB", glow.size, colour), at, glow.point(lambda v: v * strength))
         self.image.paste(ImageChops.screen(self.image, tint))
 
-    def cloud(self, x: float, y: float, size: float, colour: Colour = (255, 255, 255)) -> None:
-        """Paint a cloud of three ellipses."""
+    def cloud(self, x: float, y: float, size: float) -> None:
+        """Paint a white cloud of three ellipses."""
+        colour = (255, 255, 255)
         self.ellipse(x - 0.6 * size, y, 0.6 * size, 0.36 * size, colour)
         self.ellipse(x + 0.6 * size, y, 0.65 * size, 0.38 * size, colour)
         self.ellipse(x, y - 0.2 * size, 0.62 * size, 0.52 * size, colour)

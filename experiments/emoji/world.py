@@ -7,6 +7,7 @@ their type. Captions contain the name, never the type or the scene.
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,7 +23,7 @@ from data.runs import Run, sha256
 from data.seeds import stream
 from data.tsv import Rejects, read_rows
 from experiments.emoji.scenes import paint_scene, place
-from experiments.world import WorldFolder, write_tsv
+from experiments.world import WorldFolder, read_table, write_tsv
 
 _HERE = Path(__file__).parent
 _HELD_OUT = 5  # one in five names of a type is held out
@@ -157,16 +158,17 @@ def write_world(
 
 def read_world(folder: Path) -> World:
     """Read a world from its folder."""
-    rows = [row.fields for row in read_rows(folder / "names.tsv", {6}, Rejects())][1:]
-    prompts = [row.fields for row in read_rows(folder / "prompts.tsv", {5}, Rejects())][1:]
+    *columns, held_out, _ = zip(*read_table(folder / "names.tsv", 6), strict=True)
+    names, glyphs, types, scenes = columns
+    prompts = read_table(folder / "prompts.tsv", len(Prompt._fields))
     return World(
         folder=folder,
-        names=tuple(row[0] for row in rows),
-        glyphs=tuple(row[1] for row in rows),
-        types=tuple(row[2] for row in rows),
-        scenes=tuple(row[3] for row in rows),
-        held_out=tuple(row[4] == "1" for row in rows),
-        prompts=tuple(Prompt(row[0], row[1], row[2], row[3], row[4] == "1") for row in prompts),
+        names=names,
+        glyphs=glyphs,
+        types=types,
+        scenes=scenes,
+        held_out=tuple(mark == "1" for mark in held_out),
+        prompts=tuple(Prompt._make((*row[:4], row[4] == "1")) for row in prompts),
     )
 
 
@@ -276,9 +278,7 @@ def _triples(emoji: list[Emoji], colours: Mapping[str, str]) -> Iterator[tuple[s
     """
     facts = list(read_facts())
     above = {head: tail for head, relation, tail in facts if relation == "上级"}
-    known = (
-        {one.name for one in emoji} | {one.type for one in emoji} | set(above) | set(above.values())
-    )
+    known = {*above, *above.values()}.union(*((one.name, one.type) for one in emoji))
     for one in emoji:
         yield one.name, "类别", one.type
         kind = one.type
@@ -317,9 +317,7 @@ def main_colour(image: Image.Image) -> str:
     shades = [(name, bytes.fromhex(code)) for name, codes in _SHADES.items() for code in codes]
     table = np.array([list(code) for _, code in shades], np.float64)  # (S, 3)
     nearest = np.abs(coloured[:, None] - table).sum(-1).argmin(1)  # (N,)
-    votes: dict[str, int] = {}
-    for index, count in zip(*np.unique(nearest, return_counts=True), strict=True):
-        votes[shades[index][0]] = votes.get(shades[index][0], 0) + int(count)
+    votes: Counter[str] = Counter(shades[index][0] for index in sorted(nearest.tolist()))
     return max(votes, key=lambda name: votes[name])
 
 

@@ -45,6 +45,7 @@ from experiments.proof.world import (
 from experiments.stages import (
     BATCH_SIZE,
     Pixels,
+    StageOptions,
     arm_graph,
     build_tables,
     generate,
@@ -200,47 +201,30 @@ def run_proof(
     if not seeds:
         raise ConfigError("the proof needs one seed or more.")
     began, config = time.monotonic(), config or ProofConfig()
+    stage = StageOptions(device=device, overwrite=overwrite)
     results, vqgan = [], out / "vqgan"
     for seed in seeds:
         folder = out / f"seed-{seed}"
-        world, tables = _prepare(folder, config, seed, device, overwrite)
+        world, (train, valid) = _prepare(folder, config, seed, stage)
         if seed == seeds[0]:
-            made = train_vqgan(
-                tables[0],
-                vqgan,
-                config=replace(config.vqgan, seed=seed),
-                valid=tables[1],
-                device=device,
-                overwrite=overwrite,
-            )
-            log.info("%s", made)
+            tokenizer = replace(config.vqgan, seed=seed)
+            log.info("%s", train_vqgan(train, vqgan, config=tokenizer, valid=valid, **stage))
         trained = ablate(
-            tables[0],
-            valid=tables[1],
-            kg=folder / "kg",
-            vqgan=vqgan,
-            out=folder / "models",
-            config=config.train,
-            seeds=(seed,),
-            device=device,
-            overwrite=overwrite,
-        )
+            train, valid=valid, kg=folder / "kg", vqgan=vqgan, out=folder / "models",
+            config=config.train, seeds=(seed,), **stage
+        )  # fmt: skip
         log.info("%s", trained)
         losses = {arm: value.mean for arm, value in trained.losses.items()}
-        results.append(_evaluate(world, tables, vqgan, losses, config.size, seed))
+        results.append(_evaluate(world, (train, valid), vqgan, losses, config.size, seed))
     _write_grid(out / f"seed-{seeds[0]}", out / GRID, config.size, seeds[0])
-    report = ProofReport(
-        out=out,
-        entities=config.entities,
-        results=tuple(results),
-        seconds=time.monotonic() - began,
-    )
+    seconds = time.monotonic() - began
+    report = ProofReport(out=out, entities=config.entities, results=tuple(results), seconds=seconds)
     write_json(out / RESULTS, _as_json(report, config))
     return report
 
 
 def _prepare(
-    folder: Path, config: ProofConfig, seed: int, device: str, overwrite: bool
+    folder: Path, config: ProofConfig, seed: int, stage: StageOptions
 ) -> tuple[World, tuple[Path, Path]]:
     """Write a world, train its graph's vectors in `<folder>/kg`, and build its lattice tables."""
     world = write_world(
@@ -250,13 +234,12 @@ def _prepare(
         held_out=config.held_out,
         variants=config.variants,
         size=config.size,
-        overwrite=overwrite,
+        overwrite=stage["overwrite"],
     )
     log.info("Seed %d: %s", seed, world)
     kg = folder / "kg"
-    settings = replace(config.kg, seed=seed)
-    log.info("%s", train_kg(world.triples, kg, config=settings, device=device, overwrite=overwrite))
-    return world, build_tables(world, folder, kg, overwrite)
+    log.info("%s", train_kg(world.triples, kg, config=replace(config.kg, seed=seed), **stage))
+    return world, build_tables(world, folder, kg, stage["overwrite"])
 
 
 def _evaluate(
@@ -299,10 +282,8 @@ def _artists(folder: Path, seed: int, table: Path) -> Iterable[tuple[str, Artist
         (SHUFFLED_SAMPLING, "lattice"),
         (SHUFFLED_TRAINING, "shuffled"),
     ):
-        model, vectors = (
-            load_model(models / name),
-            read_vectors(arm_graph(name, models, folder / "kg")),
-        )
+        model = load_model(models / name)
+        vectors = read_vectors(arm_graph(name, models, folder / "kg"))
         artist = Artist(model, vectors)
         rows = artist.rows(read)
         if arm == SHUFFLED_SAMPLING:

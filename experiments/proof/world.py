@@ -20,8 +20,7 @@ from data.errors import ConfigError
 from data.images import encode_png
 from data.runs import Run
 from data.seeds import stream
-from data.tsv import Rejects, read_rows
-from experiments.world import WorldFolder, write_tsv
+from experiments.world import WorldFolder, read_table, write_tsv
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "红色": (220, 30, 40),
@@ -47,13 +46,6 @@ _EXTENT = (0.68, 0.78)  # a shape's longer side, as a fraction of the image's si
 _SHIFT = 0.04
 
 
-def _regular(count: int, *, turn: float = 0.0, inner: float | None = None) -> list[complex]:
-    """Return the corners of a regular polygon, or of a star (`inner`), beginning at the top."""
-    steps = count if inner is None else 2 * count
-    radius = [1.0 if inner is None or n % 2 == 0 else inner for n in range(steps)]
-    return [r * 1j * np.exp(2j * np.pi * (n / steps + turn)) for n, r in enumerate(radius)]
-
-
 def _bars(*boxes: tuple[float, float, float, float]) -> list[list[complex]]:
     """Return the corners of upright rectangles (x0, y0, x1, y1) in -1..1, y upwards."""
     return [
@@ -63,7 +55,7 @@ def _bars(*boxes: tuple[float, float, float, float]) -> list[list[complex]]:
 
 
 # A shape is the polygons that it fills and those cut out of them, in -1..1, y upwards.
-_CIRCLE = _regular(48)
+_CIRCLE: list[complex] = [1j * np.exp(2j * np.pi * (n / 48)) for n in range(48)]
 SHAPES: dict[str, tuple[list[list[complex]], list[list[complex]]]] = {
     "圆形": ([_CIRCLE], []),
     "方形": (_bars((-1, -1, 1, 1)), []),
@@ -148,9 +140,7 @@ def write_world(
         "variants": variants,
         "size": size,
     }
-    with Run.open(
-        folder, kind="proof world", settings=settings, inputs={}, overwrite=overwrite
-    ) as run:
+    with Run.open(folder, kind="proof world", settings=settings, overwrite=overwrite) as run:
         if run.finished is None:
             things = make_things(entities, held_out, seed)
             _write(run, things, seed, variants, size)
@@ -159,12 +149,10 @@ def write_world(
 
 def read_world(folder: Path) -> World:
     """Read a world from its folder."""
-    rows = [row.fields for row in read_rows(folder / "things.tsv", {6}, Rejects())][1:]
-    things = tuple(
-        Thing(name, colour, shape, origin, material, held_out=held_out == "1")
-        for name, colour, shape, origin, material, held_out in rows
+    rows = read_table(folder / "things.tsv", len(Thing._fields))
+    return World(
+        folder=folder, things=tuple(Thing._make((*row[:5], row[5] == "1")) for row in rows)
     )
-    return World(folder=folder, things=things)
 
 
 def make_things(count: int, held_out: float, seed: int) -> list[Thing]:
@@ -177,10 +165,8 @@ def make_things(count: int, held_out: float, seed: int) -> list[Thing]:
     ]
     hidden = set(rng.permutation(count)[: max(1, round(held_out * count))].tolist())
     return [
-        Thing(name, colour, shape, origin, material, held_out=n in hidden)
-        for n, (name, colour, shape, origin, material) in enumerate(
-            zip(_names(count, rng), *columns, strict=True)
-        )
+        Thing._make((*values, n in hidden))
+        for n, values in enumerate(zip(_names(count, rng), *columns, strict=True))
     ]
 
 
@@ -200,12 +186,7 @@ def _write(run: Run, things: list[Thing], seed: int, variants: int, size: int) -
     triples = [
         (thing.name, relation, value)
         for thing in things
-        for relation, value in (
-            ("颜色", thing.colour),
-            ("形状", thing.shape),
-            ("产地", thing.origin),
-            ("材料", thing.material),
-        )
+        for relation, value in zip(("颜色", "形状", "产地", "材料"), thing[1:5], strict=True)
     ]
     write_tsv(run.work / "triples.tsv", triples)
     write_tsv(

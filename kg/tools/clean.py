@@ -60,11 +60,11 @@ def clean_dump(
     ) as run:
         already_finished = run.finished is not None
         if run.finished is None:
-            rejects = Rejects(run.beside(_REJECTS))
+            rejects = Rejects(run.companion(_REJECTS))
             graph = read_triples(triples, min_tail_count=min_tail_count, rejects=rejects)
             with run.work.open("wb") as file:
                 file.writelines(_lines(graph))
-            run.finish(graph.counts, companions=(_REJECTS,))
+            run.finish(graph.counts)
         assert run.finished is not None
         return CleanReport(out=out, counts=run.finished.counts, already_finished=already_finished)
 

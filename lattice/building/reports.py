@@ -84,12 +84,12 @@ def writing(out: Path) -> Iterator[None]:
 
 def rejects_of(run: Run) -> Rejects:
     """Return the rejected rows of a run, which are kept next to its table."""
-    return Rejects(run.beside(_REJECTS))
+    return Rejects(run.companion(_REJECTS))
 
 
 def finish_table(run: Run, counts: dict[str, Any], rejects: Rejects) -> Manifest:
     """Finish the run of a single file; remove the rejected rows of a replaced run."""
-    manifest = run.finish(counts, companions=(_REJECTS,))
+    manifest = run.finish(counts)
     if not rejects.count:
         run.out.with_name(run.out.name + _REJECTS).unlink(missing_ok=True)
     return manifest

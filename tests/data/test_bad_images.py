@@ -4,8 +4,6 @@ The pixels of decoded images are checked in test_images.py.
 """
 
 import base64
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +15,8 @@ from data.datasets.convert import convert_dataset
 from data.datasets.validate import validate_table
 from data.images import decode_base64, decode_image
 from lattice.building.build import build_lattice
-from tests.data.test_images import encoded, flat_png, photograph, png
-
-
-def b64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
+from tests.data.encoded import b64, encoded
+from tests.data.test_images import flat_81_megapixels, flat_png, photograph
 
 
 def rotated() -> bytes:
@@ -33,13 +28,6 @@ def rotated() -> bytes:
 def animated() -> bytes:
     frames = [photograph(), Image.new("RGB", (40, 30), "blue")]
     return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-
-
-def flat_81_megapixels() -> bytes:
-    packer = zlib.compressobj(9)
-    row = b"\0" + b"\x80" * 9_000
-    body = b"".join(packer.compress(row) for _ in range(9_000)) + packer.flush()
-    return png(struct.pack(">IIBBBBB", 9_000, 9_000, 8, 0, 0, 0, 0), body)
 
 
 JPEG = encoded(photograph((200, 200)), "JPEG")

@@ -16,12 +16,7 @@ from PIL import Image
 
 from data.errors import InputError
 from data.images import check_image, decode_base64, decode_image, encode_png, encode_webp, square
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+from tests.data.encoded import encoded
 
 
 def photograph(size=(40, 30)) -> Image.Image:
@@ -49,6 +44,14 @@ def flat_png(width: int, height: int) -> bytes:
     """Return a small PNG whose header announces any size."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return png(header, zlib.compress(b"\0" * 1000))
+
+
+def flat_81_megapixels() -> bytes:
+    """Return a small PNG of 9,000 x 9,000 equal pixels."""
+    packer = zlib.compressobj(9)
+    row = b"\0" + b"\x80" * 9_000
+    body = b"".join(packer.compress(row) for _ in range(9_000)) + packer.flush()
+    return png(struct.pack(">IIBBBBB", 9_000, 9_000, 8, 0, 0, 0, 0), body)
 
 
 @pytest.mark.parametrize("alphabet", [base64.b64encode, base64.urlsafe_b64encode])
@@ -117,10 +120,7 @@ def test_a_huge_image_is_rejected_by_its_header(width, height):
 
 
 def test_a_flat_png_of_81_megapixels_is_rejected_in_little_memory():
-    row = b"\0" + b"\x80" * 9_000
-    packer = zlib.compressobj(1)
-    body = b"".join(packer.compress(row) for _ in range(9_000)) + packer.flush()
-    content = png(struct.pack(">IIBBBBB", 9_000, 9_000, 8, 0, 0, 0, 0), body)
+    content = flat_81_megapixels()
     assert len(content) < 1_000_000
     tracemalloc.start()
     with pytest.raises(InputError, match="9000x9000 is over 50,000,000 pixels"):

@@ -8,16 +8,17 @@ from hypothesis import strategies as st
 from data.read_ahead import lookahead, map_ahead
 
 
+def noted(items, taken):
+    """Yield the items; append each to `taken` first."""
+    for item in items:
+        taken.append(item)
+        yield item
+
+
 @given(items=st.lists(st.integers()), ahead=st.integers(0, 5))
 def test_lookahead_yields_the_items_in_order_with_a_bounded_number_taken(items, ahead):
     taken = []
-
-    def source():
-        for item in items:
-            taken.append(item)
-            yield item
-
-    for number, item in enumerate(lookahead(source(), ahead), 1):
+    for number, item in enumerate(lookahead(noted(items, taken), ahead), 1):
         assert item == items[number - 1]
         assert len(taken) == min(number + ahead, len(items))
     assert taken == items
@@ -27,16 +28,13 @@ def test_lookahead_yields_the_items_in_order_with_a_bounded_number_taken(items, 
 def test_map_ahead_keeps_the_order_and_the_bound(num_threads):
     taken = []
 
-    def source():
-        for item in range(30):
-            taken.append(item)
-            yield item
-
     def slow_at_first(item):
         time.sleep(0.01 if item < 3 else 0)
         return item * item
 
-    for number, (item, result) in enumerate(map_ahead(slow_at_first, source(), num_threads)):
+    for number, (item, result) in enumerate(
+        map_ahead(slow_at_first, noted(range(30), taken), num_threads)
+    ):
         assert (item, result) == (number, number * number)
         assert len(taken) <= number + num_threads + 1
 

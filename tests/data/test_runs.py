@@ -45,8 +45,8 @@ def make(out: Path, text: str = "hello", **settings: object) -> None:
 def make_file(out: Path, text: str = "hello", **settings: object) -> None:
     with open_run(out, folder=False, **settings) as run:
         run.work.write_text(text)
-        run.beside(".rejects.tsv").write_text("1\tbad\n")
-        run.finish({"rows": 1}, companions=(".rejects.tsv",))
+        run.companion(".rejects.tsv").write_text("1\tbad\n")
+        run.finish({"rows": 1})
 
 
 def test_a_folder_appears_under_its_name_only_when_it_is_finished(tmp_path):
@@ -61,6 +61,7 @@ def test_a_folder_appears_under_its_name_only_when_it_is_finished(tmp_path):
 
 def test_a_manifest_records_settings_inputs_and_versions(tmp_path):
     make(tmp_path / "out")
+    assert manifest_path(tmp_path / "out") == tmp_path / "out" / "manifest.json"
     manifest = read_manifest(tmp_path / "out")
     assert manifest.settings == {"seed": 0}
     assert manifest.inputs == {"source": "abc"}
@@ -131,36 +132,30 @@ def test_an_unfinished_run_is_resumed_with_its_settings_and_refused_with_others(
         assert not (run.work / "part.txt").exists()
 
 
-def test_a_changed_byte_is_detected(tmp_path):
-    out = tmp_path / "out"
-    make(out)
-    (out / "part.txt").write_text("hellO")
-    with pytest.raises(ArtefactError, match=r"part\.txt changed since it was written"):
-        verify(out)
-    with pytest.raises(ArtefactError, match="changed since it was written"):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda out: (out / "part.txt").write_text("hellO"), r"part\.txt changed since it was"),
+        (lambda out: (out / "part.txt").unlink(), r"part\.txt is missing"),
+        (lambda out: (out / "manifest.json").write_text("{"), "cannot be read as a manifest"),
+    ],
+    ids=["changed byte", "missing file", "damaged manifest"],
+)
+def test_damage_is_found_by_checking_and_by_the_next_run(tmp_path, damage, message):
+    make(tmp_path / "out")
+    damage(tmp_path / "out")
+    for look in (verify, open_run):
+        with pytest.raises(ArtefactError, match=message):
+            look(tmp_path / "out")
+
+
+def check_that_it_is_locked(out: Path) -> None:
+    with open_run(out), pytest.raises(ArtefactError, match="Another process is writing"):
         open_run(out)
 
 
-def test_a_missing_file_is_detected(tmp_path):
-    make(tmp_path / "out")
-    (tmp_path / "out" / "part.txt").unlink()
-    with pytest.raises(ArtefactError, match=r"part\.txt is missing"):
-        verify(tmp_path / "out")
-
-
-def test_a_damaged_manifest_is_one_clear_error(tmp_path):
-    make(tmp_path / "out")
-    (tmp_path / "out" / "manifest.json").write_text("{")
-    with pytest.raises(ArtefactError, match="cannot be read as a manifest"):
-        open_run(tmp_path / "out")
-
-
 def test_two_processes_do_not_write_the_same_output(tmp_path):
-    with (
-        open_run(tmp_path / "out"),
-        pytest.raises(ArtefactError, match="Another process is writing"),
-    ):
-        open_run(tmp_path / "out")
+    check_that_it_is_locked(tmp_path / "out")
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EACCES])
@@ -184,11 +179,7 @@ def test_a_lock_file_that_its_owner_has_removed_locks_nothing(tmp_path, monkeypa
         flock(lock, operation)
 
     monkeypatch.setattr(runs.fcntl, "flock", remove_first)
-    with (
-        open_run(tmp_path / "out"),
-        pytest.raises(ArtefactError, match="Another process is writing"),
-    ):
-        open_run(tmp_path / "out")
+    check_that_it_is_locked(tmp_path / "out")
     assert removed
 
 
@@ -261,17 +252,12 @@ def test_a_place_below_a_file_is_one_clear_error(tmp_path):
         open_run(tmp_path / "file" / "out")
 
 
-def test_the_manifest_of_a_folder_is_inside_it(tmp_path):
-    make(tmp_path / "out")
-    assert manifest_path(tmp_path / "out") == tmp_path / "out" / "manifest.json"
-
-
 def fail_during(out: Path, content: str, *, finish: bool = False) -> None:
     with open_run(out, folder=False) as run:
         run.work.write_text(content)
-        run.beside(".rejects.tsv").write_text("line 1")
+        run.companion(".rejects.tsv").write_text("line 1")
         if finish:
-            run.finish({}, companions=(".rejects.tsv",))
+            run.finish({})
         raise InputError("nothing can be used")
 
 

@@ -53,30 +53,19 @@ def test_the_command_refuses_a_repeated_token_and_leaves_nothing(command, vocab,
     assert sorted(tmp_path.iterdir()) == before
 
 
+def word_piece(vocab: dict[str, int]) -> str:
+    model, normalizer = {"type": "WordPiece", "vocab": vocab}, {"type": "BertNormalizer"}
+    return json.dumps({"model": model, "normalizer": normalizer})
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         ("{", "is not JSON"),
         ("[]", "holds a unknown tokenizer"),
         (json.dumps({"model": {"type": "BPE", "vocab": {}}}), "holds a BPE tokenizer"),
-        (
-            json.dumps(
-                {
-                    "model": {"type": "WordPiece", "vocab": {"[PAD]": 0, "[UNK]": 2}},
-                    "normalizer": {"type": "BertNormalizer"},
-                }
-            ),
-            "ids of its 2 tokens",
-        ),
-        (
-            json.dumps(
-                {
-                    "model": {"type": "WordPiece", "vocab": {"a": 0}},
-                    "normalizer": {"type": "BertNormalizer"},
-                }
-            ),
-            r"\[PAD\], \[UNK\] not among its 1 tokens",
-        ),
+        (word_piece({"[PAD]": 0, "[UNK]": 2}), "ids of its 2 tokens"),
+        (word_piece({"a": 0}), r"\[PAD\], \[UNK\] not among its 1 tokens"),
     ],
 )
 def test_another_tokenizer_json_is_refused_with_the_reason(tmp_path, content, reason):

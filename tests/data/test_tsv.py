@@ -1,4 +1,4 @@
-"""Rows are read as they are: nothing quoted, guessed, merged or lost in silence."""
+"""Rows are read as they are: nothing quoted, guessed, merged or lost without a report."""
 
 import gzip
 import zlib
@@ -10,9 +10,16 @@ from hypothesis import strategies as st
 from data.errors import InputError
 from data.tsv import Rejects, open_bytes, read_rows
 
+LINES = "".join(f"{n}\t甲{n * 7919}\n" for n in range(20_000)).encode()
 fields = st.lists(
     st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r\0")), min_size=2, max_size=2
 ).filter(lambda row: "".join(row).strip())
+
+
+def file(folder, content: bytes):
+    path = folder / "a.tsv"
+    path.write_bytes(content)
+    return path
 
 
 def read(path, columns=(2,)):
@@ -35,14 +42,14 @@ def test_what_was_written_is_read(tmp_path_factory, rows, end):
     ['"', '"1+8"时代广场', "NA", "null", "007", " x ", "a\u2028b", "a\x85b", "a\x0bb", "\r!"],
 )
 def test_values_that_other_readers_change_are_kept(tmp_path, value):
-    path = tmp_path / "a.tsv"
-    path.write_bytes(f"1\t{value}\n2\ty\n".encode())
-    assert read(path)[0] == [(1, ["1", value]), (2, ["2", "y"])]
+    assert read(file(tmp_path, f"1\t{value}\n2\ty\n".encode()))[0] == [
+        (1, ["1", value]),
+        (2, ["2", "y"]),
+    ]
 
 
 def test_bad_rows_are_counted_with_line_and_reason_and_kept(tmp_path):
-    path = tmp_path / "a.tsv"
-    path.write_bytes(b"\xef\xbb\xbf1\tx\n2\n3\ta\tb\n\n5\t\xff\n6\ta\0b\n7\ty")
+    path = file(tmp_path, b"\xef\xbb\xbf1\tx\n2\n3\ta\tb\n\n5\t\xff\n6\ta\0b\n7\ty")
     found, rejects = read(path)
     assert found == [(1, ["1", "x"]), (7, ["7", "y"])]
     assert rejects.reasons == {
@@ -58,14 +65,12 @@ def test_bad_rows_are_counted_with_line_and_reason_and_kept(tmp_path):
 
 
 def test_gzip_is_detected_by_its_first_bytes(tmp_path):
-    path = tmp_path / "a.tsv"
-    path.write_bytes(gzip.compress("1\t甲\n".encode()))
-    assert read(path)[0] == [(1, ["1", "甲"])]
+    assert read(file(tmp_path, gzip.compress("1\t甲\n".encode())))[0] == [(1, ["1", "甲"])]
 
 
 def test_the_error_of_a_truncated_gzip_has_its_line(tmp_path):
     path = tmp_path / "a.tsv.gz"
-    whole = gzip.compress("".join(f"{n}\t甲{n * 7919}\n" for n in range(20_000)).encode())
+    whole = gzip.compress(LINES)
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"damaged gzip file after line [1-9]") as caught:
         read(path)
@@ -76,7 +81,7 @@ def test_the_error_of_a_truncated_gzip_has_its_line(tmp_path):
 
 def test_damage_is_an_error_for_every_way_of_reading(tmp_path):
     path = tmp_path / "a.tsv.gz"
-    whole = gzip.compress("".join(f"{n}\t甲{n * 7919}\n" for n in range(20_000)).encode())
+    whole = gzip.compress(LINES)
     path.write_bytes(whole[:-9])
     readers = [lambda f: f.read(), lambda f: f.readlines(), list, lambda f: f.seek(10**6)]
     for reader in readers:
@@ -88,9 +93,8 @@ def test_damage_is_an_error_for_every_way_of_reading(tmp_path):
 
 
 def test_a_gzip_file_can_be_read_at_a_place_as_a_plain_one(tmp_path):
-    content = "".join(f"{n}\t甲{n * 7919}\n" for n in range(20_000)).encode()
-    (tmp_path / "plain").write_bytes(content)
-    (tmp_path / "packed").write_bytes(gzip.compress(content[:9]) + gzip.compress(content[9:]))
+    (tmp_path / "plain").write_bytes(LINES)
+    (tmp_path / "packed").write_bytes(gzip.compress(LINES[:9]) + gzip.compress(LINES[9:]))
     for place, size in [(0, 5), (300_000, 70_000), (12, 9), (300_000, 200_000), (10**7, 1)]:
         found = []
         for name in ("plain", "packed"):
@@ -99,27 +103,21 @@ def test_a_gzip_file_can_be_read_at_a_place_as_a_plain_one(tmp_path):
                 file.seek(place)
                 found.append((file.read(size), file.readline()))
         assert found[0] == found[1]
-        assert found[0][0] == content[place : place + size]
+        assert found[0][0] == LINES[place : place + size]
 
 
 def test_the_error_of_a_gbk_file_suggests_a_conversion(tmp_path):
-    path = tmp_path / "a.tsv"
-    path.write_bytes("".join(f"{n}\t花椰菜\n" for n in range(50)).encode("gbk"))
+    path = file(tmp_path, "".join(f"{n}\t花椰菜\n" for n in range(50)).encode("gbk"))
     with pytest.raises(InputError, match="iconv -f GB18030 -t UTF-8"):
         read(path)
 
 
 def test_an_empty_and_a_missing_file_and_a_folder_are_errors(tmp_path):
-    (tmp_path / "empty.tsv").write_bytes(b"")
-    with pytest.raises(InputError, match="is empty"):
-        read(tmp_path / "empty.tsv")
-    with pytest.raises(InputError, match="does not exist"):
-        read(tmp_path / "none.tsv")
-    with pytest.raises(InputError, match="is a folder"):
-        read(tmp_path)
+    empty, missing = file(tmp_path, b""), tmp_path / "none.tsv"
+    for path, said in ((empty, "is empty"), (missing, "does not exist"), (tmp_path, "is a folder")):
+        with pytest.raises(InputError, match=said):
+            read(path)
 
 
 def test_fields_longer_than_the_csv_modules_limit_are_read(tmp_path):
-    path = tmp_path / "a.tsv"
-    path.write_text("1\t" + "x" * 200_000 + "\n")
-    assert len(read(path)[0][0][1][1]) == 200_000
+    assert len(read(file(tmp_path, b"1\t" + b"x" * 200_000 + b"\n"))[0][0][1][1]) == 200_000

@@ -1,13 +1,12 @@
 """`data convert` and `data validate` in a shell: output, errors and exit codes."""
 
-import base64
-import io
 import json
 
 import pytest
 from PIL import Image
 
 from data.tsv import Rejects, read_rows
+from tests.data.encoded import b64, encoded
 
 
 @pytest.fixture
@@ -15,9 +14,7 @@ def muge(tmp_path):
     """A folder as in the archive of MUGE: two images, three captions."""
     folder = tmp_path / "ECommerce-T2I"
     folder.mkdir()
-    buffer = io.BytesIO()
-    Image.linear_gradient("L").save(buffer, "PNG")
-    image = base64.b64encode(buffer.getvalue()).decode()
+    image = b64(encoded(Image.linear_gradient("L")))
     (folder / "T2I_train.img.tsv").write_text(f"1\t{image}\n2\t{image[:100]}\n")
     (folder / "T2I_train.text.tsv").write_text("1\t红色短裤\n2\t绿色上衣\n3\t帽子\n", "utf-8")
     return folder

@@ -23,15 +23,14 @@ from data.datasets.file_names import files_of_split
 from data.errors import ConfigError, InputError, ToolkitError
 from data.images import decode_base64, decode_image
 from data.runs import read_manifest, verify
+from tests.data.encoded import encoded
 
 COLOURS = {"a": (200, 30, 30), "b": (30, 200, 30), "c": (30, 30, 200), "d": (200, 200, 30)}
 
 
 def image_bytes(name: str, kind: str = "PNG", size=(12, 10)) -> bytes:
     """Return an image that its colour identifies."""
-    buffer = io.BytesIO()
-    Image.new("RGB", size, COLOURS[name]).save(buffer, kind)
-    return buffer.getvalue()
+    return encoded(Image.new("RGB", size, COLOURS[name]), kind)
 
 
 def who(content: bytes) -> str:

@@ -1,7 +1,6 @@
 """`data validate` finds every problem of a table by line, and no others."""
 
 import base64
-import io
 import json
 import shutil
 from collections import Counter
@@ -18,12 +17,11 @@ from data.datasets.validate import validate_table
 from data.errors import ConfigError, InputError
 from data.schema import IMAGE, LATTICE, table_writer
 from tests.data.datasets.test_image_hash import noise_image
+from tests.data.encoded import b64, encoded
 
 
-def encoded(seed: int, kind: str = "JPEG", size: int = 96, **options) -> str:
-    buffer = io.BytesIO()
-    noise_image(seed, size).save(buffer, kind, **options)
-    return base64.b64encode(buffer.getvalue()).decode()
+def noise(seed: int, kind: str = "JPEG", size: int = 96, **options) -> str:
+    return b64(encoded(noise_image(seed, size), kind, **options))
 
 
 def write(path: Path, *rows: str) -> Path:
@@ -41,7 +39,7 @@ def lines(report, code: str) -> list[tuple[int, int]]:
 
 
 def test_a_valid_table_has_no_problems_and_a_summary(tmp_path):
-    path = write(tmp_path / "t.tsv", *(f"{n}\t第{n}张图\t{encoded(n)}" for n in range(40)))
+    path = write(tmp_path / "t.tsv", *(f"{n}\t第{n}张图\t{noise(n)}" for n in range(40)))
     report = validate_table(path, workers=2)
     assert report.findings == []
     assert report.summary["rows"] == report.summary["usable_rows"] == 40
@@ -54,13 +52,13 @@ def test_a_valid_table_has_no_problems_and_a_summary(tmp_path):
 
 
 def test_every_kind_of_unusable_row_is_counted_with_its_first_lines(tmp_path):
-    whole = base64.b64decode(encoded(1))
-    half = base64.b64encode(whole[: len(whole) // 2]).decode()
-    huge = base64.b64encode(b"P6 20000 20000 255\n").decode()
-    page = base64.b64encode(b"<html>404</html>").decode()
+    whole = base64.b64decode(noise(1))
+    half = b64(whole[: len(whole) // 2])
+    huge = b64(b"P6 20000 20000 255\n")
+    page = b64(b"<html>404</html>")
     path = write(
-        tmp_path / "t.tsv", f"1\t甲\t{encoded(1)}", "2\t乙\t!", f"3\t丙\t{half}", f"4\t丁\t{huge}",
-        f"5\t戊\t{page}", f"6\t \t{encoded(2)}", "7", "8\t己\t", f"9\t庚\t{half}", "10\t辛",
+        tmp_path / "t.tsv", f"1\t甲\t{noise(1)}", "2\t乙\t!", f"3\t丙\t{half}", f"4\t丁\t{huge}",
+        f"5\t戊\t{page}", f"6\t \t{noise(2)}", "7", "8\t己\t", f"9\t庚\t{half}", "10\t辛",
     )  # fmt: skip
     report = validate_table(path)
     assert codes(report.problems) == {
@@ -75,10 +73,10 @@ def test_every_kind_of_unusable_row_is_counted_with_its_first_lines(tmp_path):
 
 
 def test_repeats_are_listed_with_the_line_they_repeat(tmp_path):
-    same, again = encoded(1), encoded(1, quality=70)
+    same, again = noise(1), noise(1, quality=70)
     path = write(
-        tmp_path / "t.tsv", f"1\t一只猫\t{same}", f"2\t一条狗\t{encoded(2)}",
-        f"1\t一 只猫\t{encoded(3)}", f"4\t鸟\t{same}", f"5\t鱼\t{again}", f"6\t一只猫\t{same}",
+        tmp_path / "t.tsv", f"1\t一只猫\t{same}", f"2\t一条狗\t{noise(2)}",
+        f"1\t一 只猫\t{noise(3)}", f"4\t鸟\t{same}", f"5\t鱼\t{again}", f"6\t一只猫\t{same}",
     )  # fmt: skip
     report = validate_table(path)
     assert codes(report.problems) == {"duplicate-idx": 1}
@@ -93,21 +91,17 @@ def test_repeats_are_listed_with_the_line_they_repeat(tmp_path):
 
 
 def test_blank_images_are_not_near_duplicates(tmp_path):
-    def blank(colour: str) -> str:
-        buffer = io.BytesIO()
-        Image.new("RGB", (32, 32), colour).save(buffer, "PNG")
-        return base64.b64encode(buffer.getvalue()).decode()
-
-    rows = [f"{n}\t第{n}\t{blank(c)}" for n, c in enumerate(("white", "ivory", "black"))]
+    blank = [b64(encoded(Image.new("RGB", (32, 32), c))) for c in ("white", "ivory", "black")]
+    rows = [f"{n}\t第{n}\t{content}" for n, content in enumerate(blank)]
     assert validate_table(write(tmp_path / "t.tsv", *rows)).findings == []
 
 
 def test_leakage_from_another_table_is_found_after_re_encoding(tmp_path):
-    train = write(tmp_path / "train.tsv", *(f"{n}\t第{n}张\t{encoded(n)}" for n in range(20)))
+    train = write(tmp_path / "train.tsv", *(f"{n}\t第{n}张\t{noise(n)}" for n in range(20)))
     test = write(
-        tmp_path / "test.tsv", f"a\t新的\t{encoded(7)}", f"b\t更新的\t{encoded(9, quality=60)}",
-        f"3\t全新的\t{encoded(30)}", f"d\t第4张\t{encoded(31)}",
-        f"e\t小的\t{encoded(11, 'PNG', size=48)}",
+        tmp_path / "test.tsv", f"a\t新的\t{noise(7)}", f"b\t更新的\t{noise(9, quality=60)}",
+        f"3\t全新的\t{noise(30)}", f"d\t第4张\t{noise(31)}",
+        f"e\t小的\t{noise(11, 'PNG', size=48)}",
     )  # fmt: skip
     report = validate_table(test, against=train)
     assert codes(report.problems) == {"shared-image": 1, "shared-near-image": 2}
@@ -115,7 +109,7 @@ def test_leakage_from_another_table_is_found_after_re_encoding(tmp_path):
     assert lines(report, "shared-image") == [(1, 8)]
     assert lines(report, "shared-near-image") == [(2, 10), (5, 12)]
     assert lines(report, "shared-caption") == [(4, 5)]
-    other = write(tmp_path / "other.tsv", f"x\t别的\t{encoded(90)}")
+    other = write(tmp_path / "other.tsv", f"x\t别的\t{noise(90)}")
     assert validate_table(other, against=train).findings == []
     with pytest.raises(ConfigError, match="is the table itself"):
         validate_table(train, against=train)
@@ -142,7 +136,7 @@ def test_lattice_tables_are_checked_too(tmp_path):
          "lex_ids": [], "pos_s": list(range(length)), "pos_e": list(range(length)),
          "image": {"bytes": content, "path": None}}
         for n, (length, content) in enumerate(
-            [(3, base64.b64decode(encoded(1))), (40, base64.b64decode(encoded(2))), (4, b"x"),
+            [(3, base64.b64decode(noise(1))), (40, base64.b64decode(noise(2))), (4, b"x"),
              (5, None)])
     ]  # fmt: skip
     schema = LATTICE.append(IMAGE)
@@ -161,9 +155,9 @@ def test_lattice_tables_are_checked_too(tmp_path):
 
 
 def test_headers_alone_find_neither_damage_nor_near_duplicates(tmp_path):
-    whole = base64.b64decode(encoded(1))
-    half = base64.b64encode(whole[: len(whole) // 2]).decode()
-    path = write(tmp_path / "t.tsv", f"1\t甲\t{encoded(1)}", f"2\t乙\t{half}", "3\t丙\txx==")
+    whole = base64.b64decode(noise(1))
+    half = b64(whole[: len(whole) // 2])
+    path = write(tmp_path / "t.tsv", f"1\t甲\t{noise(1)}", f"2\t乙\t{half}", "3\t丙\txx==")
     assert codes(validate_table(path, check_images="header").findings) == {"not-an-image": 1}
     assert codes(validate_table(path).findings) == {"not-an-image": 1, "damaged-image": 1}
 
@@ -180,7 +174,7 @@ def test_repeats_are_counted_like_a_plain_count(tmp_path_factory, keys):
 
 def test_the_number_of_threads_changes_nothing(tmp_path):
     names = np.random.default_rng(3).integers(0, 25, 90)
-    path = write(tmp_path / "t.tsv", *(f"{n}\t第{n % 9}\t{encoded(int(n))}" for n in names))
+    path = write(tmp_path / "t.tsv", *(f"{n}\t第{n % 9}\t{noise(int(n))}" for n in names))
     assert validate_table(path, workers=1).json() == validate_table(path, workers=4).json()
 
 

