@@ -322,7 +322,7 @@ print((after - before) * 1024, len(graph.entities))
 
 @pytest.mark.slow
 def test_memory_stays_below_a_sixth_of_pykeens_reader(tmp_path):
-    # `TriplesFactory.from_path` takes 640 bytes a line (benchmarks/kg_xeon_2026-11-21.md).
+    # `TriplesFactory.from_path` takes 640 bytes per line (benchmarks/kg_xeon_2026-11-21.md).
     lines = 2_000_000
     make_dump(tmp_path / "tiny.tsv", 1000)
     make_dump(tmp_path / "big.tsv", lines)

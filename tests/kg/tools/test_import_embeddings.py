@@ -122,7 +122,7 @@ def test_biggraphs_global_embedding_is_added(tmp_path):
     np.testing.assert_array_equal(read_vectors(tmp_path / "kg"), ENTITIES + np.array([10, 20]))
 
 
-def test_without_h5py_the_message_says_what_to_install(tmp_path, monkeypatch):
+def test_without_h5py_the_message_names_what_to_install(tmp_path, monkeypatch):
     source = biggraph(tmp_path / "model")
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ConfigError, match="pip install h5py"):

@@ -36,7 +36,7 @@ def quality(entity, relation):
 
 
 def stop_before_step(monkeypatch, number, action):
-    """Do something before so many steps of a run."""
+    """Call an action before a step of a run."""
     calls = iter(range(1_000_000))
     before = kg.training.trainer._Training.before_step
 
@@ -215,7 +215,7 @@ def test_small_graphs_get_more_epochs_than_large_ones():
     assert epochs[-1] >= 5
 
 
-def test_the_checkpoint_says_where_it_stands(triples, tmp_path):
+def test_the_checkpoint_contains_epoch_and_step(triples, tmp_path):
     run(triples, tmp_path)
     from safetensors import safe_open
 
