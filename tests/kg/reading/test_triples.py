@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bench_kg_read import make_dump
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data.names
 import kg.reading.dumps
 import kg.reading.triples
-from benchmarks.bench_kg_read import make_dump
 from data.errors import InputError
 from data.names import Names
 from data.tsv import Rejects
