@@ -40,7 +40,7 @@ from data.kg_folder import write_names
 from data.tokenizer import Tokenizer, write_character_vocabulary
 from lattice.building.build import LatticeReport, build_lattice
 from lattice.building.caption_reader import CAPTIONS
-from lattice.config import LatticeConfig
+from lattice.config import BuildConfig, LatticeConfig
 from lattice.matching.kernel import LatticeKernel
 from lattice.matching.vocabulary import Vocabulary, compile_vocabulary, load_vocabulary
 
@@ -201,7 +201,7 @@ def pipeline(folder: Path, options: argparse.Namespace, rng: np.random.Generator
             folder / f"{corpus}.parquet",
             names=folder / "entity2id.txt",
             tokenizer=tokenizer,
-            backend=options.backend,
+            build=BuildConfig(backend=options.backend, workers=1),
         )
         return report, process_time() - began
 
@@ -331,7 +331,7 @@ def workers(folder: Path, options: argparse.Namespace, rng: np.random.Generator)
             folder / "out",
             names=folder / "compiled",
             tokenizer=tokenizer,
-            workers=processes,
+            build=BuildConfig(workers=processes),
             overwrite=True,
         )
         used = [now - then for now, then in zip(used_by_processes(), cpu, strict=True)]
@@ -381,7 +381,8 @@ def write_images(path: Path, count: int, rng: np.random.Generator) -> float:
 
 def build_images(folder: Path, corpus: str, check_images: str) -> dict:
     options = {"names": folder / "entity2id.txt", "tokenizer": folder / "tokenizer"}
-    build = partial(build_lattice, **options, check_images=check_images, overwrite=True)
+    how = BuildConfig(check_images=check_images, workers=1)
+    build = partial(build_lattice, **options, build=how, overwrite=True)
     few, whole = (
         partial(build, folder / name, folder / f"{name}.parquet") for name in ("few.tsv", corpus)
     )

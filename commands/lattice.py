@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +74,7 @@ def lattice_build(
         tokenizer=tokenizer,
         mentions=mentions,
         config=config,
-        **asdict(build),
+        build=build,
         overwrite=overwrite,
     )
     typer.echo(report)

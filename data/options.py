@@ -143,6 +143,17 @@ def split(annotation: Any) -> tuple[Any, Setting | None]:
     return annotation, None
 
 
+def check_value(annotation: Any, name: str, value: Any) -> None:
+    """Check a value that is not a field of a config by the `Setting` of an annotation.
+
+    Raises:
+        ConfigError: The value is not one of the choices, or out of bounds.
+    """
+    setting = split(annotation)[1]
+    assert setting is not None, f"{annotation} has no setting"
+    setting.check(name, value)
+
+
 @cache
 def settings(config: type) -> Mapping[str, tuple[Any, Setting]]:
     """Return type and `Setting` of each annotated field of a dataclass, in order."""

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data.constants import IMAGE_CHECKS
 from data.errors import ConfigError, InputError
 from data.runs import Manifest, fingerprint
 from data.schema import LATTICE, with_metadata
@@ -22,8 +21,8 @@ from lattice.building.caption_reader import CAPTIONS, check_unicode
 from lattice.building.reports import TableReport, lattice_metadata, listed, table_fields
 from lattice.building.runner import BuildPlan, make_shards, make_table
 from lattice.building.workers import useful_workers
-from lattice.config import BACKENDS, TABLE_FORMATS, LatticeConfig
-from lattice.matching.kernel import LatticeKernel, one_of
+from lattice.config import BuildConfig, LatticeConfig
+from lattice.matching.kernel import LatticeKernel
 from lattice.matching.lexicon import names_file
 from lattice.matching.vocabulary import Vocabulary, load_vocabulary
 
@@ -94,11 +93,7 @@ def build_lattice(
     tokenizer: Path | None = None,
     config: LatticeConfig | None = None,
     mentions: Path | None = None,
-    format: str = "parquet",
-    check_images: str = "full",
-    backend: str = "auto",
-    workers: int | None = 1,
-    cluster: str | None = None,
+    build: BuildConfig = BuildConfig(workers=1),  # noqa: B008 (frozen)
     overwrite: bool = False,
 ) -> LatticeReport:
     """Match entity names in every caption of a corpus and write the lattice table.
@@ -112,23 +107,16 @@ def build_lattice(
         tokenizer: A `vocab.txt` or a folder with one; None generates a character vocabulary.
         config: What is matched and stored.
         mentions: A file of `mention<TAB>entity`: further surfaces of entities.
-        format: `tsv` writes EasyNLP's preprocessed rows instead of Parquet.
-        check_images: `full` decodes every image once, so that damage is found before training;
-            `header` only reads its size.
-        backend: The matcher: `ahocorasick`, `trie`, or `auto`; the table is the same.
-        workers: Number of processes; None chooses it. The table is the same, byte for byte. More
-            than one requires a main module that can be imported (`if __name__ == "__main__"`).
-        cluster: Address of a Dask scheduler whose workers write the shards; all machines need
-            access to the same files.
+        build: How the table is built; its rows are the same. More than one process requires a main
+            module that can be imported (`if __name__ == "__main__"`), a cluster access to the same
+            files on all machines.
         overwrite: Replace the output of another run.
 
     Raises:
         ToolkitError: An input is missing or unusable, or `out` belongs to another run.
     """
     config = _with_mentions(config or LatticeConfig(), mentions)
-    one_of("format", format, TABLE_FORMATS)
-    one_of("backend", backend, BACKENDS)
-    one_of("check_images", check_images, IMAGE_CHECKS)
+    backend, workers, cluster = build.backend, build.workers, build.cluster
     files, sharded = corpus_files(corpus)
     for source in (*files, names_file(names), *([mentions] if mentions else [])):
         if out.exists() and source.exists() and out.samefile(source):
@@ -136,7 +124,7 @@ def build_lattice(
     for file in files:
         if not file.is_file():
             open_bytes(file).close()  # raises the specific error
-    if sharded and format == "tsv":
+    if sharded and build.format == "tsv":
         raise ConfigError(
             "several files become a folder of Parquet shards; --format tsv is one file."
         )
@@ -146,8 +134,6 @@ def build_lattice(
         workers = useful_workers(sum(file.stat().st_size for file in files))
         workers = min(workers, len(files)) if sharded else workers
         workers = 1 if backend == "ahocorasick" else workers
-    if workers < 1:
-        raise ConfigError(f"workers={workers} must be at least 1.")
     if backend == "ahocorasick" and (workers > 1 or cluster):
         raise ConfigError("an ahocorasick automaton cannot be shared by processes; use the trie.")
     plan = BuildPlan(
@@ -157,8 +143,8 @@ def build_lattice(
         mentions=mentions,
         tokenizer=load_tokenizer(tokenizer),
         config=config,
-        tsv=format == "tsv",
-        check_images=check_images,
+        tsv=build.format == "tsv",
+        check_images=build.check_images,
         backend=backend,
         workers=workers,
         cluster=cluster,

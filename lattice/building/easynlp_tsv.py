@@ -17,10 +17,10 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from data.constants import IMAGE_CHECKS
 from data.errors import ConfigError, InputError, RowError
 from data.images import check_image, decode_base64, decode_image
 from data.kg_folder import open_names
+from data.options import ImageCheck, check_value
 from data.runs import Manifest, Run, fingerprint, sha256
 from data.schema import (
     IMAGE,
@@ -35,7 +35,6 @@ from data.tokenizer import Tokenizer
 from data.tsv import Rejects, Row, read_rows
 from lattice.building import reports
 from lattice.config import LatticeConfig
-from lattice.matching.kernel import one_of
 from lattice.matching.lexicon import names_file
 from lattice.matching.vocabulary import kg_fingerprint_of
 
@@ -177,7 +176,7 @@ def import_table(
     Raises:
         ToolkitError: An input is missing or unusable, or `out` belongs to another run.
     """
-    one_of("check_images", check_images, IMAGE_CHECKS)
+    check_value(ImageCheck, "check_images", check_images)
     loaded = Tokenizer.load(tokenizer)
     if out.exists() and tsv.exists() and out.samefile(tsv):
         raise ConfigError(f"--out {out} is an input; choose another.")

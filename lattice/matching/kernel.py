@@ -3,13 +3,11 @@
 Without side effects, so local processes and distributed engines can run the same function.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from data.errors import ConfigError, did_you_mean
 from data.jit import jit
 from data.schema import IMAGE, LATTICE
 from data.select import select
@@ -20,17 +18,6 @@ from lattice.matching.arrays import Ids, Ints
 from lattice.matching.segment import crosses_word
 from lattice.matching.tokens import BatchTokenizer, TokenBatch
 from lattice.matching.vocabulary import Senses, Vocabulary
-
-
-def one_of(name: str, value: str, choices: Sequence[str]) -> None:
-    """Check a choice.
-
-    Raises:
-        ConfigError: `value` is not one of `choices`.
-    """
-    if value not in choices:
-        near = did_you_mean(value, choices) or "."
-        raise ConfigError(f"{name}={value!r} is not one of {', '.join(choices)}{near}")
 
 
 class Entities(NamedTuple):

@@ -25,7 +25,7 @@ from lattice.building.chunks import ProcessorSpec, TableFormat
 from lattice.building.runner import ChunkTask
 from lattice.building.shards import ShardTask, shard_tasks
 from lattice.building.workers import run_tasks
-from lattice.config import LatticeConfig
+from lattice.config import BuildConfig, LatticeConfig
 from lattice.matching.lexicon import make_lexicon
 from lattice.matching.vocabulary import Vocabulary
 from tests.conftest import ROOT
@@ -56,7 +56,13 @@ def world(tmp_path_factory) -> Path:
 
 def build(world, out, corpus=None, **options):
     corpus = corpus or world / "corpus" / "*.tsv.gz"
-    return build_lattice(corpus, out, names=world / "entity2id.txt", **options)
+    how = {
+        name: options.pop(name)
+        for name in ("workers", "cluster", "format", "backend")
+        if name in options
+    }
+    config = BuildConfig(**{"workers": 1, **how})
+    return build_lattice(corpus, out, names=world / "entity2id.txt", build=config, **options)
 
 
 def rows(out):
