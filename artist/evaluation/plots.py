@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 
@@ -39,9 +40,9 @@ def costs_plot(found: Likelihood) -> str:
                     linewidth=1.4,
                     label=label,
                 )
-        axes.set_yticks(
-            range(len(groups)), [f"{GROUPS[g]} ({found.groups[g].captions})" for g in groups]
-        )
+        # In two lines: the fonts of a browser are wider than those that matplotlib measures.
+        labels = [f"{fill(GROUPS[g], 13)} ({found.groups[g].captions})" for g in groups]
+        axes.set_yticks(range(len(groups)), labels)
         axes.invert_yaxis()
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel("cost, nats per code (above 0: knowledge helped)")

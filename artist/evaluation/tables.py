@@ -222,7 +222,8 @@ def verdicts(found: Likelihood) -> list[str]:
             sentences.append(_verdict(what, group.costs[name], group.losses[GIVEN]))
     unseen = found.groups.get("unseen entity")
     if unseen is not None and NONE in unseen.costs:
-        what = f"On {unseen.captions} captions with entities unseen in training, this"
+        captions = "caption" if unseen.captions == 1 else "captions"
+        what = f"On {unseen.captions} {captions} with entities unseen in training, this"
         sentences.insert(1, _verdict(what, unseen.costs[NONE], unseen.losses[GIVEN]))
     if CAPTION in found.rows:
         whole = found.groups["all"]
