@@ -218,6 +218,35 @@ def test_an_aborted_run_leaves_no_output(build, error, monkeypatch, tmp_path):
     assert build("2\t故宫\n")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        ("一\n二\n".encode(), "none of its 2 rows can be used; the first is line 1: wrong column"),
+        (b"1\t2\t3\t4\n", "wrong column count: 4, expected 2 as most"),
+        ("".join(f"{n}\t北京的故宫\n" for n in range(50)).encode("gbk"), "iconv -f GB18030"),
+        (f"1\t北京\t{'x' * 9}\n".encode(), "invalid base64"),
+    ],
+)
+def test_an_unusable_corpus_is_one_clear_error_without_output(build, content, message, tmp_path):
+    code, out, err, _ = build(content)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+    assert not list(tmp_path.glob("out.parquet*"))
+    assert not list(tmp_path.glob("*.partial"))
+    assert build("1\t北京\n")[0] == 0, "a failed run does not affect the next"
+
+
+def test_an_input_is_never_overwritten(command, names, write):
+    corpus = write("corpus.tsv", "1\t北京\n")
+    arguments = ["lattice", "build", corpus, "--entities", names, "--out", corpus, "--overwrite"]
+    code, _, err = command(*arguments)
+    assert (code, "is an input" in err) == (2, True)
+    assert corpus.read_text(encoding="utf-8") == "1\t北京\n"
+
+
 def test_tsv_rows_equal_the_reference(build, tmp_path):
     image = encoded()
     code, *_, out = build(f"1\t北京的狗\t{image}\n", "--format", "tsv")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.errors import InputError
 from data.tsv import Rejects, read_rows
 from lattice.building import caption_reader as corpus
 from lattice.building.caption_reader import read_captions
@@ -45,6 +46,20 @@ def test_rows_equal_those_of_the_plain_reader(packed, pieces, size, tmp_path_fac
     assert theirs.count == ours.count + len(blank)
     theirs.reasons["blank line"] -= len(blank)
     assert +theirs.reasons == +ours.reasons
+
+
+def test_a_damaged_gzip_is_one_clear_error(write):
+    content = gzip.compress("".join(f"{n}\t北京{n * 7919}\n" for n in range(5000)).encode())
+    path = write("corpus.tsv.gz", content[:-2000])
+    with pytest.raises(InputError, match="damaged gzip"):
+        columnar(path, Rejects())
+
+
+def test_a_row_longer_than_any_buffer_is_an_error(write, monkeypatch):
+    monkeypatch.setattr(corpus, "_TEXT_CHUNK", 1 << 10)
+    monkeypatch.setattr(corpus, "LONGEST_LINE", 1 << 14)
+    with pytest.raises(InputError, match=r"corpus.tsv:2: this row is longer than"):
+        columnar(write("corpus.tsv", "1\ta\n2\t" + "x" * (1 << 15)), Rejects())
 
 
 class Counted(bytes):
