@@ -129,8 +129,8 @@ class ArtistPipeline:
             image: An image whose upper part is kept.
             keep_top: Share of it to keep.
             batch_size: Images generated at once.
-            **sampling: `temperature`, `top_k`, `top_p`, `cfg_scale`, `cfg_schedule`; see
-                `artist.generation.config.SamplingConfig`.
+            **sampling: `temperature`, `top_k`, `top_p`, `cfg_scale`, `cfg_schedule`,
+                `jacobi_window`; see `artist.generation.config.SamplingConfig`.
 
         Returns:
             `num_images` images; for several sentences, a list of images for each.

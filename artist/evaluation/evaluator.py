@@ -101,7 +101,7 @@ def _evaluate_to_folder(
 ) -> Evaluation | Unchanged:
     """Measure and write the folder `out`, unless an equal run has finished it."""
     sources, made_from = inputs.sources, fingerprints(inputs.sources)
-    settings = {**asdict(config), **asdict(sampling), "device": inputs.device.type}
+    settings = {**asdict(config), **sampling.as_dict(), "device": inputs.device.type}
     with Run.open(
         out, kind="evaluation", settings=settings, inputs=made_from, overwrite=overwrite
     ) as run:

@@ -40,7 +40,7 @@ class Evaluation:
     @property
     def settings(self) -> dict[str, Any]:
         """All options that affect the figures."""
-        return {**asdict(self.config), **asdict(self.sampling)}
+        return {**asdict(self.config), **self.sampling.as_dict()}
 
     @property
     def summary(self) -> list[str]:

@@ -110,14 +110,20 @@ class Artist:
         """Generate one image per chosen row and seed: pixels (B, H, W, 3).
 
         `given` are the first codes of each image (B, G), or of all (1, G); see `top_codes`.
+
+        Raises:
+            ConfigError: `jacobi_window` is set and the steps are compiled.
         """
+        windows = sampling.jacobi_window is not None
+        if windows and self.compile:
+            raise ConfigError("jacobi_window and compile cannot be combined; omit one of them.")
         gpt = self.model.gpt
         batch = Batches(rows, self.vectors, gpt.config).get(np.asarray(chosen)).to(self.device)
         text_ids = gpt.text_ids(batch.conditioning.token_ids)
         entities = batch.conditioning.entities if use_entities else None
         if given is not None:
             given = given.expand(len(text_ids), -1)
-        if self.compile or self.device.type == "cuda":
+        if self.compile or (self.device.type == "cuda" and not windows):
             sampler = self._sampler(len(text_ids), sampling)
             codes = sampler.sample(text_ids, entities, seeds, given=given)
         else:

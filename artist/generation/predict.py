@@ -7,7 +7,7 @@ it can be generated again alone, and an interrupted run generates only the missi
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def predict(
     on = choose_device(device)
     settings: dict[str, Any] = {
         "num_images": config.num_images,
-        "sampling": asdict(sampling),
+        "sampling": sampling.as_dict(),
         "seed": config.seed,
         "precision": str(choose_dtype(config.precision, on)),
         "image_format": config.image_format,

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from artist.generation.config import SamplingConfig
+from artist.generation.jacobi import GumbelNoise, jacobi
 from artist.models.conditioning import Entities
+from artist.models.config import GPTConfig
 from artist.models.gpt import GPT, KVCache
 from artist.models.packed_linear import packed
 from data.errors import ConfigError
@@ -35,13 +37,19 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
     return logits.masked_fill(torch.zeros_like(surplus).scatter(-1, order, surplus), -torch.inf)
 
 
-def sample_code(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
-    """Sample one code per row: logits (B, V), numbers in [0, 1) (B,) -> codes (B,)."""
+def filtered(logits: Tensor, config: SamplingConfig) -> Tensor:
+    """Return logits (..., V) at the temperature, with codes that must not occur at -infinity."""
     logits = logits.float() / config.temperature
     if config.top_k is not None:
         logits = keep_top_k(logits, config.top_k)
     if config.top_p is not None:
         logits = keep_top_p(logits, config.top_p)
+    return logits
+
+
+def sample_code(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
+    """Sample one code per row: logits (B, V), numbers in [0, 1) (B,) -> codes (B,)."""
+    logits = filtered(logits, config)
     cumulative = logits.softmax(-1).double().cumsum(-1)  # (B, V)
     target = uniform.double()[:, None] * cumulative[:, -1:]
     code = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
@@ -98,17 +106,23 @@ def sample(
         text_ids, entities = with_empty(text_ids, entities, empty_ids)
     cache = KVCache(model.config, len(text_ids), device=device, dtype=dtype)
 
-    def next_logits(past: Tensor) -> Tensor:
-        ids = past[:, -1:] if cache.length else torch.cat([text_ids, past], 1)
-        logits: Tensor = model(ids, entities, cache=cache, first=ids.shape[1] - 1)
-        return logits[:, -1]
+    def next_logits(past: Tensor, n: int) -> Tensor:
+        if not cache.length:
+            ids = torch.cat([text_ids, past], 1)
+        else:
+            cache.length = model.config.text_len + n - 1  # what follows was guessed
+            ids = past[:, n - 1 :]
+        first = ids.shape[1] - 1 - (past.shape[1] - n)
+        logits: Tensor = model(ids, entities, cache=cache, first=first)
+        return logits
 
+    window = config.jacobi_window if len(seeds) == 1 else None
     # Around the loop: autocast caches the weights it casts only until it exits.
     with (
         torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
-        packed(model, len(text_ids), dtype),
+        packed(model, len(text_ids) * (window or 1), dtype),
     ):
-        return _sample_codes(next_logits, seeds, config, model.config.image_len, device, given)
+        return _sample_codes(next_logits, seeds, config, model.config, device, given, window)
 
 
 @torch.no_grad()
@@ -127,43 +141,61 @@ def sample_plain(
     if config.cfg_scale != 1.0:
         text_ids, entities = with_empty(text_ids, entities, empty_ids)
 
-    def next_logits(past: Tensor) -> Tensor:
+    def next_logits(past: Tensor, n: int) -> Tensor:
         logits: Tensor = model(torch.cat([text_ids, past], 1), entities)
-        return logits[:, -1]
+        return logits[:, -1:]
 
-    return _sample_codes(next_logits, seeds, config, model.config.image_len, device, given)
+    return _sample_codes(next_logits, seeds, config, model.config, device, given)
 
 
 def _sample_codes(
-    next_logits: Callable[[Tensor], Tensor],
+    next_logits: Callable[[Tensor, int], Tensor],
     seeds: Sequence[int],
     config: SamplingConfig,
-    image_len: int,
+    sizes: GPTConfig,
     device: torch.device,
     given: Tensor | None,
+    window: int | None = None,
 ) -> Tensor:
-    """Sample codes (B, L) one by one.
+    """Sample codes (B, L), one by one or, with a window, several per pass.
 
-    `next_logits` maps the past codes (B, n), repeated to (2 B, n) with guidance, to (B or 2 B, V).
+    `next_logits` maps codes (B, E), repeated to (2 B, E) with guidance, of which the first n are
+    final, and n to the logits of codes n to E: (B or 2 B, E + 1 - n, V).
     """
-    random = random_numbers(seeds, image_len, device)
-    codes = torch.empty(len(seeds), image_len, dtype=torch.long, device=device)
+    L = sizes.image_len
+    codes = torch.empty(len(seeds), L, dtype=torch.long, device=device)
     first = 0
     if given is not None:
         first = given.shape[1]
         codes[:, :first] = given
+    if first == L:
+        return codes
     guided = config.cfg_scale != 1.0
-    for n in range(first, image_len):
-        past = codes[:, :n]
-        logits = next_logits(past.repeat(2, 1) if guided else past)
-        if guided:
-            logits = guide(logits, guidance_scale(config, n, image_len))
-        codes[:, n] = sample_code(logits, random[:, n], config)
+    scales = torch.tensor([guidance_scale(config, n, L) for n in range(L)], device=device)
+
+    def logits_from(past: Tensor, n: int) -> Tensor:  # (B, E + 1 - n, V)
+        logits = next_logits(past.repeat(2, 1) if guided else past, n)
+        return guide(logits, scales[n : past.shape[1] + 1, None]) if guided else logits
+
+    if config.jacobi_window is None:
+        random = random_numbers(seeds, L, device)
+        for n in range(first, L):
+            codes[:, n] = sample_code(logits_from(codes[:, :n], n)[:, 0], random[:, n], config)
+        return codes
+    noise = GumbelNoise(seeds, sizes.image_vocab_size, device)
+    if window is not None:
+        jacobi(
+            lambda past, n: filtered(logits_from(past, n), config)[0], noise, codes, first, window
+        )
+        return codes
+    for n in range(first, L):
+        logits = filtered(logits_from(codes[:, :n], n)[:, 0], config)
+        codes[:, n] = (logits + noise.at(n)).argmax(-1)
     return codes
 
 
 def guide(logits: Tensor, scale: float | Tensor) -> Tensor:
-    """Combine logits with and without the caption by the guidance scale: (2 B, V) -> (B, V)."""
+    """Combine logits with and without the caption by the scale: (2 B, ..., V) -> (B, ..., V)."""
     conditional, empty = logits.float().chunk(2)
     return empty + scale * (conditional - empty)
 

@@ -77,7 +77,9 @@ class Attention(nn.Module):
             y = _plain_attention(q, k, v, pdrop)
         else:
             # A single new token attends to everything before it and needs no mask.
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=S > 1, dropout_p=pdrop)
+            mask = _causal_mask(S, past, q.device) if S > 1 and past else None
+            causal = S > 1 and not past
+            y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, dropout_p=pdrop)
         out: Tensor = self.drop(self.proj(y.transpose(1, 2).reshape(B, S, C)))
         return out
 
@@ -95,6 +97,11 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
         out: Tensor = self.proj(y.reshape(B, C))
         return out
+
+
+def _causal_mask(S: int, past: int, device: torch.device) -> Tensor:
+    """Return what the last S of `past` + S positions attend to: bool (S, past + S)."""
+    return torch.ones(S, past + S, dtype=torch.bool, device=device).tril(past)
 
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor, pdrop: float) -> Tensor:

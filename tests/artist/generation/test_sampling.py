@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2
 
 from artist.generation.config import CFG_SCHEDULES, SamplingConfig
 from artist.generation.cuda_graph import CUDAGraphSampler
@@ -19,7 +20,7 @@ from artist.generation.sampling import (
 )
 from artist.models.gpt import GPT
 from data.errors import ConfigError
-from tests.artist.models.test_gpt import L, T, entities_of, ids_of, model_of
+from tests.artist.models.test_gpt import TINY, L, T, entities_of, ids_of, model_of
 
 EMPTY = torch.full((T,), 9)
 
@@ -54,10 +55,69 @@ def test_all_samplers_give_the_codes_of_the_plain_one(fusion, scale, top_k, top_
         assert torch.equal(sampler.sample(text, entities, [5, 6], given=given), slow)
 
 
-def test_a_completed_image_equals_the_one_its_codes_are_from():
+@settings(max_examples=25, deadline=None)
+@given(
+    fusion=st.sampled_from(["lattice", "easynlp", "none"]),
+    scale=st.sampled_from([1.0, 2.5]),
+    top_k=st.sampled_from([None, 1, 4]),
+    window=st.integers(2, L + 1),
+    kept=st.integers(0, L),
+    seed=st.integers(0, 99),
+)
+def test_several_codes_per_pass_are_those_of_one_per_pass(fusion, scale, top_k, window, kept, seed):
+    model, text = model_of(fusion), ids_of(1)[:, :T]
+    entities = entities_of([[(0, 2), (1, 4)]])
+    config = SamplingConfig(
+        cfg_scale=scale, cfg_schedule="linear", top_k=top_k, jacobi_window=window
+    )
+    given = torch.arange(kept)[None] % model.config.image_vocab_size
+    fast, slow = (
+        run(model, text, entities, [seed], config, empty_ids=EMPTY, given=given)
+        for run in (sample, sample_plain)
+    )
+    assert torch.equal(fast, slow)
+    assert torch.equal(fast[:, :kept], given)
+
+
+def test_codes_that_do_not_depend_on_each_other_need_three_passes():
+    model, passes = model_of(), 0
+    torch.nn.init.zeros_(model.tok_emb.weight)
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    model.register_forward_hook(count)
+    sample(model, ids_of(1)[:, :T], None, [3], SamplingConfig(jacobi_window=L))
+    assert passes <= 3  # the text, a pass from guesses, a pass from right ones
+    assert L > 3
+
+
+def test_images_sampled_with_a_window_follow_the_distribution_of_the_model():
+    torch.manual_seed(0)
+    model = GPT(replace(TINY, image_vocab_size=3, image_len=4, fusion="none")).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    text = torch.arange(3, 3 + T)[None]
+    every = torch.cartesian_prod(*[torch.arange(3)] * 4)  # (81, 4)
+    expected = 600 * (-model.code_losses(text.expand(81, T), every).sum(1)).exp().detach()
+    config = SamplingConfig(top_k=None, jacobi_window=3)
+    images = torch.cat([sample(model, text, None, [seed], config) for seed in range(600)])
+    found = (images @ torch.tensor([27, 9, 3, 1])).bincount(minlength=81)
+    rare = expected < 5
+    found, expected = (
+        torch.cat([counts[~rare], counts[rare].sum()[None]]) for counts in (found, expected)
+    )
+    statistic = ((found - expected) ** 2 / expected).sum().item()
+    assert rare.any()
+    assert chi2.sf(statistic, len(expected) - 1) > 0.01
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_a_completed_image_equals_the_one_its_codes_are_from(window):
     model, text = model_of(), ids_of(2)[:, :T]
     entities = entities_of([[(0, 2)], []])
-    config = SamplingConfig(top_k=None)
+    config = SamplingConfig(top_k=None, jacobi_window=window)
     whole = sample(model, text, entities, [5, 6], config)
     again = sample(model, text, entities, [5, 6], config, given=whole[:, : L // 2])
     assert torch.equal(again, whole)
@@ -73,10 +133,11 @@ def test_a_schedule_sets_the_scale_from_the_first_code_to_the_last(schedule, sca
     assert found == pytest.approx(scales)
 
 
-def test_a_row_depends_on_its_seed_and_not_on_its_batch():
+@pytest.mark.parametrize("window", [None, 4])
+def test_a_row_depends_on_its_seed_and_not_on_its_batch(window):
     model, text = model_of(), ids_of(3)[:, :T]
     entities = entities_of([[(0, 2)], [(1, 4), (2, 3)], []])
-    config = SamplingConfig(top_k=None)
+    config = SamplingConfig(top_k=None, jacobi_window=window)
     together = sample(model, text, entities, [11, 12, 13], config)
     for n, seed in enumerate([11, 12, 13]):
         one = type(entities)(
@@ -147,6 +208,7 @@ def test_bfloat16_samples_valid_codes():
         ({"temperature": 0.0}, "use top_k=1"),
         ({"top_k": 0}, "at least 1"),
         ({"top_p": 1.5}, "top_p"),
+        ({"jacobi_window": 1}, "at least 2"),
         ({"cfg_schedule": "square"}, "constant, linear, cosine"),
     ],
 )
