@@ -1,8 +1,8 @@
 """Jacobi decoding of one image at a time, compared with one code per pass; one thread.
 
 Without a model it measures the cost of a pass over a window compared with a pass over one code,
-with random weights. A window pays if it gives more codes per pass than that. With a trained model it
-samples images of a table's captions, with `--jacobi-window` and without, at both precisions.
+with random weights. A window pays if it gives more codes per pass than that. With a trained model
+it samples images of a table's captions, with `--jacobi-window` and without, at both precisions.
 
     python benchmarks/bench_jacobi.py [--size base]
     python benchmarks/bench_jacobi.py --model runs/demo/models/seed-0/lattice --kg runs/demo/kg
