@@ -102,6 +102,11 @@ class Tokenizer:
         """Return the id of [PAD]."""
         return self.vocab["[PAD]"]
 
+    @property
+    def unk_id(self) -> int:
+        """Return the id of [UNK]."""
+        return self._unk_id
+
     def normalise(self, text: str) -> str:
         """Return the normalised text (case, width, accents) without white space."""
         return "".join(self._fast.normalizer.normalize_str(text).split())

@@ -33,20 +33,30 @@ def shuffled_vectors(rows: Rows, vectors: NDArray[np.float32], seed: int) -> NDA
     return exchange_vectors(vectors, rows.named_entities(), rng)
 
 
-def in_other_graph(rows: Rows, names: Sequence[str], other_names: Sequence[str]) -> Rows:
-    """Return the rows with another graph's ids; entities whose name it lacks are dropped.
+class OtherIds:
+    """Ids of a table's entities in another graph, by name.
 
     Args:
         rows: With ids of the graph whose entities are called `names`.
         names: Names by id.
         other_names: Names by id in the other graph.
     """
-    wanted = {entity: names[entity] for entity in rows.named_entities().tolist()}
-    sought = set(wanted.values())
-    ids_by_name = {name: n for n, name in enumerate(other_names) if name in sought}
-    translated = {entity: ids_by_name.get(name, -1) for entity, name in wanted.items()}
-    ids = np.array([translated[e] for e in rows.entity_ids.tolist()], dtype=np.int64)
-    return _keep_entities(replace(rows, entity_ids=ids), ids >= 0)
+
+    def __init__(self, rows: Rows, names: Sequence[str], other_names: Sequence[str]) -> None:
+        wanted = {entity: names[entity] for entity in rows.named_entities().tolist()}
+        sought = set(wanted.values())
+        ids_by_name = {name: n for n, name in enumerate(other_names) if name in sought}
+        self._ids = {entity: ids_by_name.get(name, -1) for entity, name in wanted.items()}
+
+    def rows(self, rows: Rows) -> Rows:
+        """Return the rows with the other graph's ids, without entities whose name it lacks."""
+        ids = np.array([self._ids[e] for e in rows.entity_ids.tolist()], dtype=np.int64)
+        return _keep_entities(replace(rows, entity_ids=ids), ids >= 0)
+
+    def entities(self, entity_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the other graph's ids of some entities; those that it or the table lacks not."""
+        ids = [self._ids.get(entity, -1) for entity in entity_ids.tolist()]
+        return np.array([i for i in ids if i >= 0], dtype=np.int64)
 
 
 def without_entities(rows: Rows) -> Rows:

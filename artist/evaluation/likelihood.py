@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from artist.evaluation.confidence_intervals import Interval, group_of_rows, interval, widened
 from artist.evaluation.controls import (
+    OtherIds,
     another_image,
     caption_groups,
-    in_other_graph,
     shuffled_vectors,
 )
 from artist.models.gpt import GPT
@@ -121,8 +121,14 @@ def measure_likelihood(
         SchemaError: The other graph's vectors have another width.
     """
 
-    def losses(rows: Rows, vectors: NDArray[np.float32], label: str, use: bool = True) -> Losses:
-        batches = Batches(rows, vectors, gpt.config)
+    def losses(
+        rows: Rows,
+        vectors: NDArray[np.float32],
+        label: str,
+        use: bool = True,
+        seen: NDArray[np.int64] | None = seen,
+    ) -> Losses:
+        batches = Batches(rows, vectors, gpt.config, seen if use else None)
         return measure_losses(
             gpt, batches, dtype=dtype, batch_size=batch_size, use_entities=use, label=label
         )
@@ -140,9 +146,11 @@ def measure_likelihood(
         if shuffles > 1:
             spread = float(mixed.mean(1).std(ddof=1))
         if other is not None:
-            translated = in_other_graph(rows, other.names, other.other_names)
+            ids = OtherIds(rows, other.names, other.other_names)
+            translated = ids.rows(rows)
             share = len(translated.entity_ids) / len(rows.entity_ids)
-            found[OTHER_KG] = losses(translated, other.vectors, "another graph").rows
+            known = ids.entities(seen) if seen is not None else None
+            found[OTHER_KG] = losses(translated, other.vectors, "another graph", seen=known).rows
     images = group_of_rows(rows.codes)
     if images.max() > 0:
         # Captions stay and codes move, so each loss belongs to the row its codes come from.

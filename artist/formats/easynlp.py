@@ -143,7 +143,10 @@ def export_easynlp(model: Path, out: Path, *, overwrite: bool = False) -> Conver
     with Run.open(out, kind="easynlp", settings={}, inputs=inputs, overwrite=overwrite) as run:
         if run.finished:
             return ConversionReport(out=out, **run.finished.counts, already_finished=True)
-        state = to_easynlp(loaded.gpt.state_dict(), config.block_size)
+        weights = dict(loaded.gpt.state_dict())
+        table = weights["tok_emb.weight"].clone()  # EasyNLP's code has no text scale
+        table[config.image_vocab_size :] *= config.text_scale
+        state = to_easynlp(weights | {"tok_emb.weight": table}, config.block_size)
         tensors = {_GPT + name: tensor for name, tensor in state.items()}
         tensors |= {_VQGAN + name: t for name, t in tokenizer.state_dict().items()}
         with atomic(run.work / WEIGHTS, "wb") as file:

@@ -49,6 +49,7 @@ class Model:
         tokenizer: The text tokenizer it was trained with.
         kg_fingerprint: Fingerprint of its KG; empty for fusion `none`.
         lattice: Settings of `lattice build` for the training captions.
+        seen: Ids of the entities in the training captions, ascending; None if unknown.
     """
 
     gpt: GPT
@@ -56,6 +57,7 @@ class Model:
     tokenizer: Tokenizer
     kg_fingerprint: str
     lattice: dict[str, Any]
+    seen: NDArray[np.int64] | None = None
 
     @property
     def empty_ids(self) -> torch.Tensor:
@@ -79,12 +81,8 @@ def save_model(folder: Path, model: Model) -> None:
             "lattice": model.lattice,
         },
     )
-
-
-def save_seen(folder: Path, entity_ids: NDArray[np.integer]) -> None:
-    """Save the ids of the entities in the training captions."""
-    ids = torch.from_numpy(np.asarray(entity_ids, dtype=np.int64))
-    save_file({_SEEN_KEY: ids}, folder / SEEN)
+    if model.seen is not None:
+        save_file({_SEEN_KEY: torch.from_numpy(np.asarray(model.seen, np.int64))}, folder / SEEN)
 
 
 def read_seen(folder: Path) -> NDArray[np.int64] | None:
@@ -128,6 +126,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Model:
         tokenizer=tokenizer,
         kg_fingerprint=config["kg_fingerprint"],
         lattice=config["lattice"],
+        seen=read_seen(folder),
     )
 
 

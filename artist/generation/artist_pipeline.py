@@ -118,7 +118,9 @@ class Artist:
         if windows and self.compile:
             raise ConfigError("jacobi_window and compile cannot be combined; omit one of them.")
         gpt = self.model.gpt
-        batch = Batches(rows, self.vectors, gpt.config).get(np.asarray(chosen)).to(self.device)
+        seen = self.model.seen if use_entities else None
+        batches = Batches(rows, self.vectors, gpt.config, seen)
+        batch = batches.get(np.asarray(chosen)).to(self.device)
         text_ids = gpt.text_ids(batch.conditioning.token_ids)
         entities = batch.conditioning.entities if use_entities else None
         if given is not None:

@@ -66,3 +66,21 @@ class Conditioning(NamedTuple):
             return self
         ids = self.token_ids.masked_fill(which[:, None], pad_id)
         return Conditioning(ids, self.entities.dropped(which))
+
+    def without_names(self, which: Tensor, unknown_id: int) -> "Conditioning":
+        """Return the captions with the names of some entities replaced by `unknown_id`.
+
+        The entities stay. A token that several entities cover belongs to the longest of them, and
+        among equally long ones to one that is not in `which`.
+
+        Args:
+            which: `(B, K)` bool, the entities whose names are replaced.
+            unknown_id: BERT id of [UNK].
+        """
+        if not which.any():
+            return self
+        covers = self.entities.covers  # (B, K, T)
+        rank = 2 * covers.sum(-1) + ~which  # (B, K)
+        longest = (covers * rank[:, :, None]).max(1)  # over K: (B, T)
+        replaced = which.gather(1, longest.indices) & (longest.values > 0)
+        return self._replace(token_ids=self.token_ids.masked_fill(replaced, unknown_id))

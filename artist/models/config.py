@@ -44,6 +44,13 @@ class GPTConfig:
     # Training chooses the scale that gives the vectors a mean square of 1, as layers expect:
     # unit-length vectors would have a tenth of the magnitude.
     entity_scale: Annotated[float, Setting("Factor on entity vectors, fusion lattice.")] = 1.0
+    # 1: as in EasyNLP. Otherwise projected entity vectors, ten times as large, drown the text.
+    text_scale: Annotated[float, Setting("Factor on text embeddings.", above=0)] = 1.0
+    # Set by a training with name dropout, which teaches a model to draw names by the graph alone.
+    unknown_id: Annotated[
+        int | None,
+        Setting("BERT id read in place of names never seen in training; None: names stay.", min=0),
+    ] = None
     max_entities: Annotated[
         int, Setting("Entities per caption; easynlp always has this many slots.", min=1)
     ] = 32

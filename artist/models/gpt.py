@@ -186,6 +186,8 @@ class GPT(nn.Module):
         past = cache.length if cache is not None else 0
         S, T = ids.shape[1], self.config.text_len
         x = self.tok_emb(ids)  # (B, S, C)
+        if past == 0 and self.config.text_scale != 1.0:
+            x = torch.cat([x[:, :T] * self.config.text_scale, x[:, T:]], 1)
         if past == 0 and entities is not None and isinstance(self.fusion, LatticeFusion):
             x = torch.cat([self.fusion(x[:, :T], entities), x[:, T:]], 1)
         x = self.drop(x + self.pos_emb[:, past : past + S])

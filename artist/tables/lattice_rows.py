@@ -253,12 +253,20 @@ class Batches:
         rows: The table.
         vectors: `(num_entities, D)` of the whole graph; may be memory-mapped.
         config: The model's sizes.
+        seen: Ids of the entities in the training captions. Names of other entities are read as
+            `config.unknown_id`, if it is set; without `seen` all names stay.
 
     Raises:
         SchemaError: The table has entities that the graph lacks.
     """
 
-    def __init__(self, rows: Rows, vectors: NDArray[np.float32], config: GPTConfig) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        vectors: NDArray[np.float32],
+        config: GPTConfig,
+        seen: NDArray[np.int64] | None = None,
+    ) -> None:
         if rows.largest_entity >= len(vectors):
             raise SchemaError(
                 f"the table has entity {rows.largest_entity}, but the KG has only "
@@ -270,6 +278,7 @@ class Batches:
                 f"{config.entity_dim}. Give the KG the model was trained with."
             )
         self.rows, self.vectors, self.config = rows, vectors, config
+        self.seen = seen if config.unknown_id is not None else None
 
     def get(self, chosen: NDArray[np.int64], epoch: int | None = None) -> Batch:
         """Return the batch of the chosen rows.
@@ -297,8 +306,14 @@ class Batches:
             covers[row, place] = inside
         entities = Entities(*(torch.from_numpy(part) for part in (vectors, covers, filler)))
         ids = torch.from_numpy(rows.bert_ids[chosen].astype(np.int64))
+        conditioning = Conditioning(ids, entities)
+        if self.seen is not None and config.unknown_id is not None:
+            unseen = np.zeros((B, K), dtype=bool)
+            unseen[row, place] = ~np.isin(rows.entity_ids[at], self.seen)
+            which = torch.from_numpy(unseen)
+            conditioning = conditioning.without_names(which, config.unknown_id)
         codes = torch.from_numpy(self._codes(chosen, epoch).astype(np.int64))
-        return Batch(Conditioning(ids, entities), codes)
+        return Batch(conditioning, codes)
 
     def _codes(self, chosen: NDArray[np.int64], epoch: int | None) -> NDArray[np.uint16]:
         """Return codes (B, L) of the chosen rows; see `get`."""

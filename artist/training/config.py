@@ -35,6 +35,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "grad_clip": 1.0,
         "dropout": 0.0,
         "caption_dropout": 0.0,
+        "name_dropout": 0.0,
+        "text_scale": 1.0,
         "ema_decay": 0.0,
     },
 }
@@ -112,6 +114,19 @@ class TrainConfig:
             "Share of captions replaced by the empty one, which guidance needs.", min=0, below=1
         ),
     ] = 0.1
+    name_dropout: Annotated[
+        float,
+        Option(
+            "Share of entity names replaced by [UNK] at first; falls to 0 at the end. The model "
+            "learns to draw a name by the graph alone, and draws names never seen in training so. "
+            "Fusion lattice only.",
+            min=0,
+            below=1,
+        ),
+    ] = 0.2
+    text_scale: Annotated[float, Option("Factor on text embeddings; 1 as in EasyNLP.", above=0)] = (
+        30.0
+    )
     # Not in validation.
     label_smoothing: Annotated[
         float, Option("Share of each target spread over all codes.", min=0, below=1)
@@ -181,10 +196,18 @@ class TrainConfig:
             changes.setdefault("max_entities", EASYNLP_ENTITIES)
         return from_dict(cls, {**PRESETS[name], **changes})
 
+    def num_steps(self, rows: int) -> int:
+        """Return the steps of a run over a table of so many rows."""
+        steps = self.epochs * (rows // min(self.batch_size, rows))
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
     @property
     def learning(self) -> dict[str, Any]:
         """Return the settings that shape what is learned; with others it would be another run."""
-        return {k: v for k, v in asdict(self).items() if k not in _NOT_LEARNING}
+        values = {k: v for k, v in asdict(self).items() if k not in _NOT_LEARNING}
+        # Trainings of the first version did not have these, which is what the values say.
+        before = {"name_dropout": 0.0, "text_scale": 1.0}
+        return {k: v for k, v in values.items() if k not in before or v != before[k]}
 
 
 VQGAN_PRESETS = ("small", "base")

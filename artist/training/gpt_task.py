@@ -95,9 +95,7 @@ class GPTTask(Task):
         self.num_rows = len(train.rows)
         self.batch_size = self.loader.size
         self.steps_per_epoch = self.loader.steps_per_epoch
-        self.total_steps = config.epochs * self.steps_per_epoch
-        if config.max_steps is not None:
-            self.total_steps = min(self.total_steps, config.max_steps)
+        self.total_steps = config.num_steps(self.num_rows)
         self.loss_limit = _LOSS_LIMIT * log(max(2, gpt.config.image_vocab_size))
         self.learning_rate = config.learning_rate
         self.memory_advice = what_to_lower(config, processes.size)

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
-from artist.formats.model_folder import save_model, save_seen
+from artist.formats.model_folder import save_model
 from artist.tables.encode import with_codes
 from artist.training.config import TrainConfig
 from artist.training.gpt_task import GPTTask
@@ -117,8 +117,6 @@ def finetune(
             counts = _counts(trainer, task)
             if processes.is_leader:
                 save_model(run.work, training.model())
-                if config.fusion != "none":
-                    save_seen(run.work, training.train.rows.named_entities())
                 plot_losses(run.work)
                 trainer.checkpoints.clear()
                 run.finish(counts)

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from artist.formats.model_folder import CONFIG, Model, load_model
 from artist.formats.state_dict import load_strict
@@ -30,7 +32,11 @@ from data.tokenizer import Tokenizer, tokenizer_of
 
 @dataclass
 class TrainingInputs:
-    """Everything that a GPT's training starts from, read and checked."""
+    """Everything that a GPT's training starts from, read and checked.
+
+    `seen` are the ids of the entities in the training captions, and in those of the model that the
+    training starts from if it has the same graph.
+    """
 
     gpt: GPT
     image_tokenizer: ImageTokenizer
@@ -38,6 +44,7 @@ class TrainingInputs:
     graph: str
     train: Batches
     valid: Batches
+    seen: NDArray[np.int64]
 
     def model(self) -> Model:
         """Return the current model with its tokenizers, for saving."""
@@ -47,6 +54,7 @@ class TrainingInputs:
             tokenizer=self.tokenizer,
             kg_fingerprint=self.graph if self.gpt.config.fusion != "none" else "",
             lattice=lattice_settings(self.train.rows.metadata),
+            seen=self.seen if self.gpt.config.fusion != "none" else None,
         )
 
     def preview(
@@ -57,7 +65,7 @@ class TrainingInputs:
         if prompts is not None:
             reading = RowsConfig.of_model(self.gpt.config, self.tokenizer.pad_id)
             rows = rows_from_table(prompts, reading, source="the preview's prompts")
-            batches = Batches(rows, self.valid.vectors, self.gpt.config)
+            batches = Batches(rows, self.valid.vectors, self.gpt.config, self.seen)
         return Preview(batches, self.image_tokenizer.to(device), folder, config.seed)
 
 
@@ -84,6 +92,7 @@ def load_training_inputs(
         _read(path, name, tokenizer, wanted, config)
         for path, name in zip((table, valid), called or (table, valid), strict=True)
     )
+    start = load_model(init) if init is not None else None
     torch.manual_seed(stream(config.seed, "weights"))
     gpt = GPT(
         GPTConfig(
@@ -96,15 +105,25 @@ def load_training_inputs(
             fusion=config.fusion,
             entity_dim=vectors.shape[1],
             entity_scale=unit_scale(vectors) if config.fusion == "lattice" else 1.0,
+            text_scale=start.gpt.config.text_scale if start else config.text_scale,
+            unknown_id=tokenizer.unk_id if _drops_names(config) else None,
             max_entities=config.max_entities,
             entity_policy=config.entity_policy,
             **SIZES[config.size],
         )
     )
-    if init is not None:
-        start_from(gpt, init)
-    batches = [Batches(r, vectors, gpt.config) for r in (rows, valid_rows)]
-    return TrainingInputs(gpt, image_tokenizer, tokenizer, graph, *batches)
+    seen = rows.named_entities()
+    if start is not None:
+        start_from(gpt, start, str(init))
+        if start.seen is not None and start.kg_fingerprint == graph:
+            seen = np.union1d(seen, start.seen)
+    train = Batches(rows, vectors, gpt.config)
+    held_out = Batches(valid_rows, vectors, gpt.config, seen)
+    return TrainingInputs(gpt, image_tokenizer, tokenizer, graph, train, held_out, seen)
+
+
+def _drops_names(config: TrainConfig) -> bool:
+    return config.fusion == "lattice" and config.name_dropout > 0
 
 
 def _read(
@@ -128,17 +147,19 @@ def _read(
     return rows
 
 
-def start_from(gpt: GPT, init: Path) -> None:
-    """Load the weights of a model folder; a fusion that it lacks is initialised to zero.
+def start_from(gpt: GPT, start: Model, called: str) -> None:
+    """Load the weights of a model; a fusion that it lacks is initialised to zero.
+
+    `called` names the model's folder in messages.
 
     Raises:
         InputError: The model has other sizes.
     """
-    other = load_model(init).gpt
+    other = start.gpt
     state = dict(other.state_dict())
     if gpt.config.fusion == "lattice" and other.config.fusion == "none":
         state["fusion.project.weight"] = torch.zeros_like(gpt.state_dict()["fusion.project.weight"])
     elif gpt.config.fusion == other.config.fusion == "lattice":  # the same for the same vectors
         ratio = other.config.entity_scale / gpt.config.entity_scale
         state["fusion.project.weight"] = state["fusion.project.weight"] * ratio
-    load_strict(gpt, state, str(init / CONFIG))
+    load_strict(gpt, state, str(Path(called) / CONFIG))

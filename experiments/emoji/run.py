@@ -6,19 +6,24 @@ with vectors assigned to the wrong names. All of them generate images of names t
 caption contains.
 """
 
+import io
 import logging
 import os
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from artist.evaluation.ablation import ablate
+from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.formats.model_folder import load_model
 from artist.generation.artist_pipeline import Artist
 from artist.generation.config import SamplingConfig
@@ -30,16 +35,19 @@ from artist.generation.gallery import (
     write_gallery,
 )
 from artist.generation.prompt_cards import prompt_card
+from artist.models.image_tokenizer import from_uint8, to_uint8
+from artist.tables.lattice_rows import Rows
 from artist.training.config import TrainConfig, VQGANTrainConfig
 from artist.training.vqgan_training import train_vqgan
 from data.images import encode_png
 from data.kg_folder import ENTITY_NAMES, read_names, read_vectors
 from data.runs import read_manifest
 from data.schema import LATTICE
-from data.seeds import stream
+from experiments.emoji.identity import NameJudge
 from experiments.emoji.scenes import SCENES, classify_scene
 from experiments.emoji.world import World, write_world
 from experiments.stages import (
+    BATCH_SIZE,
     Pixels,
     StageOptions,
     arm_graph,
@@ -56,7 +64,8 @@ log = logging.getLogger(__name__)
 WITH, WITHOUT, SHUFFLED = "with knowledge", "without knowledge", "with shuffled knowledge"
 ARMS = {"lattice": WITH, "none": WITHOUT, "shuffled": SHUFFLED}
 GALLERY = "gallery.html"
-_SAMPLING = SamplingConfig(temperature=0.35, top_k=None)
+# Chosen by the things of trained names, whose images are known.
+_SAMPLING = SamplingConfig(temperature=0.15, top_k=None, cfg_scale=2.0)
 _IMAGES_PER_PROMPT = 2  # for each model in the gallery
 
 
@@ -88,14 +97,19 @@ class Score:
     Attributes:
         scene_unseen: Share of images with the right scene, for names held out of training.
         scene_trained: The same for names in the training captions.
+        thing_trained: Share of images whose nearest training image has their name, for names in
+            the training captions.
         loss: Lowest validation loss of the training, in nats per code of the held-out images.
         count: Number of images behind `scene_unseen`.
+        trained: Number of images behind the other two, one for each name.
     """
 
     scene_unseen: float
     scene_trained: float
+    thing_trained: float
     loss: float
     count: int
+    trained: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +120,8 @@ class DemoReport:
         out: The demo's folder.
         scores: Results by model: `WITH`, `WITHOUT`, `SHUFFLED`.
         scenes: Number of scenes.
+        ceiling: `thing_trained` of the training images after the VQGAN, each compared with the
+            others.
         seconds: Duration of this run.
         seed: The run's seed.
     """
@@ -113,19 +129,22 @@ class DemoReport:
     out: Path
     scores: dict[str, Score]
     scenes: int
+    ceiling: float
     seconds: float
     seed: int = 0
 
     def __str__(self) -> str:
         lines = [
             "",
-            f"Names never seen in training, {self.scenes} scenes (chance {1 / self.scenes:.2f}):",
-            f"  {'':24}{'right scene':>12}{'nats per code':>15}",
+            f"{'':26}{'names never seen in training':^30}{'trained names':^16}",
+            f"  {'':24}{'right scene':>13}{'nats per code':>15}{'right thing':>17}",
         ]
         lines += [
-            f"  {name:24}{score.scene_unseen:>12.2f}{score.loss:>15.3f}"
+            f"  {name:24}{score.scene_unseen:>13.2f}{score.loss:>15.3f}{score.thing_trained:>17.2f}"
             for name, score in self.scores.items()
         ]
+        chance, ceiling = 1 / self.scenes, self.ceiling
+        lines.append(f"  Right scene by chance {chance:.2f}; right thing, the VQGAN {ceiling:.2f}.")
         kg, model, program = self.out / "kg", _models(self.out, self.seed) / "lattice", _program()
         lines += [
             "",
@@ -134,8 +153,8 @@ class DemoReport:
             "Try next:",
             f"  {program} kg nearest 西兰花 --kg {kg}",
             f"  {program} lattice show 一只老虎和一头大象 --kg {kg}",
-            f"  {program} artist predict --text 一只海豚 --num-images 4 --temperature 0.35 "
-            f"--model {model} --kg {kg} --out {self.out / 'images'}",
+            f"  {program} artist predict --text 一只海豚 --num-images 4 --temperature 0.15 "
+            f"--cfg-scale 2 --model {model} --kg {kg} --out {self.out / 'images'}",
         ]
         return "\n".join(lines)
 
@@ -195,50 +214,100 @@ def run_demo(
         for arm, name in ARMS.items()
     }
     losses = {arm: read_manifest(models / arm).counts["best_loss"] for arm in ARMS}
+    images, names = _training_images(train)
+    judge = NameJudge(images, names)
+    ceiling = _ceiling(judge, images, names, vqgan)
     scores = {
-        name: _score(artists[name], world, (train, valid), losses[arm], seed)
+        name: _score(artists[name], world, (kg, valid), judge, losses[arm], seed)
         for arm, name in ARMS.items()
     }
-    _write_gallery(out / GALLERY, world, kg, artists[WITH], artists[WITHOUT], scores, seed)
-    seconds = time.monotonic() - began
-    return DemoReport(out=out, scores=scores, scenes=len(SCENES), seconds=seconds, seed=seed)
+    report = DemoReport(
+        out=out,
+        scores=scores,
+        scenes=len(SCENES),
+        ceiling=ceiling,
+        seconds=time.monotonic() - began,
+        seed=seed,
+    )
+    _write_gallery(world, kg, artists[WITH], artists[WITHOUT], report)
+    return report
 
 
 def _log(report: object) -> None:
     log.info("     %s", str(report).replace("\n", "\n     "))
 
 
+def _training_images(table: Path) -> tuple[list[Pixels], NDArray[np.int64]]:
+    """Return the training images and the number of the name of each."""
+    read = pq.read_table(table, columns=["idx", "image"]).to_pylist()
+    images = [np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB")) for row in read]
+    return images, np.array([_number(row["idx"]) for row in read])
+
+
+def _number(idx: str) -> int:
+    """Return the number of a row's emoji in the world."""
+    return int(idx[:4])
+
+
+def _ceiling(
+    judge: NameJudge, images: list[Pixels], names: NDArray[np.int64], vqgan: Path
+) -> float:
+    """Return the share of images that still show their name after the VQGAN."""
+    tokenizer = load_image_tokenizer(vqgan)
+    decoded: list[Pixels] = []
+    with torch.inference_mode():
+        for begin in range(0, len(images), BATCH_SIZE):
+            pixels = torch.from_numpy(np.stack(images[begin : begin + BATCH_SIZE]))
+            codes = tokenizer.encode(from_uint8(pixels.permute(0, 3, 1, 2)))
+            decoded.extend(to_uint8(tokenizer.decode(codes)).permute(0, 2, 3, 1).numpy())
+    ranks = judge.ranks(decoded, names, leave_out=np.arange(len(images)))
+    return float(np.mean(ranks == 1))
+
+
+def _prompt_rows(artist: Artist, kg: Path, texts: list[str]) -> Rows:
+    table = match_texts(texts, names=kg, tokenizer=artist.tokenizer)
+    return artist.rows(table.set_column(0, "idx", pa.array(texts)))
+
+
 def _score(
-    artist: Artist, world: World, tables: tuple[Path, Path], loss: float, seed: int
+    artist: Artist,
+    world: World,
+    inputs: tuple[Path, Path],
+    judge: NameJudge,
+    loss: float,
+    seed: int,
 ) -> Score:
-    """Generate every held-out caption and as many training captions; classify the scenes."""
-    shares = []
-    trained, unseen = (artist.rows(pq.read_table(table, columns=LATTICE.names)) for table in tables)
-    rng = np.random.default_rng(stream(seed, "trained names to judge"))
-    some = np.sort(rng.choice(len(trained), min(len(unseen), len(trained)), replace=False))
-    for rows, chosen in ((unseen, np.arange(len(unseen))), (trained, some)):
-        images = generate(artist, rows, chosen, seed, _SAMPLING)
-        right = [
-            classify_scene(Image.fromarray(pixels)) == world.scenes[int(rows.idx[n][:4])]
-            for pixels, n in zip(images, chosen, strict=True)
-        ]
-        shares.append(float(np.mean(right)))
-    return Score(scene_unseen=shares[0], scene_trained=shares[1], loss=loss, count=len(unseen))
+    """Generate every held-out caption and each trained name; judge scenes and things."""
+    kg, valid = inputs
+    numbers = np.flatnonzero(~np.array(world.held_out))
+    trained = _prompt_rows(artist, kg, [world.names[n] for n in numbers])
+    things = generate(artist, trained, np.arange(len(trained)), seed, _SAMPLING)
+    unseen = artist.rows(pq.read_table(valid, columns=LATTICE.names))
+    scenes = generate(artist, unseen, np.arange(len(unseen)), seed, _SAMPLING)
+    return Score(
+        scene_unseen=_right_scenes(scenes, map(_number, unseen.idx), world),
+        scene_trained=_right_scenes(things, numbers.tolist(), world),
+        thing_trained=float(np.mean(judge.ranks(things, numbers) == 1)),
+        loss=loss,
+        count=len(unseen),
+        trained=len(trained),
+    )
+
+
+def _right_scenes(images: list[Pixels], numbers: Iterable[int], world: World) -> float:
+    right = [
+        classify_scene(Image.fromarray(pixels)) == world.scenes[n]
+        for pixels, n in zip(images, numbers, strict=True)
+    ]
+    return float(np.mean(right))
 
 
 def _write_gallery(
-    path: Path,
-    world: World,
-    kg: Path,
-    with_knowledge: Artist,
-    without: Artist,
-    scores: dict[str, Score],
-    seed: int,
+    world: World, kg: Path, with_knowledge: Artist, without: Artist, report: DemoReport
 ) -> None:
     """Write the page: each prompt with its lattice, and both models' images for equal seeds."""
-    texts = [prompt.text for prompt in world.prompts]
-    table = match_texts(texts, names=kg, tokenizer=with_knowledge.model.tokenizer)
-    rows = with_knowledge.rows(table.set_column(0, "idx", pa.array(texts)))
+    seed, texts = report.seed, [prompt.text for prompt in world.prompts]
+    rows = _prompt_rows(with_knowledge, kg, texts)
     every = np.arange(len(texts))
     rounds = range(_IMAGES_PER_PROMPT)
     generated = {
@@ -268,7 +337,7 @@ def _write_gallery(
         for n, prompt in enumerate(world.prompts)
     ]
     write_gallery(
-        path,
+        report.out / GALLERY,
         title="A name, a graph, a scene",
         subtitle="Images generated from Chinese captions by a small model that was just trained on "
         "this machine.",
@@ -280,7 +349,7 @@ def _write_gallery(
                 "the graph gives the type, so only the model with knowledge can choose the scene.",
             )
         ],
-        table=_comparison(scores),
+        table=_comparison(report),
         cards=cards,
         footer=world.credits,
     )
@@ -291,19 +360,32 @@ def _classified(pixels: Pixels, scene: str) -> GalleryImage:
     return GalleryImage(content=encode_png(pixels), caption=found, right=found == scene)
 
 
-def _comparison(scores: dict[str, Score]) -> ComparisonTable:
-    count = next(iter(scores.values())).count
-    best = max(range(len(scores)), key=lambda n: list(scores.values())[n].scene_unseen)
+def _comparison(report: DemoReport) -> ComparisonTable:
+    scores = list(report.scores.values())
     return ComparisonTable(
         title="Three models, trained alike",
-        header=("", "right scene, unseen names", "right scene, trained names", "nats per code"),
+        header=(
+            "",
+            "right scene, unseen names",
+            "right scene, trained names",
+            "right thing, trained names",
+            "nats per code",
+        ),
         rows=[
-            (name, f"{s.scene_unseen:.2f}", f"{s.scene_trained:.2f}", f"{s.loss:.3f}")
-            for name, s in scores.items()
+            (
+                name,
+                f"{s.scene_unseen:.2f}",
+                f"{s.scene_trained:.2f}",
+                f"{s.thing_trained:.2f}",
+                f"{s.loss:.3f}",
+            )
+            for name, s in report.scores.items()
         ],
-        best=best,
-        note=f"For each model, {count} images of held-out names and as many of trained names; "
-        f"chance is {1 / len(SCENES):.2f}. The scene is classified by the colours of the image's "
-        "border. Nats per code: lowest validation loss on the held-out images; images are "
-        "generated with the weights of the last step.",
+        best=max(range(len(scores)), key=lambda n: scores[n].scene_unseen),
+        note=f"For each model, {scores[0].count} images of held-out names and one of each of the "
+        f"{scores[0].trained} trained names. The scene is classified by the colours of the image's "
+        f"border; chance is {1 / report.scenes:.2f}. The thing is right if the nearest training "
+        f"image, by 32x32 pixels, has the name; the VQGAN's ceiling is {report.ceiling:.2f}. Nats "
+        "per code: lowest validation loss on the held-out images; images are generated with the "
+        "weights of the last step.",
     )

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from artist.evaluation.confidence_intervals import group_of_rows, interval, widened
 from artist.evaluation.controls import (
+    OtherIds,
     another_image,
     has_unseen,
-    in_other_graph,
     shuffled_vectors,
     without_entities,
 )
@@ -114,11 +114,13 @@ def test_no_entity_keeps_its_vector_when_shuffled_and_the_others_stay():
 
 def test_another_graph_gives_the_same_names_its_own_ids_and_drops_those_it_lacks():
     rows = make_rows([[0, 1], [2], [1]], [0, 1, 2])
-    found = in_other_graph(rows, ["虎", "象", "花"], ["象", "车", "虎"])
+    ids = OtherIds(rows, ["虎", "象", "花"], ["象", "车", "虎"])
+    found = ids.rows(rows)
     assert found.entity_ids.tolist() == [2, 0, 0]
     assert found.first_entity.tolist() == [0, 2, 2, 3]
     assert len(found.starts) == len(found.ends) == 3
     assert rows.entity_ids.tolist() == [0, 1, 2, 1]
+    assert ids.entities(np.array([1, 2, 99])).tolist() == [0]
 
 
 def test_a_caption_is_unseen_when_one_of_its_entities_is():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from artist.formats.state_dict import load_strict
-from artist.models.conditioning import Entities
+from artist.models.conditioning import Conditioning, Entities
 from artist.models.config import GPTConfig
 from artist.models.gpt import GPT, KVCache, parameter_groups
 from data.errors import ConfigError, InputError
@@ -210,3 +210,40 @@ def test_loading_lists_the_tensors_that_do_not_fit():
     state["head.weight"] = state["head.weight"][:-1]
     with pytest.raises(InputError, match=r"missing ln_f.bias; unexpected surplus; head.weight is"):
         load_strict(model, state, "a file")
+
+
+@given(st.lists(st.tuples(spans(), st.data()), min_size=1, max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_a_token_is_replaced_if_the_longest_entity_that_covers_it_loses_its_name(rows):
+    entities = entities_of([row for row, _ in rows])
+    K = entities.covers.shape[1]
+    which = torch.zeros(len(rows), K, dtype=torch.bool)
+    for n, (row, data) in enumerate(rows):
+        for k in range(len(row)):
+            which[n, k] = data.draw(st.booleans())
+    ids = torch.arange(len(rows) * T).view(-1, T) + 100
+    found = Conditioning(ids, entities).without_names(which, 7)
+    assert found.entities is entities
+    for n, (row, _) in enumerate(rows):
+        for t in range(T):
+            over = [
+                (end - start, not which[n, k])
+                for k, (start, end) in enumerate(row)
+                if start <= t < end
+            ]
+            replaced = bool(over) and not max(over)[1]
+            assert found.token_ids[n, t] == (7 if replaced else ids[n, t])
+
+
+def test_the_text_scale_multiplies_text_embeddings_and_nothing_else():
+    """Positions and codes keep theirs; cached sampling and a forward pass agree."""
+    model, ids = model_of("none"), ids_of(2)
+    louder = GPT(replace(TINY, fusion="none", text_scale=3.0)).eval()
+    louder.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        model.tok_emb.weight[TINY.image_vocab_size :] *= 3.0
+        assert_close(louder(ids), model(ids))
+        cache = KVCache(TINY, 2, device=ids.device, dtype=torch.float32, positions=T + L)
+        first = louder(ids[:, : T + 2], cache=cache)
+        rest = louder(ids[:, T + 2 :], cache=cache)
+        assert_close(torch.cat([first, rest], 1), louder(ids))

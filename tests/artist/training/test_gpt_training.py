@@ -5,6 +5,7 @@ import shutil
 import signal
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from artist.evaluation.config import Sources
 from artist.evaluation.evaluator import evaluate
-from artist.formats.model_folder import load_model
+from artist.formats.model_folder import load_model, save_model
 from artist.models.conditioning import Entities
 from artist.models.config import GPTConfig
 from artist.models.gpt import GPT
@@ -34,14 +35,15 @@ from data.errors import (
 )
 from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, read_vectors, write_names
 from data.runs import read_manifest
+from data.tokenizer import Tokenizer
 from tests.artist.world import NAMES, QUICK, World, start_training, train, wait_for_checkpoint
 
 
-def batches_of(world: World) -> Batches:
-    """Return the batches of the training table for a nano model."""
+def batches_of(world: World, **settings: Any) -> Batches:
+    """Return the batches of the training table for a nano model with these settings."""
     rows = read_rows(world.train, RowsConfig(text_len=6, pad_id=0, max_entities=4))
     sizes = {"image_vocab_size": 8, "text_len": 6, "image_len": 16, "n_layer": 1, "n_head": 1}
-    return Batches(rows, read_vectors(world.kg), GPTConfig(n_embd=8, **sizes))
+    return Batches(rows, read_vectors(world.kg), GPTConfig(n_embd=8, **sizes, **settings))
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -186,11 +188,51 @@ def test_a_loss_of_nan_stops_the_run_and_keeps_the_checkpoint(
 def test_init_from_a_model_without_knowledge_keeps_its_loss(world, tmp_path):
     train(world, tmp_path / "plain", fusion="none")
     plain = load_model(tmp_path / "plain")
-    changes = {"max_steps": 1, "learning_rate": 1e-12, "ema_decay": 0.0}
+    changes = {"max_steps": 1, "learning_rate": 1e-12, "ema_decay": 0.0, "name_dropout": 0.0}
     start = train(world, tmp_path / "fused", init=tmp_path / "plain", **changes)
     assert plain.kg_fingerprint == ""
     want = read_manifest(tmp_path / "plain").counts["valid_loss"]
     assert start.valid_loss == pytest.approx(want, abs=1e-5)
+
+
+def test_a_training_keeps_the_text_scale_of_the_model_that_it_starts_from(world, tmp_path):
+    """An imported model has 1: ten times larger text embeddings would destroy what it learned."""
+    train(world, tmp_path / "imported", fusion="none", text_scale=1.0)
+    changes = {"max_steps": 1, "learning_rate": 1e-12, "text_scale": 10.0}
+    train(world, tmp_path / "tuned", init=tmp_path / "imported", **changes)
+    assert load_model(tmp_path / "tuned").gpt.config.text_scale == 1.0
+
+
+def test_names_seen_by_the_model_that_a_training_starts_from_stay_seen(world, tmp_path, trained):
+    first = load_model(trained[0])
+    one = np.array([int(first.seen[0]), 10**6], dtype=np.int64)
+    shutil.copytree(trained[0], tmp_path / "first")
+    save_model(tmp_path / "first", replace(first, seen=one))
+    train(world, tmp_path / "second", init=tmp_path / "first", max_steps=1)
+    assert load_model(tmp_path / "second").seen.tolist() == [*first.seen.tolist(), 10**6]
+
+
+def test_a_model_trained_with_name_dropout_does_not_read_names_it_never_saw(world, trained):
+    """Their characters cannot matter; with names seen in training, or without dropout, they do."""
+    model = load_model(trained[0])
+    unknown = Tokenizer.load(trained[0]).unk_id
+    assert model.gpt.config.unknown_id == unknown
+    rows = batches_of(world).rows
+    row = int(np.flatnonzero(np.diff(rows.first_entity))[0])
+    begin, end = rows.first_entity[row : row + 2]
+    covered = np.zeros(rows.bert_ids.shape[1], dtype=bool)
+    for start, stop in zip(rows.starts[begin:end], rows.ends[begin:end], strict=True):
+        covered[start:stop] = True
+
+    def ids(seen, config=model.gpt.config):
+        batch = Batches(rows, read_vectors(world.kg), config, seen).get(np.array([row]))
+        return batch.conditioning.token_ids[0].numpy()
+
+    none = np.zeros(0, dtype=np.int64)
+    assert (ids(none)[covered] == unknown).all()
+    assert (ids(none)[~covered] == rows.bert_ids[row][~covered]).all()
+    for same in (ids(model.seen), ids(None), ids(none, replace(model.gpt.config, unknown_id=None))):
+        assert (same == rows.bert_ids[row]).all()
 
 
 def test_a_fusion_initialised_to_zero_is_trained(world, tmp_path):
@@ -198,7 +240,7 @@ def test_a_fusion_initialised_to_zero_is_trained(world, tmp_path):
     train(world, tmp_path / "plain", fusion="none")
     plain = load_model(tmp_path / "plain").gpt
     fused = GPT(replace(plain.config, fusion="lattice")).eval()
-    start_from(fused, tmp_path / "plain")
+    start_from(fused, load_model(tmp_path / "plain"), "plain")
     batches = batches_of(world)
     batch = Batches(batches.rows, batches.vectors, fused.config).get(np.arange(8))
     ids = plain.text_ids(batch.conditioning.token_ids)
@@ -221,7 +263,7 @@ def test_entity_vectors_are_scaled_and_init_preserves_the_fusion(world, tmp_path
     gpt = load_model(trained[0]).gpt
     rescaled = GPT(replace(gpt.config, entity_scale=unit_scale(read_vectors(scaled))))
     assert rescaled.config.entity_scale == pytest.approx(2.5)
-    start_from(rescaled, trained[0])
+    start_from(rescaled, load_model(trained[0]), "trained")
     entities = Entities(torch.randn(1, 1, 100), torch.ones(1, 1, 6, dtype=torch.bool), None)
     text = torch.randn(1, 6, gpt.config.n_embd)
     torch.testing.assert_close(rescaled.fusion(text, entities), gpt.fusion(text, entities))

@@ -144,15 +144,34 @@ def test_the_fusion_has_a_gradient_in_a_batch_without_entities(world):
 
 
 def test_the_rows_of_a_step_do_not_depend_on_the_number_of_processes(world):
-    config = TrainConfig(**{**CONFIG, "batch_size": 8, "caption_dropout": 0.5})
+    config = TrainConfig(**{**CONFIG, "batch_size": 8, "caption_dropout": 0.3, "name_dropout": 0.9})
     cpu = torch.device("cpu")
-    batches = batches_of(world)
+    batches = batches_of(world, unknown_id=999)
     whole = Loader(batches, config, ProcessGroup(cpu), 0).make(3)[0]
     parts = [Loader(batches, config, ProcessGroup(cpu, rank, 4), 0).make(3)[0] for rank in range(4)]
     together = torch.cat([part.conditioning.token_ids for part in parts])
     assert torch.equal(together, whole.conditioning.token_ids)
     assert torch.equal(torch.cat([part.codes for part in parts]), whole.codes)
     assert (whole.conditioning.token_ids == 0).all(1).any()  # some captions are dropped
+    assert (whole.conditioning.token_ids == 999).any()  # and some names
+
+
+def test_the_share_of_dropped_names_falls_to_zero(world):
+    changes = {"caption_dropout": 0.0, "name_dropout": 0.8, "batch_size": 8, "max_steps": 400}
+    config = TrainConfig(**{**CONFIG, **changes, "epochs": 400})
+    loader = Loader(batches_of(world, unknown_id=999), config, ProcessGroup(torch.device("cpu")), 0)
+    assert config.num_steps(len(loader.batches.rows)) == 400
+
+    def share(steps: range) -> float:
+        """Return the share of captions with an entity that lost a name."""
+        found = [loader.make(step)[0].conditioning for step in steps]
+        named = torch.cat([c.entities.covers.flatten(1).any(1) for c in found])
+        lost = torch.cat([(c.token_ids == 999).any(1) for c in found])
+        return float(lost[named].float().mean())
+
+    assert share(range(40)) == pytest.approx(0.8, abs=0.12)
+    assert share(range(180, 220)) == pytest.approx(0.4, abs=0.12)
+    assert share(range(395, 400)) < 0.1
 
 
 def test_rows_that_cannot_be_split_evenly_are_refused_with_advice(world):

@@ -25,11 +25,16 @@ def test_the_demo_writes_a_gallery_and_a_comparison_and_finished_stages_are_not_
 
 
 def test_the_report_contains_the_gallery_the_figures_and_further_commands(tmp_path):
-    score = Score(scene_unseen=0.9, scene_trained=0.95, loss=2.5, count=7)
-    text = str(DemoReport(out=tmp_path, scores={WITH: score}, scenes=16, seconds=60.0))
+    score = Score(
+        scene_unseen=0.9, scene_trained=0.95, thing_trained=0.83, loss=2.5, count=7, trained=9
+    )
+    report = DemoReport(out=tmp_path, scores={WITH: score}, scenes=16, ceiling=0.97, seconds=60.0)
+    text = str(report)
     assert str(tmp_path / "gallery.html") in text
     assert "0.90" in text
     assert "2.500" in text
+    assert "0.83" in text
+    assert "the VQGAN 0.97" in text
     assert "chance 0.06" in text
     for command in ("kg nearest", "lattice show", "artist predict"):
         assert f"artist-toolkit {command}" in text
