@@ -10,17 +10,19 @@ import typer
 
 from artist.generation.config import PredictConfig, SamplingConfig
 from artist.tables.config import EncodeConfig, Versions
-from artist.training.config import PRESETS, TrainConfig
+from artist.training.config import TrainConfig
 from commands.evaluate import artist_ablate, artist_evaluate
 from commands.options import (
     KG,
     Device,
     DryRun,
     Given,
+    Init,
     Mentions,
     Model,
     Out,
     Overwrite,
+    Preset,
     Table,
     Valid,
     VQGANPath,
@@ -77,10 +79,8 @@ def artist_finetune(
     kg: KG,
     vqgan: VQGANPath,
     out: Out,
-    preset: Annotated[
-        str, Option("Recipe; explicit options override its values.", choices=tuple(PRESETS))
-    ] = "default",
-    init: Annotated[Path | None, Option("Initialize with the weights of this model.")] = None,
+    preset: Preset = "default",
+    init: Init = None,
     changes: Annotated[dict[str, Any], Given(TrainConfig)],
     preview_prompts: Annotated[
         Path | None,

@@ -81,17 +81,17 @@ class DryRunReport:
         else:
             lines[0] += f"{self.total_steps} steps."
         lines += [
-            f"A step of {self.batch_size} images takes {_duration(self.step_seconds)} "
+            f"A step of {self.batch_size} images takes {duration(self.step_seconds)} "
             f"({self.batch_size / self.step_seconds:.1f} images/s), a validation "
-            f"{_duration(self.validation_seconds)}.",
+            f"{duration(self.validation_seconds)}.",
             f"Peak memory {self.peak_bytes / 2**30:.2f} GiB {where}; a checkpoint takes "
             f"{self.checkpoint_bytes / 2**30:.2f} GiB of disk.",
         ]
         if self.encoding_seconds:
             lines.append(
-                f"Encoding the images first takes {_duration(self.encoding_seconds)}, once."
+                f"Encoding the images first takes {duration(self.encoding_seconds)}, once."
             )
-        lines.append(f"The whole run will take about {_duration(self.whole_seconds)}.")
+        lines.append(f"The whole run will take about {duration(self.whole_seconds)}.")
         return "\n".join([*lines, "Nothing was written."])
 
 
@@ -279,7 +279,7 @@ def _sample(
     return _Sample(encoded, shards.num_rows, report.seconds / rows * shards.num_rows)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Format seconds as `0.35 s`, `2 min`, `5 h 10 min`."""
     if seconds < 120:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
