@@ -52,6 +52,13 @@ def artist_encode(
     out: Out,
     config: EncodeConfig,
     versions: Versions,
+    code_store: Annotated[
+        Path | None,
+        Option(
+            "Folder that keeps codes by image, at most 4 GiB; other tables with the same images "
+            "and --code-store do not encode them again."
+        ),
+    ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -64,6 +71,7 @@ def artist_encode(
         vqgan=vqgan,
         config=config,
         versions=versions,
+        code_store=code_store,
         device=device,
         overwrite=overwrite,
     )
