@@ -102,6 +102,15 @@ class Tokenizer:
         """Return the id of [PAD]."""
         return self.vocab["[PAD]"]
 
+    @property
+    def unk_id(self) -> int:
+        """Return the id of [UNK], which replaces text that the vocabulary lacks."""
+        return self._unk_id
+
+    def token(self, token_id: int) -> str:
+        """Return a token of the vocabulary by its id, without `##`."""
+        return self._pieces[token_id]
+
     def normalise(self, text: str) -> str:
         """Return the normalised text (case, width, accents) without white space."""
         return "".join(self._fast.normalizer.normalize_str(text).split())

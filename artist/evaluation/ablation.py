@@ -35,7 +35,8 @@ from artist.formats.image_tokenizer_folder import FrozenTokenizer
 from artist.formats.model_folder import load_model
 from artist.models.config import EASYNLP_ENTITIES
 from artist.tables.encode import with_codes
-from artist.tables.lattice_rows import RowsConfig, open_lattice, read_rows
+from artist.tables.lattice_rows import RowsConfig, check_table, open_lattice, read_rows
+from artist.tables.untrained_tokens import untrained_tokens
 from artist.training.config import TrainConfig
 from artist.training.dry_run import dry_run_finetune, duration
 from artist.training.gpt_training import finetune
@@ -194,7 +195,7 @@ def ablate(
         with_codes(path, tokenizer, device) for path in (table, valid, test or valid)
     )
     tables = {"train": table, "valid": valid, "test": test}
-    clusters = _clusters(test, kg, config, cluster_by)
+    clusters, caveats = _test_captions(table, test, kg, config, cluster_by)
     measured: dict[str, list[_Measured]] = {arm: [] for arm in arms}
     for seed in seeds:
         folder = out / f"seed-{seed}"
@@ -217,7 +218,7 @@ def ablate(
             )
             log.info("%s", trained)
             measured[arm].append(_measure(folder / arm, arm_tables, graph, config, seed, device))
-    report = _compare(out, measured, tuple(seeds), clusters)
+    report = _compare(out, measured, tuple(seeds), clusters, caveats)
     inputs = {"kg": kg_fingerprint(kg), **{name: fingerprint(p) for name, p in tables.items()}}
     inputs |= {"init": fingerprint(init)} if init is not None else {}
     _write_losses(out / LOSSES, measured, tuple(seeds), clusters)
@@ -335,16 +336,28 @@ class _Measured(NamedTuple):
     images: NDArray[np.int64]
 
 
-def _clusters(test: Path, kg: Path, config: TrainConfig, by: str) -> Clusters:
-    """Return the clusters of the test captions, as a model with this config reads them."""
+def _test_captions(
+    table: Path, test: Path, kg: Path, config: TrainConfig, by: str
+) -> tuple[Clusters, tuple[str, ...]]:
+    """Return the clusters of the test captions, as a model with this config reads them.
+
+    Also returns caveats about these captions.
+    """
+    tokenizer = tokenizer_of(table)
     reading = RowsConfig(
         text_len=config.text_len,
-        pad_id=tokenizer_of(test).pad_id,
+        pad_id=tokenizer.pad_id,
         max_entities=config.max_entities,
         policy=config.entity_policy,
     )
-    rows = read_rows(test, reading)
-    return find_clusters(rows, by, table=test, names=open_names(kg / ENTITY_NAMES))
+    trained, rows = (read_rows(path, reading) for path in (table, test))
+    check_table(rows, tokenizer.fingerprint, "", None, str(test))
+    clusters = find_clusters(rows, by, table=test, names=open_names(kg / ENTITY_NAMES))
+    caveats = (
+        clusters.few,
+        untrained_tokens(rows, tokenizer, trained.tokens(tokenizer.vocab_size)),
+    )
+    return clusters, tuple(caveat for caveat in caveats if caveat)
 
 
 def _measure(
@@ -384,7 +397,11 @@ def crossed_interval(values: Floats, groups: NDArray[np.int64] | None = None) ->
 
 
 def _compare(
-    out: Path, measured: dict[str, list[_Measured]], seeds: tuple[int, ...], clusters: Clusters
+    out: Path,
+    measured: dict[str, list[_Measured]],
+    seeds: tuple[int, ...],
+    clusters: Clusters,
+    warnings: tuple[str, ...],
 ) -> AblationReport:
     """Compare the first arm with the others, and with its own models under the controls."""
     first, *others = measured
@@ -418,7 +435,7 @@ def _compare(
         clustered=str(clusters),
         losses={arm: crossed_interval(values, clusters.groups) for arm, values in given.items()},
         comparisons=tuple(comparisons),
-        warnings=(clusters.few,) if clusters.few else (),
+        warnings=warnings,
     )
 
 

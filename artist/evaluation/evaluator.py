@@ -47,6 +47,7 @@ from artist.generation.artist_pipeline import Artist
 from artist.generation.config import SamplingConfig
 from artist.generation.image_files import generate_missing
 from artist.generation.text_image_scorer import TextImageScorer, load_text_image_scorer
+from artist.tables.untrained_tokens import untrained_tokens
 from data.device import choose_device
 from data.errors import ArtefactError, ConfigError
 from data.kg_folder import ENTITY_NAMES, open_names, read_vectors
@@ -237,8 +238,13 @@ class Evaluator:
             self._miss("likelihood by whether entities occur in training", "--train-table TABLE")
         if other is None and uses_entities:
             self._miss("likelihood with another graph's vectors", "--other-kg FOLDER")
-        if few := self.clusters.few:
-            self.inputs.warn(few)
+        tokenizer, trained = self.inputs.model.tokenizer, self.inputs.trained_tokens
+        for caveat in (
+            self.clusters.few,
+            untrained_tokens(self.inputs.rows, tokenizer, trained),
+        ):
+            if caveat:
+                self.inputs.warn(caveat)
         return measure_likelihood(
             self.inputs.model.gpt,
             self.inputs.rows,

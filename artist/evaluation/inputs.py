@@ -14,7 +14,7 @@ from artist.evaluation.config import Sources
 from artist.evaluation.controls import without_entities
 from artist.evaluation.image_sets import CaptionedImage, ImageSet
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
-from artist.formats.model_folder import Model, load_model, read_seen
+from artist.formats.model_folder import Model, load_model, read_seen, read_seen_tokens
 from artist.generation.artist_pipeline import entity_vectors
 from artist.tables.encode import with_codes
 from artist.tables.lattice_rows import (
@@ -192,6 +192,16 @@ class Inputs:
         check_table(rows, tokenizer, graph, self.sources.kg, str(path))
         self._check_training(path)
         return rows.named_entities()
+
+    @cached_property
+    def trained_tokens(self) -> NDArray[np.int64] | None:
+        """Ids of the tokens in the training captions; None if unknown."""
+        assert self.sources.model is not None
+        known, path = read_seen_tokens(self.sources.model), self.sources.train_table
+        if known is not None or path is None:
+            return known
+        rows = rows_from_table(open_lattice(path).read(LATTICE.names), self.rows_config)
+        return rows.tokens(self.model.tokenizer.vocab_size)
 
     def _check_training(self, path: Path) -> None:
         """Warn if the training table is not the one in the model's manifest."""

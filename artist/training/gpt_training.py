@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
-from artist.formats.model_folder import save_model, save_seen
+from artist.formats.model_folder import save_model, save_seen, save_seen_tokens
 from artist.tables.encode import with_codes
 from artist.training.config import TrainConfig
 from artist.training.gpt_task import GPTTask
@@ -119,6 +119,8 @@ def finetune(
                 save_model(run.work, training.model())
                 if config.fusion != "none":
                     save_seen(run.work, training.train.rows.named_entities())
+                rows, vocab_size = training.train.rows, training.tokenizer.vocab_size
+                save_seen_tokens(run.work, rows.tokens(vocab_size))
                 plot_losses(run.work)
                 trainer.checkpoints.clear()
                 run.finish(counts)
