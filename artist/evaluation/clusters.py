@@ -96,11 +96,18 @@ def find_clusters(
         return of_images
     if by == ENTITY:
         found = _longest_entities(rows, names)
+    elif (file := class_file(by)) is not None:
+        found, by = _classes(file, rows.idx), file.stem
     else:
-        found = _classes(Path(by), rows.idx) if Path(by).is_file() else _column(table, by)
+        found = _column(table, by)
     labels = [of_images.labels[n] if label is None else label for n, label in enumerate(found)]
     numbers = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    return Clusters(Path(by).stem, labels, np.stack([numbers, images], axis=1))
+    return Clusters(by, labels, np.stack([numbers, images], axis=1))
+
+
+def class_file(by: str) -> Path | None:
+    """Return the TSV of idx and class that `by` names, or None if it is not a file."""
+    return Path(by) if by not in (ENTITY, IMAGE) and Path(by).is_file() else None
 
 
 def _classes(path: Path, idx: Sequence[str]) -> list[str | None]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from artist.device import choose_dtype
 from artist.evaluation.clip_score import TextMatch, match
-from artist.evaluation.clusters import Clusters
+from artist.evaluation.clusters import Clusters, class_file
 from artist.evaluation.config import EvaluateConfig, Sources
 from artist.evaluation.evaluation_folder import (
     REPORT,
@@ -51,7 +51,7 @@ from artist.tables.untrained_tokens import untrained_tokens
 from data.device import choose_device
 from data.errors import ArtefactError, ConfigError
 from data.kg_folder import ENTITY_NAMES, open_names, read_vectors
-from data.runs import Run
+from data.runs import Run, fingerprint
 
 _STATISTICS = ".npz"
 
@@ -102,6 +102,8 @@ def _evaluate_to_folder(
 ) -> Evaluation | Unchanged:
     """Measure and write the folder `out`, unless an equal run has finished it."""
     sources, made_from = inputs.sources, fingerprints(inputs.sources)
+    if (classes := class_file(config.cluster_by)) is not None:
+        made_from["cluster_by"] = fingerprint(classes)
     settings = {**asdict(config), **asdict(sampling), "device": inputs.device.type}
     with Run.open(
         out, kind="evaluation", settings=settings, inputs=made_from, overwrite=overwrite

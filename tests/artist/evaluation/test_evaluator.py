@@ -398,3 +398,22 @@ def test_wrong_weights_are_refused_before_anything_is_measured(world, model, tab
             out=tmp_path / "evaluation",
         )
     assert not (tmp_path / "evaluation").exists()
+
+
+def test_intervals_are_clustered_by_a_file_of_classes_and_another_file_is_another_run(
+    world, model, tmp_path
+):
+    classes, out = tmp_path / "classes.tsv", tmp_path / "evaluation"
+    classes.write_text("".join(f"{n}\t{'ab'[n % 2]}\n" for n in range(8)), encoding="utf-8")
+    config = replace(CONFIG, cluster_by=str(classes))
+    found = run(world.valid, model=model, kg=world.kg, out=out, config=config)
+    likelihood = found.findings.likelihood
+    assert likelihood is not None
+    assert likelihood.groups["all"].clusters == 2
+    assert "intervals clustered by classes (2) and image (" in str(found)
+    header, *lines = (out / "captions.tsv").read_text(encoding="utf-8").splitlines()
+    column = header.split("\t").index("cluster")
+    assert [line.split("\t")[column] for line in lines] == list("abababab")
+    classes.write_text("".join(f"{n}\ta\n" for n in range(8)), encoding="utf-8")
+    with pytest.raises(ArtefactError, match="its input cluster_by was different"):
+        run(world.valid, model=model, kg=world.kg, out=out, config=config)
