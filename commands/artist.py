@@ -10,17 +10,19 @@ import typer
 
 from artist.generation.config import PredictConfig, SamplingConfig
 from artist.tables.config import EncodeConfig, Versions
-from artist.training.config import PRESETS, TrainConfig
+from artist.training.config import TrainConfig
 from commands.evaluate import artist_ablate, artist_evaluate
 from commands.options import (
     KG,
     Device,
     DryRun,
     Given,
+    Init,
     Mentions,
     Model,
     Out,
     Overwrite,
+    Preset,
     Table,
     Valid,
     VQGANPath,
@@ -50,6 +52,13 @@ def artist_encode(
     out: Out,
     config: EncodeConfig,
     versions: Versions,
+    code_store: Annotated[
+        Path | None,
+        Option(
+            "Folder that keeps codes by image, at most 4 GiB; other tables with the same images "
+            "and --code-store do not encode them again."
+        ),
+    ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -62,6 +71,7 @@ def artist_encode(
         vqgan=vqgan,
         config=config,
         versions=versions,
+        code_store=code_store,
         device=device,
         overwrite=overwrite,
     )
@@ -77,10 +87,8 @@ def artist_finetune(
     kg: KG,
     vqgan: VQGANPath,
     out: Out,
-    preset: Annotated[
-        str, Option("Recipe; explicit options override its values.", choices=tuple(PRESETS))
-    ] = "default",
-    init: Annotated[Path | None, Option("Initialize with the weights of this model.")] = None,
+    preset: Preset = "default",
+    init: Init = None,
     changes: Annotated[dict[str, Any], Given(TrainConfig)],
     preview_prompts: Annotated[
         Path | None,

@@ -5,16 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from artist.evaluation.config import EvaluateConfig, Sources
+from artist.evaluation.config import ClusterBy, EvaluateConfig, Sources
 from artist.generation.config import SamplingConfig
 from artist.training.config import TrainConfig
 from commands.options import (
     KG,
     Device,
+    DryRun,
     Given,
-    Only,
+    Init,
     Out,
     Overwrite,
+    Preset,
     Table,
     Valid,
     VQGANPath,
@@ -81,43 +83,34 @@ def artist_ablate(
     num_seeds: Annotated[
         int, Option("Trainings per arm; intervals include the variation over seeds.", min=1)
     ] = 3,
-    config: Annotated[
-        TrainConfig,
-        Only(
-            "epochs",
-            "max_steps",
-            "batch_size",
-            "optimizer",
-            "learning_rate",
-            "dropout",
-            "text_len",
-            "validations",
-            "precision",
-            size="tiny",
-        ),
-    ],
+    cluster_by: ClusterBy = "entity",
+    preset: Preset = "default",
+    init: Init = None,
+    changes: Annotated[dict[str, Any], Given(TrainConfig, without=("fusion", "seed"), size="tiny")],
     seed: Annotated[int, Option("Seed of the first training; the others count up from it.")] = 0,
+    dry_run: DryRun = False,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
     """Train with knowledge, without, and with false knowledge; compare per caption.
 
-    Writes every model, ablation.json and ablation.md into --out. An interrupted run continues with
-    the missing trainings.
+    Writes every model, ablation.json, ablation.md and losses.parquet (per caption) into --out. An
+    interrupted run continues with the missing trainings.
     """
-    from artist.evaluation.ablation import ablate
+    from artist.evaluation.ablation import ablate, dry_run_ablation
 
-    report = ablate(
-        table,
-        valid=valid,
-        kg=kg,
-        vqgan=vqgan,
-        out=out,
-        test=test,
-        arms=[arm.strip() for arm in arms.split(",")],
-        seeds=range(seed, seed + num_seeds),
-        config=config,
-        device=device,
-        overwrite=overwrite,
-    )
+    inputs: dict[str, Any] = {"valid": valid, "kg": kg, "vqgan": vqgan, "init": init}
+    inputs |= {
+        "config": TrainConfig.preset(preset, **changes),
+        "arms": [arm.strip() for arm in arms.split(",")],
+        "seeds": range(seed, seed + num_seeds),
+        "device": device,
+    }
+    report: object
+    if dry_run:
+        report = dry_run_ablation(table, **inputs)
+    else:
+        report = ablate(
+            table, **inputs, out=out, test=test, cluster_by=cluster_by, overwrite=overwrite
+        )
     typer.echo(report)

@@ -179,6 +179,32 @@ def kg_import(
     typer.echo(report)
 
 
+@app.command("shuffle")
+@with_options
+def kg_shuffle(
+    *,
+    kg: KGFolder,
+    out: Out,
+    tables: Annotated[
+        list[Path] | None,
+        Option(
+            "Lattice table; only entities in its captions exchange vectors. Can be repeated.",
+            flag="--table",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a false graph: the same names, each with the vector of another one.
+
+    For comparisons: `artist evaluate --other-kg`, or tables and trainings with a graph whose
+    content is wrong. `artist ablate` writes its own.
+    """
+    from data.shuffled_kg import shuffle_kg
+
+    typer.echo(shuffle_kg(kg, out, tables=tables or [], seed=seed, overwrite=overwrite))
+
+
 @app.command("stats")
 @with_options
 def kg_stats(

@@ -20,12 +20,17 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
+from artist.training.config import PRESETS
 from data.constants import DEVICES
 from data.options import Option, from_dict, settings, split
 
 # --- options that several commands share ---------------------------------------------------------
 Out = Annotated[Path, Option("Where to write the result.")]
 Overwrite = Annotated[bool, Option("Replace the output of another run.")]
+Preset = Annotated[
+    str, Option("Recipe; explicit options override its values.", choices=tuple(PRESETS))
+]
+Init = Annotated[Path | None, Option("Initialize with the weights of this model.")]
 Device = Annotated[
     str, Option("Where to compute; auto selects a GPU if there is one.", choices=DEVICES)
 ]
@@ -65,9 +70,16 @@ class Given:
     For a command that starts from a preset, which explicit options override.
     """
 
-    def __init__(self, config: type) -> None:
-        """Take the options from the fields of `config`."""
-        self.config = config
+    def __init__(self, config: type, *, without: tuple[str, ...] = (), **defaults: Any) -> None:
+        """Take the options from the fields of `config`.
+
+        Args:
+            config: The config dataclass.
+            without: Fields that the command sets itself.
+            **defaults: Fields with a default of their own in this command, which the dict holds.
+        """
+        self.config, self.defaults = config, defaults
+        self.names = settings(config).keys() - set(without)
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -110,26 +122,26 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 class _Block:
     """The options that replace a parameter of a config dataclass."""
 
-    def __init__(self, config: type, only: Only | None, as_dict: bool) -> None:
-        self.config, self.as_dict = config, as_dict
+    def __init__(self, config: type, only: Only | Given | None) -> None:
+        self.config, self.as_dict = config, isinstance(only, Given)
         self.defaults = only.defaults if only else {}
         self.options = {
             name: (kind, option)
             for name, (kind, option) in settings(config).items()
             if isinstance(option, Option) and (only is None or name in only.names)
         }
-        assert only is None or only.names == self.options.keys(), f"{only} names other fields"
+        assert not isinstance(only, Only) or only.names == self.options.keys(), only.names
 
     @classmethod
     def of(cls, annotation: Any) -> "_Block | None":
         metadata = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
         for item in metadata:
             if isinstance(item, Given):
-                return cls(item.config, None, as_dict=True)
+                return cls(item.config, item)
         if not is_dataclass(metadata[0]):
             return None
         only = next((item for item in metadata if isinstance(item, Only)), None)
-        return cls(metadata[0], only, as_dict=False)  # type: ignore[arg-type]
+        return cls(metadata[0], only)  # type: ignore[arg-type]
 
     def parameters(self) -> list[inspect.Parameter]:
         defaults = {field.name: field.default for field in fields(self.config)} | self.defaults
@@ -145,7 +157,8 @@ class _Block:
             for name, (_, option) in self.options.items()
             if name in given
         }
-        return found if self.as_dict else from_dict(self.config, {**self.defaults, **found})
+        values = {**self.defaults, **found}
+        return values if self.as_dict else from_dict(self.config, values)
 
 
 def _value(option: Option, value: Any) -> Any:

@@ -104,8 +104,12 @@ class Tokenizer:
 
     @property
     def unk_id(self) -> int:
-        """Return the id of [UNK]."""
+        """Return the id of [UNK], which replaces text that the vocabulary lacks."""
         return self._unk_id
+
+    def token(self, token_id: int) -> str:
+        """Return a token of the vocabulary by its id, without `##`."""
+        return self._pieces[token_id]
 
     def normalise(self, text: str) -> str:
         """Return the normalised text (case, width, accents) without white space."""

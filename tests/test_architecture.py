@@ -279,11 +279,20 @@ def test_the_commands_that_users_rely_on_are_there():
             },
         ),
         ("artist evaluate", {"--model", "--kg", "--out", "--clip", "--inception", *SAMPLING}),
+        ("kg shuffle", {"--out", "--seed", "--table", "--overwrite"}),
     ],
 )
 def test_the_promised_options_are_there(name, options):
     command = dict(commands())[name]
     assert options <= {option for p in command.params for option in p.opts}
+
+
+def test_an_ablation_takes_every_option_of_a_training_but_those_it_sets():
+    options = {
+        name: {option for p in command.params for option in p.opts} for name, command in commands()
+    }
+    missing = options["artist finetune"] - options["artist ablate"]
+    assert missing == {"--fusion", "--preview-prompts"}
 
 
 def test_the_readme_names_no_command_that_does_not_exist():

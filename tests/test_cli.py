@@ -309,6 +309,34 @@ def test_encoding_keeps_the_rows_and_evaluating_reads_them(runs, command, tmp_pa
     assert "Not measured: reconstruction" in said
 
 
+def test_an_ablation_keeps_its_losses_and_a_false_graph_has_a_command(runs, command, tmp_path):
+    words = ["artist", "ablate", runs / "train.parquet", "--valid", runs / "val.parquet", "--kg",
+             runs / "kg", "--vqgan", runs / "vqgan", "--size", "nano", "--max-steps", 1,
+             "--arms", "lattice,none", "--num-seeds", 1, "--caption-dropout", 0.2, "--ema-decay", 0,
+             "--keep", "last", "--cluster-by", "text"]  # fmt: skip
+    code, said, _ = command(*words, "--dry-run", "--out", tmp_path / "ablation")
+    assert code == 0, said
+    assert "The 2 trainings will take about" in said
+    assert not (tmp_path / "ablation").exists()
+    code, said, wrong = command(*words, "--out", tmp_path / "ablation")
+    assert code == 0, wrong
+    assert "clustered by text (4) and image" in said
+    used = read_manifest(tmp_path / "ablation" / "seed-0" / "none").settings["train"]
+    assert (used["caption_dropout"], used["ema_decay"], used["keep"]) == (0.2, 0, "last")
+    assert set(pq.read_table(tmp_path / "ablation" / "losses.parquet")["cluster"].to_pylist()) == {
+        f"一个{name}" for name in list(NAMES)[:4]
+    }
+    false = tmp_path / "false"
+    code, said, _ = command("kg", "shuffle", runs / "kg", "--table", runs / "train.parquet",
+                            "--seed", 1, "--out", false)  # fmt: skip
+    assert code == 0
+    assert "9 of 13 entities have the vector of another one" in said
+    code, said, _ = command("artist", "evaluate", runs / "val.parquet", "--model", runs / "model",
+                            "--kg", runs / "kg", "--other-kg", false)  # fmt: skip
+    assert code == 0
+    assert "other_kg" in said
+
+
 def test_an_evaluation_with_images_is_written_once(runs, command, tmp_path):
     words = ["artist", "evaluate", runs / "val.parquet", "--model", runs / "model", "--kg",
              runs / "kg", "--train-table", runs / "train.parquet", "--examples", 1,

@@ -22,26 +22,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from artist.device import choose_dtype
+from artist.evaluation.clusters import ENTITY, Clusters, find_clusters
 from artist.evaluation.confidence_intervals import Interval, interval, widened
-from artist.evaluation.controls import caption_groups, exchange_vectors
+from artist.evaluation.controls import caption_groups
 from artist.evaluation.likelihood import GIVEN, measure_likelihood
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
 from artist.formats.model_folder import load_model
 from artist.models.config import EASYNLP_ENTITIES
 from artist.tables.encode import with_codes
-from artist.tables.lattice_rows import RowsConfig, open_lattice, read_rows
+from artist.tables.lattice_rows import RowsConfig, check_table, open_lattice, read_rows
+from artist.tables.untrained_tokens import untrained_tokens
 from artist.training.config import TrainConfig
+from artist.training.dry_run import dry_run_finetune, duration
 from artist.training.gpt_training import finetune
 from data import schema
 from data.device import choose_device
 from data.errors import ConfigError
-from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, kg_fingerprint, read_vectors
+from data.kg_folder import ENTITY_NAMES, kg_fingerprint, open_names, read_vectors
 from data.runs import Run, atomic, fingerprint, write_json
 from data.seeds import stream
+from data.shuffled_kg import named_entities, shuffle_graph
 from data.tokenizer import tokenizer_folder, tokenizer_of
 
 log = logging.getLogger(__name__)
@@ -49,6 +54,21 @@ log = logging.getLogger(__name__)
 ARMS = ("lattice", "none", "shuffled", "easynlp")
 RESULTS = "ablation.json"
 TABLE = "ablation.md"
+LOSSES = "losses.parquet"
+# `input`: `given`, or a control of `measure_likelihood`. `groups`: those of `Comparison.group`.
+LOSSES_SCHEMA = pa.schema(
+    [
+        ("idx", pa.string()),
+        ("arm", pa.string()),
+        ("seed", pa.int64()),
+        ("input", pa.string()),
+        ("nats", pa.float64()),  # per code
+        ("cluster", pa.string()),
+        ("image", pa.int64()),  # number of the image in the test table
+        ("groups", pa.list_(pa.string())),
+    ],
+    metadata={"table": "losses", "version": "1"},
+)
 _FUSIONS = {"shuffled": "lattice"}  # arms whose name is not their fusion
 Floats = NDArray[np.float64]
 
@@ -62,6 +82,7 @@ class Comparison:
             of `measure_likelihood`.
         group: Group of captions: `all`, `with entity`, `unseen entity` and so on.
         captions: Number of captions.
+        clusters: Number of clusters of captions.
         cost: Mean over seeds and captions, with an interval over both.
         by_seed: The mean of each seed.
     """
@@ -69,6 +90,7 @@ class Comparison:
     what: str
     group: str
     captions: int
+    clusters: int
     cost: Interval
     by_seed: tuple[float, ...]
 
@@ -78,28 +100,35 @@ class AblationReport:
     """Likelihood of each arm on held-out captions, and the first arm compared with the others.
 
     Attributes:
-        out: The folder with all models, `ablation.json` and `ablation.md`.
+        out: The folder with all models, `ablation.json`, `ablation.md` and `losses.parquet`.
         arms: The others are compared with the first.
         seeds: Seeds of the trainings.
+        clustered: How the intervals are clustered, with the numbers of clusters.
         losses: Nats per code of each arm, over seeds and captions.
         comparisons: Positive where the first arm with its own knowledge is better.
+        warnings: Caveats for readers of the figures.
     """
 
     out: Path
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
+    clustered: str
     losses: dict[str, Interval]
     comparisons: tuple[Comparison, ...]
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.markdown()}\nAll figures: {self.out / RESULTS}."
+        return (
+            f"{self.markdown()}\nAll figures: {self.out / RESULTS}; per caption: "
+            f"{self.out / LOSSES}."
+        )
 
     def markdown(self) -> str:
         """Return two tables for a paper."""
         over = "captions and seeds" if len(self.seeds) > 1 else "captions only"
         seeds = ", ".join(map(str, self.seeds))
         lines = [
-            f"Held-out images, seeds {seeds}; ± is a 95 % interval over {over}.",
+            f"Held-out images, seeds {seeds}; ± is a 95 % interval over {over}, {self.clustered}.",
             "",
             "| trained with | nats per code |",
             "| --- | --- |",
@@ -108,13 +137,15 @@ class AblationReport:
             f"Cost of replacing the knowledge of `{self.arms[0]}` (paired, nats per code; above 0: "
             "knowledge helps; * the interval excludes 0):",
             "",
-            "| replaced by | captions | number | cost | by seed |",
-            "| --- | --- | --- | --- | --- |",
+            "| replaced by | captions | number | clusters | cost | by seed |",
+            "| --- | --- | --- | --- | --- | --- |",
         ]
         for c in self.comparisons:
             seeds = " ".join(f"{value:+.4f}" for value in c.by_seed)
             clear = " *" if c.cost.clear else ""
-            lines.append(f"| {c.what} | {c.group} | {c.captions} | {c.cost}{clear} | {seeds} |")
+            counts = f"{c.captions} | {c.clusters}"
+            lines.append(f"| {c.what} | {c.group} | {counts} | {c.cost}{clear} | {seeds} |")
+        lines += [line for warning in self.warnings for line in ("", f"Warning: {warning}")]
         return "\n".join(lines) + "\n"
 
 
@@ -129,6 +160,8 @@ def ablate(
     arms: Sequence[str] = ("lattice", "none", "shuffled"),
     seeds: Sequence[int] = (0, 1, 2),
     test: Path | None = None,
+    init: Path | None = None,
+    cluster_by: str = ENTITY,
     device: str = "auto",
     overwrite: bool = False,
 ) -> AblationReport:
@@ -147,6 +180,8 @@ def ablate(
         arms: Names from `ARMS`; the others are compared with the first.
         seeds: Seeds of the trainings.
         test: Table to compare on; by default `valid`.
+        init: Model folder whose weights all trainings start from.
+        cluster_by: The clusters of the intervals; see `artist.evaluation.clusters.find_clusters`.
         device: `auto`, `cpu` or `cuda`.
         overwrite: Replace other runs' models.
 
@@ -154,12 +189,13 @@ def ablate(
         ToolkitError: Inputs do not match, or another run's output exists.
         Interrupted: SIGINT or SIGTERM; the same call resumes.
     """
-    check_arms(arms, seeds)
+    configs = _configs(arms, config, seeds)
     tokenizer = FrozenTokenizer.load(vqgan)
     table, valid, test = (
         with_codes(path, tokenizer, device) for path in (table, valid, test or valid)
     )
     tables = {"train": table, "valid": valid, "test": test}
+    clusters, caveats = _test_captions(table, test, kg, config, cluster_by)
     measured: dict[str, list[_Measured]] = {arm: [] for arm in arms}
     for seed in seeds:
         folder = out / f"seed-{seed}"
@@ -175,18 +211,51 @@ def ablate(
                 kg=graph,
                 vqgan=vqgan,
                 out=folder / arm,
-                config=_config_of(arm, config, seed),
+                config=configs[arm, seed],
+                init=init,
                 device=device,
                 overwrite=overwrite,
             )
             log.info("%s", trained)
             measured[arm].append(_measure(folder / arm, arm_tables, graph, config, seed, device))
-    report = _compare(out, measured, tuple(seeds))
+    report = _compare(out, measured, tuple(seeds), clusters, caveats)
     inputs = {"kg": kg_fingerprint(kg), **{name: fingerprint(p) for name, p in tables.items()}}
+    inputs |= {"init": fingerprint(init)} if init is not None else {}
+    _write_losses(out / LOSSES, measured, tuple(seeds), clusters)
     write_json(out / RESULTS, _as_json(report, config, inputs))
     with atomic(out / TABLE) as file:
         file.write(report.markdown())
     return report
+
+
+def dry_run_ablation(
+    table: Path,
+    *,
+    config: TrainConfig,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    **inputs: Any,
+) -> str:
+    """Take two steps of the first arm, and describe the memory and time of all trainings.
+
+    Args:
+        table: As for `ablate`.
+        config: How to train.
+        arms: Names from `ARMS`.
+        seeds: Seeds of the trainings.
+        **inputs: As for `artist.training.dry_run.dry_run_finetune`.
+
+    Raises:
+        ToolkitError: `ablate` would reject the inputs, or memory ran out.
+    """
+    configs = _configs(arms, config, seeds)
+    report = dry_run_finetune(table, config=next(iter(configs.values())), **inputs)
+    trainings = len(configs)
+    seconds = trainings * (report.whole_seconds - report.encoding_seconds)
+    return (
+        f"{report}\nThe {trainings} trainings will take about "
+        f"{duration(report.encoding_seconds + seconds)}, and the measurements some more."
+    )
 
 
 def check_arms(arms: Sequence[str], seeds: Sequence[int]) -> None:
@@ -207,10 +276,22 @@ def check_arms(arms: Sequence[str], seeds: Sequence[int]) -> None:
         raise ConfigError("give one seed or more, each once.")
 
 
-def _config_of(arm: str, config: TrainConfig, seed: int) -> TrainConfig:
-    fusion = _FUSIONS.get(arm, arm)
-    slots = EASYNLP_ENTITIES if fusion == "easynlp" else config.max_entities
-    return replace(config, fusion=fusion, max_entities=slots, seed=seed)
+def _configs(
+    arms: Sequence[str], config: TrainConfig, seeds: Sequence[int]
+) -> dict[tuple[str, int], TrainConfig]:
+    """Return the config of each arm and seed.
+
+    Raises:
+        ConfigError: Arms and seeds cannot be compared, or an arm has no use for a setting.
+    """
+    check_arms(arms, seeds)
+    configs = {}
+    for arm in arms:
+        fusion = _FUSIONS.get(arm, arm)
+        slots = EASYNLP_ENTITIES if fusion == "easynlp" else config.max_entities
+        for seed in seeds:
+            configs[arm, seed] = replace(config, fusion=fusion, max_entities=slots, seed=seed)
+    return configs
 
 
 # --- the shuffled graph ---------------------------------------------------------------------------
@@ -220,40 +301,11 @@ def _shuffled_inputs(
     """Write the graph with shuffled vectors, and copies of the tables that refer to it."""
     graph = folder / "shuffled-kg"
     paths = set(tables.values())
-    named = np.unique(np.concatenate([_entity_ids(path) for path in paths]))
-    shuffle_graph(kg, graph, named, seed=seed, overwrite=overwrite)
+    shuffle_graph(kg, graph, named_entities([*paths]), seed=seed, overwrite=overwrite)
     made = {path: folder / f"shuffled-{path.stem}.parquet" for path in paths}
     for path in paths:
         _rename_graph(path, made[path], kg_fingerprint(graph), overwrite)
     return graph, {name: made[path] for name, path in tables.items()}
-
-
-def shuffle_graph(
-    kg: Path, out: Path, named: NDArray[np.int64], *, seed: int, overwrite: bool = False
-) -> None:
-    """Write a copy of the KG folder `kg` in which the entities `named` have exchanged vectors.
-
-    None of them keeps its own vector (given two or more); all other entities do. A model thus gets
-    the same set of vectors.
-    """
-    inputs = {"kg": kg_fingerprint(kg)}
-    with Run.open(
-        out, kind="kg", settings={"shuffled": seed}, inputs=inputs, overwrite=overwrite
-    ) as run:
-        if run.finished:
-            return
-        rng = np.random.default_rng(stream(seed, "shuffled graph"))
-        vectors = exchange_vectors(read_vectors(kg), named, rng)
-        shutil.copyfile(kg / ENTITY_NAMES, run.work / ENTITY_NAMES)
-        save_file({VECTORS_KEY: vectors}, run.work / VECTORS)
-        run.finish({"entities": len(vectors), "exchanged": len(named)})
-
-
-def _entity_ids(table: Path) -> NDArray[np.int64]:
-    """Return the ids of all entities in a lattice table, including those that a model would cut."""
-    lists = open_lattice(table).read(columns=["lex_ids"])["lex_ids"]
-    ids: NDArray[np.int64] = np.unique(lists.combine_chunks().flatten().to_numpy())
-    return ids.astype(np.int64)
 
 
 def _rename_graph(table: Path, out: Path, graph: str, overwrite: bool) -> None:
@@ -276,11 +328,36 @@ def _rename_graph(table: Path, out: Path, graph: str, overwrite: bool) -> None:
 
 # --- measuring ------------------------------------------------------------------------------------
 class _Measured(NamedTuple):
-    """Losses (N,) of a model as given and under each control, masks of groups, image numbers."""
+    """Losses (N,) of a model as given and under each control, masks of groups, idx and images."""
 
     losses: dict[str, Floats]
     groups: dict[str, NDArray[np.bool_]]
+    idx: Sequence[str]
     images: NDArray[np.int64]
+
+
+def _test_captions(
+    table: Path, test: Path, kg: Path, config: TrainConfig, by: str
+) -> tuple[Clusters, tuple[str, ...]]:
+    """Return the clusters of the test captions, as a model with this config reads them.
+
+    Also returns caveats about these captions.
+    """
+    tokenizer = tokenizer_of(table)
+    reading = RowsConfig(
+        text_len=config.text_len,
+        pad_id=tokenizer.pad_id,
+        max_entities=config.max_entities,
+        policy=config.entity_policy,
+    )
+    trained, rows = (read_rows(path, reading) for path in (table, test))
+    check_table(rows, tokenizer.fingerprint, "", None, str(test))
+    clusters = find_clusters(rows, by, table=test, names=open_names(kg / ENTITY_NAMES))
+    caveats = (
+        clusters.few,
+        untrained_tokens(rows, tokenizer, trained.tokens(tokenizer.vocab_size)),
+    )
+    return clusters, tuple(caveat for caveat in caveats if caveat)
 
 
 def _measure(
@@ -302,7 +379,7 @@ def _measure(
         seed=stream(seed, "controls"),  # two seeds share no shuffle
         seen=seen,
     )
-    return _Measured(found.rows, caption_groups(rows, seen), found.images)
+    return _Measured(found.rows, caption_groups(rows, seen), rows.idx, found.images)
 
 
 def crossed_interval(values: Floats, groups: NDArray[np.int64] | None = None) -> Interval:
@@ -314,17 +391,21 @@ def crossed_interval(values: Floats, groups: NDArray[np.int64] | None = None) ->
 
     Args:
         values: One row per seed.
-        groups: Image number of each caption (N,).
+        groups: Groups of each caption, as for `interval`.
     """
     return widened(interval(values.mean(0), groups), values.mean(1))
 
 
 def _compare(
-    out: Path, measured: dict[str, list[_Measured]], seeds: tuple[int, ...]
+    out: Path,
+    measured: dict[str, list[_Measured]],
+    seeds: tuple[int, ...],
+    clusters: Clusters,
+    warnings: tuple[str, ...],
 ) -> AblationReport:
     """Compare the first arm with the others, and with its own models under the controls."""
     first, *others = measured
-    _, groups, images = measured[first][0]  # equal for all arms and seeds
+    groups = measured[first][0].groups  # equal for all arms and seeds
     given = {arm: np.stack([m.losses[GIVEN] for m in found]) for arm, found in measured.items()}
     costs = {arm: given[arm] - given[first] for arm in others}  # (S, N)
     costs |= {
@@ -339,7 +420,8 @@ def _compare(
             what=what,
             group=group,
             captions=int(members.sum()),
-            cost=crossed_interval(values[:, members], images[members]),
+            clusters=clusters.count(members),
+            cost=crossed_interval(values[:, members], clusters.groups[members]),
             by_seed=tuple(float(v) for v in values[:, members].mean(1)),
         )
         for what, values in costs.items()
@@ -350,9 +432,38 @@ def _compare(
         out=out,
         arms=tuple(measured),
         seeds=seeds,
-        losses={arm: crossed_interval(values, images) for arm, values in given.items()},
+        clustered=str(clusters),
+        losses={arm: crossed_interval(values, clusters.groups) for arm, values in given.items()},
         comparisons=tuple(comparisons),
+        warnings=warnings,
     )
+
+
+def _write_losses(
+    path: Path,
+    measured: dict[str, list[_Measured]],
+    seeds: tuple[int, ...],
+    clusters: Clusters,
+) -> None:
+    """Write the loss of each caption under each trained model, with columns `LOSSES_SCHEMA`."""
+    with atomic(path, "wb") as file, pq.ParquetWriter(file, LOSSES_SCHEMA) as writer:
+        for arm, of_seeds in measured.items():
+            for seed, found in zip(seeds, of_seeds, strict=True):
+                N = len(found.idx)
+                masks = found.groups.items()
+                groups = [[name for name, members in masks if members[n]] for n in range(N)]
+                for control, losses in found.losses.items():
+                    columns = {
+                        "idx": found.idx,
+                        "arm": [arm] * N,
+                        "seed": [seed] * N,
+                        "input": [control] * N,
+                        "nats": losses,
+                        "cluster": clusters.labels,
+                        "image": found.images,
+                        "groups": groups,
+                    }
+                    writer.write_table(pa.table(columns, schema=LOSSES_SCHEMA))
 
 
 def _as_json(report: AblationReport, config: TrainConfig, inputs: dict[str, str]) -> dict[str, Any]:
@@ -365,6 +476,8 @@ def _as_json(report: AblationReport, config: TrainConfig, inputs: dict[str, str]
         "seeds": report.seeds,
         "config": asdict(config),
         "inputs": inputs,
+        "clustered": report.clustered,
+        "warnings": report.warnings,
         "nats_per_code": {arm: plain(value) for arm, value in report.losses.items()},
         "costs": [{**asdict(c), "cost": plain(c.cost)} for c in report.comparisons],
     }

@@ -52,6 +52,7 @@ def match(
     *,
     clip: str,
     candidates: int = CANDIDATES,
+    clusters: NDArray[np.int64] | None = None,
 ) -> tuple[TextMatch, NDArray[np.float64]]:
     """Return score and R-precision, and the score of each image (N,).
 
@@ -61,6 +62,7 @@ def match(
         captions: The captions; equal ones are never candidates for each other.
         clip: Fingerprint of the CLIP.
         candidates: Captions per image; reduced where fewer captions exist.
+        clusters: Cluster of each image (N,), for the intervals, in addition to equal captions.
     """
     same = np.unique(np.asarray(captions), return_inverse=True)[1]
     own = 100 * (images * texts).sum(1).double().numpy()  # (N,)
@@ -74,11 +76,12 @@ def match(
         won = (other & (scores < own[part, None] - 1e-4)).sum(1)
         chosen[part] = _all_beaten(won, other.sum(1), rivals)
         floor[part] = (scores * other).sum(1) / np.maximum(other.sum(1), 1)
+    groups = same if clusters is None else np.stack([clusters, same], axis=1)
     found = TextMatch(
         n=len(own),
-        score=interval(own, same),
-        score_of_others=interval(floor, same) if rivals else Interval(np.nan, np.nan),
-        r_precision=interval(chosen, same),
+        score=interval(own, groups),
+        score_of_others=interval(floor, groups) if rivals else Interval(np.nan, np.nan),
+        r_precision=interval(chosen, groups),
         candidates=rivals + 1,
         chance=1 / (rivals + 1),
         clip=clip,

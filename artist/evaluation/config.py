@@ -7,6 +7,14 @@ from typing import Annotated
 from data.errors import ConfigError
 from data.options import Option, Precision, Seed, Setting, check_fields
 
+ClusterBy = Annotated[
+    str,
+    Option(
+        "Captions that count as dependent in all intervals, in addition to those of one image: "
+        "entity (the same longest entity), image (no others), a column of the table such as text, "
+        "or a TSV of `idx<TAB>class`."
+    ),
+]
 FID_LIKE = ("pytorch-fid", "clean-fid", "torch-fidelity")
 
 
@@ -37,6 +45,7 @@ class EvaluateConfig:
     ] = 100
     examples: Annotated[int, Option("Captions with images in each part of the report.", min=0)] = 6
     batch_size: Annotated[int, Option("Captions or images per forward pass.", min=1)] = 32
+    cluster_by: ClusterBy = "entity"
     precision: Precision = "fp32"
     seed: Seed = 0
 

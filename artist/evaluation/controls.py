@@ -11,20 +11,7 @@ from numpy.typing import NDArray
 
 from artist.tables.lattice_rows import Rows
 from data.seeds import stream
-
-
-def exchange_vectors(
-    vectors: NDArray[np.float32], entity_ids: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """Return a copy of the vectors `(num_entities, D)` in which `entity_ids` exchange theirs.
-
-    The exchange is one random cycle, so no entity keeps its own vector (given two or more). The
-    other entities keep theirs.
-    """
-    order = rng.permutation(entity_ids)
-    exchanged = np.array(vectors, dtype=np.float32)
-    exchanged[order] = vectors[np.roll(order, 1)]
-    return exchanged
+from data.shuffled_kg import exchange_vectors
 
 
 def shuffled_vectors(rows: Rows, vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

@@ -86,7 +86,11 @@ def plain(value: Any) -> Any:
 
 
 def write_captions(
-    folder: Path, evaluation: Evaluation, inputs: Inputs, clip_of: Mapping[str, float]
+    folder: Path,
+    evaluation: Evaluation,
+    inputs: Inputs,
+    clip_of: Mapping[str, float],
+    clusters: Sequence[str],
 ) -> None:
     """Write `captions.tsv`: a header and a line per caption; empty cells where not measured."""
     found, rows = evaluation.findings, inputs.rows
@@ -95,6 +99,7 @@ def write_captions(
         "idx": rows.idx,
         "text": rows.texts,
         "picture": found.likelihood.images.tolist(),
+        "cluster": clusters,
         "entities": np.diff(rows.first_entity).tolist(),
     }
     seen = inputs.seen_entities

@@ -6,7 +6,7 @@ are in `likelihood`, `reconstruction`, `fid_kid_is` and `clip_score`, the output
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from artist.device import choose_dtype
 from artist.evaluation.clip_score import TextMatch, match
+from artist.evaluation.clusters import Clusters, class_file
 from artist.evaluation.config import EvaluateConfig, Sources
 from artist.evaluation.evaluation_folder import (
     REPORT,
@@ -46,13 +47,13 @@ from artist.generation.artist_pipeline import Artist
 from artist.generation.config import SamplingConfig
 from artist.generation.image_files import generate_missing
 from artist.generation.text_image_scorer import TextImageScorer, load_text_image_scorer
+from artist.tables.untrained_tokens import untrained_tokens
 from data.device import choose_device
 from data.errors import ArtefactError, ConfigError
 from data.kg_folder import ENTITY_NAMES, open_names, read_vectors
-from data.runs import Run
+from data.runs import Run, fingerprint
 
 _STATISTICS = ".npz"
-_FEW_IMAGES = 30  # below this the normal approximation of an interval is too narrow
 
 
 def evaluate(
@@ -101,6 +102,8 @@ def _evaluate_to_folder(
 ) -> Evaluation | Unchanged:
     """Measure and write the folder `out`, unless an equal run has finished it."""
     sources, made_from = inputs.sources, fingerprints(inputs.sources)
+    if (classes := class_file(config.cluster_by)) is not None:
+        made_from["cluster_by"] = fingerprint(classes)
     settings = {**asdict(config), **sampling.as_dict(), "device": inputs.device.type}
     with Run.open(
         out, kind="evaluation", settings=settings, inputs=made_from, overwrite=overwrite
@@ -117,7 +120,9 @@ def _evaluate_to_folder(
         found = replace(evaluator.run(made_from), out=out)
         write_evaluation(run.work, found)
         if sources.model is not None:
-            write_captions(run.work, found, evaluator.inputs, evaluator.clip_of)
+            write_captions(
+                run.work, found, evaluator.inputs, evaluator.clip_of, evaluator.clusters.labels
+            )
         write_report(run.work / REPORT, found, evaluator.examples(found))
         evaluator.save_reference(save_reference)
         run.finish({"warnings": len(found.warnings), "not_measured": len(found.not_measured)})
@@ -235,10 +240,13 @@ class Evaluator:
             self._miss("likelihood by whether entities occur in training", "--train-table TABLE")
         if other is None and uses_entities:
             self._miss("likelihood with another graph's vectors", "--other-kg FOLDER")
-        if len(self.inputs.first_rows) < _FEW_IMAGES:
-            self.inputs.warn(
-                f"only {len(self.inputs.first_rows)} images: the intervals are too narrow."
-            )
+        tokenizer, trained = self.inputs.model.tokenizer, self.inputs.trained_tokens
+        for caveat in (
+            self.clusters.few,
+            untrained_tokens(self.inputs.rows, tokenizer, trained),
+        ):
+            if caveat:
+                self.inputs.warn(caveat)
         return measure_likelihood(
             self.inputs.model.gpt,
             self.inputs.rows,
@@ -249,6 +257,7 @@ class Evaluator:
             seed=self.config.seed,
             seen=seen,
             other=other,
+            clusters=self.clusters,
         )
 
     def _reconstruction(self) -> Reconstruction | None:
@@ -261,8 +270,17 @@ class Evaluator:
         codes = self.inputs.rows.codes[self.inputs.first_rows]
         pixels = (image.pixels for image in self.inputs.originals())
         return measure_reconstruction(
-            self.inputs.model.image_tokenizer, codes, pixels, self.config.batch_size
+            self.inputs.model.image_tokenizer,
+            codes,
+            pixels,
+            self.config.batch_size,
+            clusters=self.clusters.groups[self.inputs.first_rows, 0],
         )
+
+    @cached_property
+    def clusters(self) -> Clusters:
+        """The clusters of the table's captions."""
+        return self.inputs.clusters(self.config.cluster_by)
 
     @cached_property
     def images(self) -> ImageSet:
@@ -355,6 +373,15 @@ class Evaluator:
             ceiling, _ = self._match_images(clip, self.inputs.originals(), "the table's images")
         return found, ceiling
 
+    def _clusters_of(self, ids: Sequence[str]) -> NDArray[np.int64] | None:
+        """Return the cluster of each idx (N,); None without a model or an idx's caption."""
+        if self.sources.model is None:
+            return None
+        cluster_of = dict(zip(self.inputs.rows.idx, self.clusters.groups[:, 0], strict=True))
+        if not cluster_of.keys() >= set(ids):
+            return None
+        return np.array([cluster_of[idx] for idx in ids], dtype=np.int64)
+
     def _match_images(
         self, clip: TextImageScorer, images: Iterator[CaptionedImage], what: str
     ) -> tuple[TextMatch | None, dict[str, float]]:
@@ -389,6 +416,7 @@ class Evaluator:
             captions,
             clip=clip.fingerprint,
             candidates=self.config.candidates,
+            clusters=self._clusters_of(ids),
         )
         by_idx: dict[str, list[float]] = {}
         for idx, score in zip(ids, scores.tolist(), strict=True):

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from artist.evaluation.clusters import Clusters, find_clusters
 from artist.evaluation.confidence_intervals import group_of_rows
 from artist.evaluation.config import Sources
 from artist.evaluation.controls import without_entities
 from artist.evaluation.image_sets import CaptionedImage, ImageSet
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
-from artist.formats.model_folder import Model, load_model, read_seen
+from artist.formats.model_folder import Model, load_model, read_seen, read_seen_tokens
 from artist.generation.artist_pipeline import entity_vectors
 from artist.tables.encode import with_codes
 from artist.tables.lattice_rows import (
@@ -95,16 +96,28 @@ class Inputs:
         return FrozenTokenizer(model, model.fingerprint(), self.sources.model)
 
     @cached_property
-    def rows(self) -> Rows:
-        """The table's captions with the model's codes; without entities where no graph is given."""
+    def _encoded(self) -> Path:
+        """The table with the codes of the model's image tokenizer."""
         assert self.sources.table is not None
-        assert self.sources.model is not None
-        model = self.model
-        encoded = with_codes(self.sources.table, self._tokenizer(), self.device.type)
-        rows = read_rows(encoded, self.rows_config)
+        return with_codes(self.sources.table, self._tokenizer(), self.device.type)
+
+    @cached_property
+    def _table_rows(self) -> Rows:
+        """The table's captions with codes and entities."""
+        rows, model = read_rows(self._encoded, self.rows_config), self.model
         kg, source = self.sources.kg, str(self.sources.table)
         check_table(rows, model.tokenizer.fingerprint, model.kg_fingerprint, kg, source)
-        return rows if kg is not None else without_entities(rows)
+        return rows
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The table's captions with codes; without entities where no graph is given."""
+        rows = self._table_rows
+        return rows if self.sources.kg is not None else without_entities(rows)
+
+    def clusters(self, by: str) -> Clusters:
+        """Return the clusters of the rows; entities count also where no graph is given."""
+        return find_clusters(self._table_rows, by, table=self._encoded, names=self.names)
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
@@ -179,6 +192,16 @@ class Inputs:
         check_table(rows, tokenizer, graph, self.sources.kg, str(path))
         self._check_training(path)
         return rows.named_entities()
+
+    @cached_property
+    def trained_tokens(self) -> NDArray[np.int64] | None:
+        """Ids of the tokens in the training captions; None if unknown."""
+        assert self.sources.model is not None
+        known, path = read_seen_tokens(self.sources.model), self.sources.train_table
+        if known is not None or path is None:
+            return known
+        rows = rows_from_table(open_lattice(path).read(LATTICE.names), self.rows_config)
+        return rows.tokens(self.model.tokenizer.vocab_size)
 
     def _check_training(self, path: Path) -> None:
         """Warn if the training table is not the one in the model's manifest."""

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from artist.evaluation.clusters import Clusters
 from artist.evaluation.confidence_intervals import Interval, group_of_rows, interval, widened
 from artist.evaluation.controls import (
     OtherIds,
@@ -39,6 +40,7 @@ class Group:
     Attributes:
         captions: Number of captions.
         pictures: Number of different images (the name is a JSON key).
+        clusters: Number of clusters of the intervals.
         losses: Nats per code, as given and under each control.
         costs: Loss under each control minus loss as given, nats per code, paired by caption. The
             interval of `shuffled` includes the variance between shuffles.
@@ -46,6 +48,7 @@ class Group:
 
     captions: int
     pictures: int
+    clusters: int
     losses: dict[str, Interval]
     costs: dict[str, Interval]
 
@@ -65,6 +68,7 @@ class Likelihood:
         rows: Losses (N,) as given and under each control.
         positions: Nats per code of `given` at each position (L,).
         images: Image number of each row (N,); equal codes are one image.
+        clustered: How the intervals are clustered, with the numbers of clusters.
     """
 
     groups: dict[str, Group]
@@ -76,6 +80,7 @@ class Likelihood:
     rows: dict[str, NDArray[np.float64]] = field(repr=False)
     positions: NDArray[np.float64]
     images: NDArray[np.int64] = field(repr=False)
+    clustered: str
 
     @property
     def chance(self) -> float:
@@ -103,6 +108,7 @@ def measure_likelihood(
     seed: int = 0,
     seen: NDArray[np.int64] | None = None,
     other: OtherGraph | None = None,
+    clusters: Clusters | None = None,
 ) -> Likelihood:
     """Measure the losses of the rows as given and under every control that the model allows.
 
@@ -116,6 +122,7 @@ def measure_likelihood(
         seed: Seed of the shuffles and of the choice of other captions.
         seen: Ids of the entities in the training captions.
         other: Another graph.
+        clusters: The clusters of the rows, for the intervals; by default their images.
 
     Raises:
         SchemaError: The other graph's vectors have another width.
@@ -152,6 +159,7 @@ def measure_likelihood(
             known = ids.entities(seen) if seen is not None else None
             found[OTHER_KG] = losses(translated, other.vectors, "another graph", seen=known).rows
     images = group_of_rows(rows.codes)
+    clusters = clusters or Clusters.of_images(images)
     if images.max() > 0:
         # Captions stay and codes move, so each loss belongs to the row its codes come from.
         source = another_image(images, seed)
@@ -160,7 +168,7 @@ def measure_likelihood(
         found[CAPTION][source] = moved
     return Likelihood(
         groups={
-            name: _group(found, mixed, images, members)
+            name: _group(found, mixed, clusters, images, members)
             for name, members in caption_groups(rows, seen).items()
             if members.any()
         },
@@ -172,18 +180,20 @@ def measure_likelihood(
         rows=found,
         positions=given.positions,
         images=images,
+        clustered=str(clusters),
     )
 
 
 def _group(
     losses: dict[str, NDArray[np.float64]],
     mixed: NDArray[np.float64],
-    image_of_row: NDArray[np.int64],
+    clusters: Clusters,
+    images: NDArray[np.int64],
     members: NDArray[np.bool_],
 ) -> Group:
-    images = image_of_row[members]
+    groups = clusters.groups[members]
     costs = {
-        name: interval((values - losses[GIVEN])[members], images)
+        name: interval((values - losses[GIVEN])[members], groups)
         for name, values in losses.items()
         if name != GIVEN
     }
@@ -191,7 +201,8 @@ def _group(
         costs[SHUFFLED] = widened(costs[SHUFFLED], mixed[:, members].mean(1))
     return Group(
         captions=int(members.sum()),
-        pictures=len(np.unique(images)),
-        losses={name: interval(values[members], images) for name, values in losses.items()},
+        pictures=len(np.unique(images[members])),
+        clusters=clusters.count(members),
+        losses={name: interval(values[members], groups) for name, values in losses.items()},
         costs=costs,
     )

@@ -64,8 +64,12 @@ def measure_reconstruction(
     codes: NDArray[np.uint16],
     originals: Iterable[NDArray[np.uint8]],
     batch_size: int = 32,
+    clusters: NDArray[np.int64] | None = None,
 ) -> Reconstruction:
-    """Compare the images decoded from codes (P, L) with their originals (H, W, 3)."""
+    """Compare the images decoded from codes (P, L) with their originals (H, W, 3).
+
+    `clusters` (P,) are those of the intervals; by default each image is its own.
+    """
     psnrs: list[float] = []
     ssims: list[float] = []
     side = image_tokenizer.resolution
@@ -79,8 +83,8 @@ def measure_reconstruction(
     return Reconstruction(
         pictures=len(psnrs),
         side=side,
-        psnr=interval(np.array(psnrs)),
-        ssim=interval(np.array(ssims)) if ssims else None,
+        psnr=interval(np.array(psnrs), clusters),
+        ssim=interval(np.array(ssims), clusters) if ssims else None,
         codebook_size=len(counts),
         codes_used=int((counts > 0).sum()),
         perplexity=float(np.exp(-(shares * np.log(shares)).sum())),

@@ -88,8 +88,8 @@ def likelihood_table(found: Likelihood) -> ComparisonTable:
         rows=rows,
         best=0,
         note=f"{group.captions} captions of {group.pictures} images, {found.image_len} codes per "
-        "image; lower is better. ± is the half-width of a 95 % interval over images. A cost is the "
-        f"difference to the first row, paired by caption.{shuffled}",
+        f"image; lower is better. ± is the half-width of a 95 % interval, {found.clustered}. A "
+        f"cost is the difference to the first row, paired by caption.{shuffled}",
     )
 
 
@@ -232,7 +232,7 @@ def verdicts(found: Likelihood) -> list[str]:
         )
     if sentences:
         sentences.append(
-            "These figures describe one trained model, with intervals over images. Whether "
+            "These figures describe one trained model, with intervals over captions. Whether "
             "training with knowledge is better than without needs several trainings of both."
         )
     return sentences
@@ -288,7 +288,8 @@ def _likelihood_lines(found: Likelihood) -> list[str]:
     group, with_entity = found.groups["all"], found.groups.get("with entity")
     lines = [
         f"{group.captions} captions, {with_entity.captions if with_entity else 0} with an entity, "
-        f"of {group.pictures} images. Nats per code (chance {found.chance:.3f}):"
+        f"of {group.pictures} images. Nats per code (chance {found.chance:.3f}; intervals "
+        f"{found.clustered}):"
     ]
     for name, loss in group.losses.items():
         cost = group.costs.get(name)

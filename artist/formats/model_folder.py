@@ -5,6 +5,7 @@ model.safetensors      the GPT
 vqgan/                 the frozen image tokenizer, of any type
 vocab.txt, tokenizer_config.json
 seen_entities.safetensors   ids of the entities in the training captions, if any
+seen_tokens.safetensors     ids of the tokens in the training captions
 manifest.json          settings, inputs, counts, sha256 of each file
 
 Every family's folder has a `config.json` with a `model_type`; `read_config` reads any of them.
@@ -36,7 +37,9 @@ MODEL_TYPE = "artist-toolkit"
 WEIGHTS = "model.safetensors"
 IMAGE_TOKENIZER_FOLDER = "vqgan"
 SEEN = "seen_entities.safetensors"
+SEEN_TOKENS = "seen_tokens.safetensors"
 _SEEN_KEY = "entity_ids"
+_SEEN_TOKENS_KEY = "token_ids"
 
 
 @dataclass
@@ -82,7 +85,7 @@ def save_model(folder: Path, model: Model) -> None:
         },
     )
     if model.seen is not None:
-        save_file({_SEEN_KEY: torch.from_numpy(np.asarray(model.seen, np.int64))}, folder / SEEN)
+        _save_ids(folder / SEEN, _SEEN_KEY, model.seen)
 
 
 def read_seen(folder: Path) -> NDArray[np.int64] | None:
@@ -91,12 +94,36 @@ def read_seen(folder: Path) -> NDArray[np.int64] | None:
     Raises:
         InputError: The file is damaged.
     """
-    if not (folder / SEEN).exists():
+    return _read_ids(folder / SEEN, _SEEN_KEY)
+
+
+def save_seen_tokens(folder: Path, token_ids: NDArray[np.integer]) -> None:
+    """Save the ids of the tokens in the training captions."""
+    _save_ids(folder / SEEN_TOKENS, _SEEN_TOKENS_KEY, token_ids)
+
+
+def read_seen_tokens(folder: Path) -> NDArray[np.int64] | None:
+    """Return the ids of the tokens in the training captions, or None if the folder has none.
+
+    Folders of other families, imported models and those of the first version have none.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    return _read_ids(folder / SEEN_TOKENS, _SEEN_TOKENS_KEY)
+
+
+def _save_ids(path: Path, key: str, ids: NDArray[np.integer]) -> None:
+    save_file({key: torch.from_numpy(np.asarray(ids, dtype=np.int64))}, path)
+
+
+def _read_ids(path: Path, key: str) -> NDArray[np.int64] | None:
+    if not path.exists():
         return None
     try:
-        ids: NDArray[np.int64] = load_file(folder / SEEN)[_SEEN_KEY].numpy()
+        ids: NDArray[np.int64] = load_file(path)[key].numpy()
     except (OSError, SafetensorError, KeyError) as error:
-        raise InputError(f"{folder / SEEN} cannot be read: {error}.") from None
+        raise InputError(f"{path} cannot be read: {error}.") from None
     return ids
 
 

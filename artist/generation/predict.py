@@ -6,6 +6,7 @@ it can be generated again alone, and an interrupted run generates only the missi
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from artist.device import choose_dtype
+from artist.formats.model_folder import read_seen_tokens
 from artist.formats.predictions import GALLERY, IMAGES, PREDICTIONS, SCORES, write_predictions
 from artist.generation.completion import Completion
 from artist.generation.config import PredictConfig, SamplingConfig
@@ -25,11 +27,14 @@ from artist.generation.prompt_cards import prompt_card
 from artist.generation.rerank import rank, write_scores
 from artist.generation.text_image_scorer import TextImageScorer, load_text_image_scorer
 from artist.tables.lattice_rows import Rows, check_table
+from artist.tables.untrained_tokens import untrained_tokens
 from data.device import choose_device
 from data.errors import ConfigError
 from data.images import encode_png
 from data.kg_folder import ENTITY_NAMES, kg_fingerprint, open_names
 from data.runs import Run, StageReport, fingerprint
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +113,8 @@ def predict(
         rows = pipeline.rows(prompts)
         tokenizer = pipeline.tokenizer.fingerprint
         check_table(rows, tokenizer, pipeline.kg_fingerprint, kg, "the prompts")
+        if caveat := untrained_tokens(rows, pipeline.tokenizer, read_seen_tokens(model)):
+            _log.warning("Warning: %s", caveat)
         completion = Completion(pipeline, images, config.keep_top) if images else None
         # Loaded first: an invalid folder is an error before images are generated.
         scorer = load_text_image_scorer(clip, on) if clip is not None else None

@@ -9,12 +9,13 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,10 +26,11 @@ from tqdm import tqdm
 
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
 from artist.models.image_tokenizer import ImageTokenizer, channels_last, from_uint8
+from artist.tables.code_store import CodeStore, image_key
 from artist.tables.config import EncodeConfig, Versions
 from data import schema
 from data.device import choose_device
-from data.errors import InputError, RowError, SchemaError
+from data.errors import ConfigError, InputError, RowError, SchemaError
 from data.images import decode_image, square
 from data.opencv_resize import opencv_square
 from data.read_ahead import lookahead
@@ -78,6 +80,7 @@ class EncodeReport(StageReport):
     image_len: int
     codes_used: int
     seconds: float
+    from_store: int = 0
 
     def __str__(self) -> str:
         if self.already_finished:
@@ -87,6 +90,8 @@ class EncodeReport(StageReport):
             f"{self.codes_used} of them different; "
             f"{self.rows / max(self.seconds, 1e-9):.0f} images/s."
         )
+        if self.from_store:
+            text += f"\n  {self.from_store} images were in the code store"
         for reason, count in sorted(self.rejected.items()):
             text += f"\n  rejected {count}: {reason}"
         if self.rejected:
@@ -102,6 +107,7 @@ def encode_table(
     device: str = "auto",
     config: EncodeConfig | None = None,
     versions: Versions | None = None,
+    code_store: Path | None = None,
     overwrite: bool = False,
 ) -> EncodeReport:
     """Write the rows of a lattice table with the codes of their images.
@@ -117,13 +123,20 @@ def encode_table(
         device: `auto`, `cpu` or `cuda`.
         config: Resizing, batch size, and whether to keep the images.
         versions: Further versions of each image for training, in the column `more_codes`.
+        code_store: Folder of a `CodeStore`: images in it are not encoded again, others are added.
         overwrite: Replace the output of another run.
 
     Raises:
+        ConfigError: `code_store` is given with several versions.
         InputError: No image could be read, or `vqgan` is not an image tokenizer.
         SchemaError: `table` is not a lattice table with images.
     """
     config, versions = config or EncodeConfig(), versions or Versions()
+    if code_store is not None and versions.count > 1:
+        raise ConfigError(
+            "--code-store keeps the codes of unchanged images; leave it out with --versions, whose "
+            "images differ by row."
+        )
     source = schema.open_shards(table, schema.LATTICE, [schema.IMAGE])
     if schema.IMAGE.name not in source.schema_arrow.names:
         raise SchemaError(
@@ -151,33 +164,9 @@ def encode_table(
         channels_last(model.to(on))
         target = _target_schema(source.schema_arrow, model, made_by, config.keep_images, versions)
         rejects = Rejects(run.companion(_REJECTS))
-        used = torch.zeros(model.codebook_size, dtype=torch.bool)
-        encoded, waiting = 0, list[pa.RecordBatch]()
-        with (
-            schema.table_writer(run.work, target) as writer,
-            tqdm(total=source.num_rows, unit="image", disable=None) as bar,
-        ):
-            batch_size = config.batch_size
-            batches = source.iter_batches(_READ * batch_size)
-            prepare = partial(
-                _pixels, size=model.resolution, resize=config.resize, versions=versions
-            )
-            # Further versions depend on the row.
-            decoded = _decoded(batches, prepare, rejects, once=versions.count == 1)
-            for rows, images, which in decoded:
-                if images:
-                    pixels = [version for image in images for version in image]
-                    parts = (pixels[n : n + batch_size] for n in range(0, len(pixels), batch_size))
-                    codes = torch.cat([_encode(model, part, on) for part in parts])
-                    used[codes.long().flatten()] = True
-                    codes = codes.view(len(images), versions.count, -1)[which]
-                    waiting.append(_with_codes(rows, codes, target))
-                    encoded += rows.num_rows
-                if sum(batch.num_rows for batch in waiting) >= _ROW_GROUP:
-                    writer.write_table(pa.Table.from_batches(waiting, target))
-                    waiting = []
-                bar.update(rows.num_rows)
-            writer.write_table(pa.Table.from_batches(waiting, target))
+        with _open_store(code_store, tokenizer, config.resize) as store:
+            encoder = _Encoder(model, config.batch_size, versions.count, on, store)
+            encoded = _write_rows(run.work, target, source, encoder, rejects, config, versions)
         if not encoded:
             raise InputError(f"{table}: no image could be encoded ({rejects.first or 'no rows'}).")
         counts: dict[str, Any] = {
@@ -185,49 +174,164 @@ def encode_table(
             "encoded": encoded,
             "rejected": dict(rejects.reasons),
             "image_len": model.image_len,
-            "codes_used": int(used.sum()),
+            "codes_used": int(encoder.used.sum()),
             "seconds": round(time.monotonic() - start, 3),
         }
+        if code_store is not None:
+            counts["from_store"] = encoder.from_store
         if tokenizer_folder(table).is_dir():  # of the token ids, which are unchanged
             shutil.copytree(tokenizer_folder(table), tokenizer_folder(out), dirs_exist_ok=True)
         run.finish(counts)
     return EncodeReport(out=out, **counts)
 
 
+@contextmanager
+def _open_store(
+    folder: Path | None, tokenizer: FrozenTokenizer, resize: str
+) -> Iterator[CodeStore | None]:
+    """Open the store of a tokenizer and a way of resizing; None without a folder."""
+    if folder is None:
+        yield None
+        return
+    resolution = tokenizer.model.resolution
+    with closing(
+        CodeStore(folder, fingerprint=tokenizer.fingerprint, resolution=resolution, resize=resize)
+    ) as store:
+        yield store
+
+
+def _write_rows(
+    path: Path,
+    target: pa.Schema,
+    source: schema.Shards,
+    encoder: "_Encoder",
+    rejects: Rejects,
+    config: EncodeConfig,
+    versions: Versions,
+) -> int:
+    """Write all rows with a usable image and their codes; return their number."""
+    encoded, waiting = 0, list[pa.RecordBatch]()
+    with (
+        schema.table_writer(path, target) as writer,
+        tqdm(total=source.num_rows, unit="image", disable=None) as bar,
+    ):
+        batches = source.iter_batches(_READ * config.batch_size)
+        prepare = partial(_pixels, size=encoder.side, resize=config.resize, versions=versions)
+        # Further versions depend on the row.
+        once = versions.count == 1
+        for rows, images, which in _decoded(batches, prepare, rejects, encoder.store, once=once):
+            if images:
+                waiting.append(_with_codes(rows, encoder(images)[which], target))
+                encoded += rows.num_rows
+            if sum(batch.num_rows for batch in waiting) >= _ROW_GROUP:
+                writer.write_table(pa.Table.from_batches(waiting, target))
+                waiting = []
+            bar.update(rows.num_rows)
+        writer.write_table(pa.Table.from_batches(waiting, target))
+    return encoded
+
+
+class _Image(NamedTuple):
+    """An image to encode: its prepared versions, or its codes (L,) from a store.
+
+    `key` is that of the store, or empty without one.
+    """
+
+    key: bytes
+    versions: _Versions
+    codes: NDArray[np.uint16] | None
+
+
+class _Encoder:
+    """Encode images, and keep their codes in a store if there is one.
+
+    Args:
+        model: On its device.
+        batch_size: Images per forward pass.
+        num_versions: Versions of each image.
+        device: The model's device.
+        store: Codes of known images.
+
+    Attributes:
+        store: As given.
+        used: Whether each code was used (V,).
+        from_store: Number of images that the store had.
+    """
+
+    def __init__(
+        self,
+        model: ImageTokenizer,
+        batch_size: int,
+        num_versions: int,
+        device: torch.device,
+        store: CodeStore | None,
+    ) -> None:
+        self._model, self._batch_size, self._num_versions = model, batch_size, num_versions
+        self._device, self.store = device, store
+        self.used = np.zeros(model.codebook_size, dtype=bool)
+        self.from_store = 0
+
+    @property
+    def side(self) -> int:
+        """Side of the images in pixels."""
+        return self._model.resolution
+
+    def __call__(self, images: Sequence[_Image]) -> NDArray[np.uint16]:
+        """Return codes (len(images), versions, L)."""
+        codes = np.zeros((len(images), self._num_versions, self._model.image_len), dtype=np.uint16)
+        new = [n for n, image in enumerate(images) if image.codes is None]
+        pixels = [version for n in new for version in images[n].versions]
+        parts = (pixels[n : n + self._batch_size] for n in range(0, len(pixels), self._batch_size))
+        if new:
+            made = torch.cat([_encode(self._model, part, self._device) for part in parts])
+            codes[new] = made.numpy().astype(np.uint16).reshape(len(new), self._num_versions, -1)
+        for n, image in enumerate(images):
+            if image.codes is not None:
+                codes[n, 0] = image.codes
+        if self.store is not None:
+            self.store.add({images[n].key: codes[n, 0] for n in new})
+        self.from_store += len(images) - len(new)
+        self.used[codes.ravel()] = True
+        return codes
+
+
 def _decoded(
     batches: Iterator[pa.RecordBatch],
     prepare: Callable[..., _Versions],
     rejects: Rejects,
+    store: CodeStore | None,
     *,
     once: bool,
-) -> Iterator[tuple[pa.RecordBatch, list[_Versions], list[int]]]:
-    """Yield rows with a usable image, their prepared images, and the index of each row's image.
+) -> Iterator[tuple[pa.RecordBatch, list[_Image], list[int]]]:
+    """Yield rows with a usable image, their images, and the index of each row's image.
 
     `prepare` is called with (bytes, row number, caption). With `once`, rows of one batch with equal
     images share the result. Images are decoded in threads (Pillow releases the GIL), a few batches
-    ahead.
+    ahead; those in the store are not decoded.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
-        def submitted() -> Iterator[tuple[pa.RecordBatch, list[Future[_Versions]]]]:
+        def submitted() -> Iterator[tuple[pa.RecordBatch, list[Future[_Image]]]]:
             begun = 0
             for batch in batches:
                 contents = batch.column(schema.IMAGE.name).field("bytes").to_pylist()
                 numbers, texts = range(begun, begun + batch.num_rows), batch["text"].to_pylist()
-                shared: dict[Any, Future[_Versions]] = {}
+                keys, known = _look_up(store, contents)
+                shared: dict[Any, Future[_Image]] = {}
                 of_rows = []
                 for row in zip(contents, numbers, texts, strict=True):
                     image = row[0] if once else row[1]
                     if image not in shared:
-                        shared[image] = pool.submit(prepare, *row)
+                        key = keys.get(row[0], b"")
+                        shared[image] = pool.submit(_prepared, prepare, row, key, known.get(key))
                     of_rows.append(shared[image])
                 yield batch, of_rows
                 begun += batch.num_rows
 
         row_number = 0
         for batch, futures in lookahead(submitted(), _AHEAD):
-            kept, which, prepared = [], [], list[_Versions]()
-            place: dict[Future[_Versions], int] = {}
+            kept, which, prepared = [], [], list[_Image]()
+            place: dict[Future[_Image], int] = {}
             for i, future in enumerate(futures):
                 row_number += 1
                 try:
@@ -241,6 +345,25 @@ def _decoded(
                 kept.append(i)
                 which.append(place[future])
             yield batch.take(pa.array(kept, pa.int32())), prepared, which
+
+
+def _look_up(
+    store: CodeStore | None, contents: Sequence[bytes | None]
+) -> tuple[dict[bytes, bytes], dict[bytes, NDArray[np.uint16]]]:
+    """Return the key of each image, and the codes of those keys that the store has."""
+    if store is None:
+        return {}, {}
+    keys = {content: image_key(content) for content in set(contents) if content is not None}
+    return keys, store.get([*keys.values()])
+
+
+def _prepared(
+    prepare: Callable[..., _Versions],
+    row: tuple[Any, ...],
+    key: bytes,
+    codes: NDArray[np.uint16] | None,
+) -> _Image:
+    return _Image(key, prepare(*row) if codes is None else [], codes)
 
 
 def _pixels(
@@ -318,9 +441,10 @@ def _target_schema(
     )
 
 
-def _with_codes(rows: pa.RecordBatch, codes: torch.Tensor, target: pa.Schema) -> pa.RecordBatch:
+def _with_codes(
+    rows: pa.RecordBatch, values: NDArray[np.uint16], target: pa.Schema
+) -> pa.RecordBatch:
     """Return rows with their codes (B, versions, L)."""
-    values = codes.numpy().astype(np.uint16)
     made = {
         schema.CODES.name: _lists(values[:, 0]),
         schema.MORE_CODES.name: _lists(values[:, 1:].reshape(len(values), -1)),

@@ -28,6 +28,7 @@ from data.seeds import stream
 from data.select import select
 
 _MANY = 1 << 22  # entities per chunk
+_MANY_ROWS = 1 << 16  # captions per chunk
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio (Fibonacci hashing)
 _SAMPLED_VECTORS = 100_000
 
@@ -95,6 +96,13 @@ class Rows:
         for begin in range(0, len(self.entity_ids), _MANY):
             named = np.union1d(named, self.entity_ids[begin : begin + _MANY])
         return named.astype(np.int64)
+
+    def tokens(self, vocab_size: int) -> NDArray[np.int64]:
+        """Return the distinct token ids of all captions, ascending; read in chunks."""
+        found = np.zeros(vocab_size, dtype=bool)
+        for begin in range(0, len(self), _MANY_ROWS):
+            found[self.bert_ids[begin : begin + _MANY_ROWS].ravel()] = True
+        return np.flatnonzero(found)
 
     def take(self, chosen: NDArray[np.int64]) -> "Rows":
         """Return the chosen rows, in the given order."""

@@ -40,6 +40,8 @@ class DryRunReport:
 
     Attributes:
         parameters: Of the model.
+        vocabulary_parameters: Of them, the embeddings of the text tokens.
+        vocabulary: Number of text tokens.
         rows: Rows of the table; None if counting them requires reading all of it.
         valid_rows: Rows of the validation table, likewise.
         steps_per_epoch: Of the whole table; None if rows are sampled with replacement.
@@ -56,6 +58,8 @@ class DryRunReport:
     """
 
     parameters: int
+    vocabulary_parameters: int = 0
+    vocabulary: int = 0
     rows: int | None = None
     valid_rows: int | None = None
     steps_per_epoch: int | None = None
@@ -80,18 +84,24 @@ class DryRunReport:
             )
         else:
             lines[0] += f"{self.total_steps} steps."
+        if self.vocabulary:
+            share = self.vocabulary_parameters / self.parameters
+            lines.append(
+                f"{100 * share:.0f} % of the parameters are embeddings of the {self.vocabulary} "
+                "tokens of the vocabulary; tokens that no caption contains stay untrained."
+            )
         lines += [
-            f"A step of {self.batch_size} images takes {_duration(self.step_seconds)} "
+            f"A step of {self.batch_size} images takes {duration(self.step_seconds)} "
             f"({self.batch_size / self.step_seconds:.1f} images/s), a validation "
-            f"{_duration(self.validation_seconds)}.",
+            f"{duration(self.validation_seconds)}.",
             f"Peak memory {self.peak_bytes / 2**30:.2f} GiB {where}; a checkpoint takes "
             f"{self.checkpoint_bytes / 2**30:.2f} GiB of disk.",
         ]
         if self.encoding_seconds:
             lines.append(
-                f"Encoding the images first takes {_duration(self.encoding_seconds)}, once."
+                f"Encoding the images first takes {duration(self.encoding_seconds)}, once."
             )
-        lines.append(f"The whole run will take about {_duration(self.whole_seconds)}.")
+        lines.append(f"The whole run will take about {duration(self.whole_seconds)}.")
         return "\n".join([*lines, "Nothing was written."])
 
 
@@ -154,6 +164,8 @@ def dry_run_finetune(
             began,
             total_steps=min(config.epochs * steps_per_epoch, config.max_steps or 1 << 62),
             validation_share=len(task.valid.rows) / valid_sample.rows_of_all,
+            vocabulary_parameters=inputs.tokenizer.vocab_size * inputs.gpt.config.n_embd,
+            vocabulary=inputs.tokenizer.vocab_size,
             rows=sample.rows_of_all,
             valid_rows=valid_sample.rows_of_all,
             steps_per_epoch=steps_per_epoch,
@@ -204,7 +216,7 @@ def _measure(
     total_steps: int,
     validation_share: float = 1.0,
     encoding_seconds: float = 0.0,
-    **rows: int,
+    **counts: int,
 ) -> DryRunReport:
     """Take two steps and validate once.
 
@@ -216,7 +228,7 @@ def _measure(
         total_steps: Steps of the whole run.
         validation_share: Share of the whole validation that `task` does.
         encoding_seconds: Estimated duration of encoding the images.
-        **rows: Counts of rows, for the report.
+        **counts: Further counts of the report.
     """
     device = task.processes.device
     if device.type == "cuda":
@@ -244,7 +256,7 @@ def _measure(
         on_gpu=device.type == "cuda",
         checkpoint_bytes=4 * _STATES * parameters,
         seconds=time.monotonic() - began,
-        **rows,
+        **counts,
     )
 
 
@@ -279,7 +291,7 @@ def _sample(
     return _Sample(encoded, shards.num_rows, report.seconds / rows * shards.num_rows)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Format seconds as `0.35 s`, `2 min`, `5 h 10 min`."""
     if seconds < 120:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from artist.formats.image_tokenizer_folder import FrozenTokenizer
-from artist.formats.model_folder import save_model
+from artist.formats.model_folder import save_model, save_seen_tokens
 from artist.tables.encode import with_codes
 from artist.training.config import TrainConfig
 from artist.training.gpt_task import GPTTask
@@ -117,6 +117,8 @@ def finetune(
             counts = _counts(trainer, task)
             if processes.is_leader:
                 save_model(run.work, training.model())
+                rows, vocab_size = training.train.rows, training.tokenizer.vocab_size
+                save_seen_tokens(run.work, rows.tokens(vocab_size))
                 plot_losses(run.work)
                 trainer.checkpoints.clear()
                 run.finish(counts)

@@ -1,10 +1,14 @@
 """The inputs of a GPT's training: tables, graph, tokenizers and a new model of matching sizes."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
@@ -18,6 +22,7 @@ from artist.tables.lattice_rows import (
     Rows,
     RowsConfig,
     lattice_settings,
+    open_lattice,
     rows_from_table,
     unit_scale,
 )
@@ -28,6 +33,10 @@ from data.errors import SchemaError
 from data.kg_folder import kg_fingerprint, read_vectors
 from data.seeds import stream
 from data.tokenizer import Tokenizer, tokenizer_of
+
+_log = logging.getLogger(__name__)
+
+_SPARE_TOKENS = 8
 
 
 @dataclass
@@ -93,6 +102,7 @@ def load_training_inputs(
         for path, name in zip((table, valid), called or (table, valid), strict=True)
     )
     start = load_model(init) if init is not None else None
+    text_len_warning(_longest(called or (table, valid)), config.text_len)
     torch.manual_seed(stream(config.seed, "weights"))
     gpt = GPT(
         GPTConfig(
@@ -124,6 +134,25 @@ def load_training_inputs(
 
 def _drops_names(config: TrainConfig) -> bool:
     return config.fusion == "lattice" and config.name_dropout > 0
+
+
+def _longest(tables: Sequence[Path]) -> int:
+    """Return the number of tokens of the longest caption."""
+    lengths = (open_lattice(path).read(["seq_len"])["seq_len"] for path in tables)
+    return max(int(pc.max(column).as_py()) for column in lengths)
+
+
+@cache  # once per process: an ablation trains several models on the same captions
+def text_len_warning(longest: int, text_len: int) -> None:
+    """Log a warning if all captions are much shorter than the model's text."""
+    if text_len >= max(2 * longest, longest + _SPARE_TOKENS):
+        _log.warning(
+            "Warning: the longest caption has %d tokens and the model reads %d, most of them "
+            "padding. With --text-len %d it is smaller and faster; longer prompts are cut.",
+            longest,
+            text_len,
+            longest,
+        )
 
 
 def _read(

@@ -26,6 +26,8 @@ from lattice.matching.kernel import LatticeKernel
 from lattice.matching.lexicon import names_file
 from lattice.matching.vocabulary import Vocabulary, load_vocabulary
 
+_MANY_UNKNOWN = 0.2  # share of the tokens that is worth a warning
+
 
 @dataclass(frozen=True, kw_only=True)
 class LatticeReport(TableReport):
@@ -35,6 +37,7 @@ class LatticeReport(TableReport):
         num_entities: Matched entities, over all captions.
         num_with_entity: Captions with at least one entity.
         num_tokens: Tokens, over all captions.
+        num_unknown_tokens: Tokens that are [UNK].
         num_undecided: Captions tokenized by the tokenizer itself.
         num_duplicate_idx: Rows whose idx repeats an earlier row's; they are kept.
         lexicon: What was read from the names, and what was excluded.
@@ -51,6 +54,7 @@ class LatticeReport(TableReport):
     num_duplicate_idx: int
     lexicon: dict[str, int]
     seconds: float
+    num_unknown_tokens: int = 0
     num_shards: int = 0
     num_made: int = 0
     num_empty: int = 0
@@ -80,6 +84,12 @@ class LatticeReport(TableReport):
             )
         if self.num_undecided:
             lines.append(f"  {self.num_undecided:,} captions needed the slower tokenizer")
+        if self.num_unknown_tokens > _MANY_UNKNOWN * self.num_tokens:
+            lines.append(
+                f"  warning: {100 * self.num_unknown_tokens / self.num_tokens:.0f} % of the tokens "
+                "are [UNK], which all have one embedding; is this the captions' vocabulary? "
+                "Without --tokenizer, a character vocabulary is generated."
+            )
         if not self.num_entities:
             lines.append("  warning: no caption has an entity; are these the right names?")
         return "\n".join(lines)
@@ -263,6 +273,7 @@ def _report(out: Path, manifest: Manifest, already_finished: bool) -> LatticeRep
         num_duplicate_idx=counts["duplicate_idx"],
         lexicon=counts["lexicon"],
         seconds=counts["seconds"],
+        num_unknown_tokens=counts.get("unknown_tokens", 0),
         num_shards=counts.get("shards", 0),
         num_made=counts.get("shards_made", 0),
         num_empty=counts.get("shards_without_rows", 0),

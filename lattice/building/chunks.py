@@ -145,6 +145,7 @@ class ChunkProcessor:
         self, kernel: LatticeKernel, format: TableFormat, pool: ThreadPoolExecutor | None = None
     ) -> None:
         self.format, self._kernel, self._pool = format, kernel, pool
+        self._unk_id = kernel.unk_id
 
     def __call__(self, chunk: Chunk) -> ChunkResult:
         """Return the result of a chunk."""
@@ -167,6 +168,8 @@ class ChunkProcessor:
             result.counts["entities"] += int(entities.sum())
             result.counts["captions_with_entity"] += int((entities > 0).sum())
             result.counts["tokens"] += int(np.sum(table.column("seq_len").to_numpy()))
+            ids = table.column("input_ids").flatten().to_numpy()
+            result.counts["unknown_tokens"] += int((ids == self._unk_id).sum())
             result.hashes.append(hash_strings(table.column("idx")))
         return result
 
@@ -188,7 +191,7 @@ def write_results(
         advance: Called with the number of rows written.
     """
     counts: Counter[str] = Counter(
-        rows=0, undecided=0, entities=0, captions_with_entity=0, tokens=0
+        rows=0, undecided=0, entities=0, captions_with_entity=0, tokens=0, unknown_tokens=0
     )
     hashes = [np.empty(0, np.uint64)]
     sink = _TsvWriter(work) if format.tsv else _ParquetWriter(work, format.schema)

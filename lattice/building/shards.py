@@ -178,6 +178,7 @@ def total_counts(tasks: Sequence[ShardTask], stats: Sequence[dict[str, Any]]) ->
         if counts["first_reject"]:
             first = first or f"{task.corpus.name}, {counts['first_reject']}"
     total: dict[str, Any] = {key: sum(counts[key] for counts in stats) for key in _SUMMED}
+    total["unknown_tokens"] = sum(counts.get("unknown_tokens", 0) for counts in stats)
     if not total["rows"]:
         raise InputError(
             f"none of the {total['rows_in']} rows of {len(tasks)} files can be used; the first is "

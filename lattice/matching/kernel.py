@@ -36,7 +36,7 @@ class LatticeKernel:
     """Maps captions to lattice rows, with one vocabulary and one tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary, config: LatticeConfig) -> None:
-        self._tokenize = BatchTokenizer(tokenizer)
+        self._tokenize, self.unk_id = BatchTokenizer(tokenizer), tokenizer.unk_id
         self._vocabulary, self._config = vocabulary, config
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -168,3 +168,18 @@ def test_explicit_options_override_a_preset_and_defaults_do_not():
         Config(size="base", top_k=None, flip=False),
         Config(size="small", top_k=5, flip=False),
     ]
+
+
+def test_a_dict_can_leave_out_fields_and_have_defaults_of_its_own():
+    seen: list[dict[str, Any]] = []
+
+    def command(
+        *, changes: Annotated[dict[str, Any], Given(Config, without=("seed",), size="small")]
+    ) -> None:
+        seen.append(changes)
+
+    run = runner(command)
+    assert run("--top-k", 3).exit_code == run("--size", "base").exit_code == 0
+    assert seen == [{"size": "small", "top_k": 3}, {"size": "base"}]
+    assert run("--seed", 3).exit_code == 2
+    assert "default: small" in run("--help").output

@@ -4,13 +4,15 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from artist.evaluation.ablation import ARMS, ablate, crossed_interval, shuffle_graph
+from artist.evaluation.ablation import ARMS, LOSSES, ablate, crossed_interval
 from artist.evaluation.confidence_intervals import interval
 from artist.tables.lattice_rows import RowsConfig, read_rows
-from data.errors import ConfigError
+from data.errors import ConfigError, SchemaError
 from data.kg_folder import ENTITY_NAMES, read_names, read_vectors
+from data.shuffled_kg import shuffle_graph
 from tests.artist.world import QUICK
 
 
@@ -50,6 +52,40 @@ def test_results_are_written_as_json_and_as_a_table(world, tmp_path):
     table = (tmp_path / "ablation.md").read_text(encoding="utf-8")
     assert "seeds 3; ± is a 95 % interval over captions only" in table
     assert table.count("| lattice |") == 1 + sum(c.what == "lattice" for c in report.comparisons)
+
+
+def test_the_losses_of_every_caption_are_kept_and_give_the_reported_figures(world, tmp_path):
+    report = run(world, tmp_path, arms=("lattice", "none"))
+    losses = pq.read_table(tmp_path / LOSSES).to_pandas()
+    captions = pq.read_table(world.valid, columns=["idx", "text"])
+    assert losses.groupby(["arm", "seed", "input"]).size().eq(len(captions)).all()
+    names = dict(zip(*captions.to_pydict().values(), strict=True))  # a caption is a name here
+    assert (losses["cluster"] == losses["idx"].map(names)).all()
+    given = losses[losses["input"] == "given"]
+    for arm, interval_ in report.losses.items():
+        assert given[given["arm"] == arm]["nats"].mean() == pytest.approx(interval_.mean)
+    wide = given.pivot(index="idx", columns=["arm", "seed"], values="nats")
+    unseen = given.set_index("idx")["groups"].map(lambda groups: "unseen entity" in groups)
+    gap = (wide["none"] - wide["lattice"])[unseen.groupby(level=0).first()].to_numpy()
+    found = next(c for c in report.comparisons if (c.what, c.group) == ("none", "unseen entity"))
+    assert found.cost.mean == pytest.approx(gap.mean())
+    assert found.captions == len(gap)
+
+
+def test_intervals_are_clustered_by_entity_unless_stated_otherwise(world, tmp_path):
+    by_entity = run(world, tmp_path, arms=("lattice", "none"), seeds=(0,))
+    used = len(set(pq.read_table(world.valid)["text"].to_pylist()))
+    assert f"clustered by entity ({used}) and image ({used})" in str(by_entity)
+    assert f"only {used} clusters by entity: the intervals are rough." in str(by_entity)
+    by_idx = run(world, tmp_path, arms=("lattice", "none"), seeds=(0,), cluster_by="idx")
+    assert f"clustered by idx ({len(pq.read_table(world.valid))})" in str(by_idx)
+    assert [c.cost.mean for c in by_idx.comparisons] == [c.cost.mean for c in by_entity.comparisons]
+
+
+def test_a_column_that_does_not_exist_is_refused_before_training(world, tmp_path):
+    with pytest.raises(SchemaError, match=r"'klass' does not exist; cluster by .* idx"):
+        run(world, tmp_path, cluster_by="klass")
+    assert not list(tmp_path.glob("seed-*"))
 
 
 def test_the_released_fusion_can_be_an_arm(world, tmp_path):

@@ -104,7 +104,7 @@ def test_a_model_and_a_table_are_enough_and_the_rest_is_listed_with_its_option(w
     message = str(found)
     assert "8 captions, 8 with an entity, of 4 images" in message
     assert all(f"give {option}" in message for option in missing)
-    assert any("only 4 images" in warning for warning in found.warnings)
+    assert any(re.match(r"only \d clusters by entity: ", text) for text in found.warnings)
 
 
 def test_codes_alone_give_the_likelihood_and_no_reconstruction(world, model):
@@ -398,3 +398,22 @@ def test_wrong_weights_are_refused_before_anything_is_measured(world, model, tab
             out=tmp_path / "evaluation",
         )
     assert not (tmp_path / "evaluation").exists()
+
+
+def test_intervals_are_clustered_by_a_file_of_classes_and_another_file_is_another_run(
+    world, model, tmp_path
+):
+    classes, out = tmp_path / "classes.tsv", tmp_path / "evaluation"
+    classes.write_text("".join(f"{n}\t{'ab'[n % 2]}\n" for n in range(8)), encoding="utf-8")
+    config = replace(CONFIG, cluster_by=str(classes))
+    found = run(world.valid, model=model, kg=world.kg, out=out, config=config)
+    likelihood = found.findings.likelihood
+    assert likelihood is not None
+    assert likelihood.groups["all"].clusters == 2
+    assert "intervals clustered by classes (2) and image (" in str(found)
+    header, *lines = (out / "captions.tsv").read_text(encoding="utf-8").splitlines()
+    column = header.split("\t").index("cluster")
+    assert [line.split("\t")[column] for line in lines] == list("abababab")
+    classes.write_text("".join(f"{n}\ta\n" for n in range(8)), encoding="utf-8")
+    with pytest.raises(ArtefactError, match="its input cluster_by was different"):
+        run(world.valid, model=model, kg=world.kg, out=out, config=config)

@@ -21,6 +21,7 @@ def likelihood(given_: list[float], none: list[float] | None) -> Likelihood:
         rows=rows,
         positions=np.zeros(4),
         images=np.arange(len(given_)),
+        clustered="",
     )
 
 

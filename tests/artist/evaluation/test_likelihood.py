@@ -82,7 +82,7 @@ def test_without_groups_the_interval_is_that_of_independent_values():
     values = np.array([1.0, 2.0, 4.0])
     found = interval(values)
     assert found.mean == pytest.approx(7 / 3)
-    assert found.half_width == pytest.approx(1.96 * values.std(ddof=1) / np.sqrt(3))
+    assert found.half_width == pytest.approx(4.302653 * values.std(ddof=1) / np.sqrt(3))  # t, 2
     assert interval(values, np.array([7, 3, 5])) == pytest.approx(found)
     assert np.isnan(interval(values[:1]).half_width)
 

@@ -1,5 +1,6 @@
 """A dry run reports memory and time of a training, and writes nothing."""
 
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from artist.training.dry_run import dry_run_finetune
+from artist.training.training_inputs import text_len_warning
 from data.errors import SchemaError
 from data.images import encode_png
 from data.kg_folder import ENTITY_NAMES, write_names
@@ -44,6 +46,23 @@ def test_a_dry_run_reports_what_the_run_takes_and_writes_nothing(world, tmp_path
     assert "4 steps per epoch, 12 in total" in text
     assert "The whole run will take about" in text
     assert "Nothing was written." in text
+
+
+def test_a_dry_run_names_captions_that_are_mostly_padding_and_the_size_of_the_vocabulary(
+    world, caplog
+):
+    text_len_warning.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        report = dry(world)
+        assert "padding" not in caplog.text
+        dry(world, text_len=32)
+    assert "the longest caption has 3 tokens and the model reads 32" in caplog.text
+    assert "With --text-len 3 it is smaller and faster" in caplog.text
+    tokens = len(world.tokenizer.read_text(encoding="utf-8").splitlines())
+    assert report.vocabulary_parameters == tokens * 64
+    share = 100 * tokens * 64 / report.parameters
+    text = f"{share:.0f} % of the parameters are embeddings of the {tokens} tokens"
+    assert text in str(report)
 
 
 def test_the_time_to_encode_images_is_included(world, tmp_path):

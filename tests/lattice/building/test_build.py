@@ -55,6 +55,19 @@ def test_the_table_has_its_entities_and_its_settings(build, tmp_path):
     assert counts["lexicon"]["too_short"] == 1
 
 
+def test_a_vocabulary_that_does_not_fit_the_captions_is_reported(build, tmp_path):
+    vocabulary = tmp_path / "english.txt"
+    vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncat\n", encoding="utf-8")
+    content = "1\t北京故宫\n2\tcat\n"
+    _, stdout, _, out = build(content, "--tokenizer", vocabulary)
+    assert "warning: 80 % of the tokens are [UNK]" in stdout
+    assert "Without --tokenizer, a character vocabulary is generated" in stdout
+    assert read_manifest(out).counts["unknown_tokens"] == 4
+    _, stdout, _, out = build(content, "--overwrite")
+    assert "[UNK]" not in stdout
+    assert read_manifest(out).counts["unknown_tokens"] == 0
+
+
 def test_texts_without_a_file_get_the_same_rows(build, names, tmp_path):
     texts = ["北京故宫", "iPhone手机壳", "", "😀故宫[MASK]"]
     *_, out = build("".join(f"{n}\t{t}\n" for n, t in enumerate(texts) if t))
