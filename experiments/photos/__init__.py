@@ -1,0 +1,3 @@
+"""Real photographs of classes that no training caption contains."""
+
+__all__ = ["config", "features", "judge", "measures", "photo_folder", "report", "run", "tables"]
