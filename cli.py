@@ -116,6 +116,10 @@ def proof_photos(
         Path | None,
         Option("Coarse groups, `superclass<TAB>group`; by default DATA/groups.tsv or built-in."),
     ] = None,
+    judge: Annotated[
+        Path | None,
+        Option("Folder of the judge, to share it between runs; by default in --out."),
+    ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -134,6 +138,7 @@ def proof_photos(
         seeds=range(seed, seed + num_seeds),
         config=PhotosConfig.at_scale(scale, **changes),
         groups=groups,
+        judge=judge,
         device=device,
         overwrite=overwrite,
     )

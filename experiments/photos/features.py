@@ -48,14 +48,12 @@ def _cells(values: Floats) -> Floats:
 
 def _histogram(images: NDArray[np.uint8]) -> Floats:
     """Return the square roots of the shares of the RGB cubes, (N, 64)."""
-    level = images // (256 // _BINS)
-    cube = (level[..., 0] * _BINS + level[..., 1]) * _BINS + level[..., 2]
-    cube = (
-        cube.reshape(len(images), -1).astype(np.int64) + _BINS**3 * np.arange(len(images))[:, None]
-    )
-    counts = np.bincount(cube.ravel(), minlength=_BINS**3 * len(images))
-    shares = counts.reshape(len(images), -1) / (images.shape[1] * images.shape[2])
-    return np.sqrt(shares).astype(np.float32)
+    level = images.astype(np.int64) // (256 // _BINS)
+    cube = level @ np.array([_BINS**2, _BINS, 1])  # (N, H, W)
+    first = _BINS**3 * np.arange(len(images))[:, None, None]
+    counts = np.bincount((first + cube).ravel(), minlength=_BINS**3 * len(images))
+    shares = counts.reshape(len(images), -1) / cube[0].size
+    return np.asarray(np.sqrt(shares), dtype=np.float32)
 
 
 def _edges(luminance: Floats) -> Floats:
@@ -66,4 +64,4 @@ def _edges(luminance: Floats) -> Floats:
     angle = np.arctan2(down, right) % np.pi
     direction = np.rint(angle / (np.pi / _DIRECTIONS)).astype(np.int64) % _DIRECTIONS
     by_direction = strength[..., None] * (direction[..., None] == np.arange(_DIRECTIONS))
-    return np.sqrt(_cells(by_direction.astype(np.float32)).mean(axis=(2, 4)))
+    return np.asarray(np.sqrt(_cells(by_direction).mean(axis=(2, 4))), dtype=np.float32)

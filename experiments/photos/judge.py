@@ -39,12 +39,13 @@ NETWORK = "judge.safetensors"
 FEATURES = "features.safetensors"
 _BATCH = 64
 _SHIFT = 6  # pixels that training images are shifted by at most, of 64
+_LEAST_STD = 0.1  # smallest standard deviation of a feature, as a share of their mean
 _RIDGE = 100.0  # regularisation of the ridge regression; features have a variance of 1
 Pixels = NDArray[np.uint8]
 
 
 class JudgeNetwork(nn.Module):
-    """Four stages of convolutions and a linear layer: images (N, 3, H, W) to class logits (N, C)."""
+    """Four stages of convolutions and a linear layer, from images (N, 3, H, W) to logits (N, C)."""
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
@@ -156,7 +157,7 @@ class JudgeTask(Task):
         return rate
 
     def validate(self, step: int, dtype: torch.dtype) -> dict[str, float]:
-        """Return nothing: the weights of the last step are kept, and test photographs stay unused."""
+        """Return nothing: the weights of the last step are kept."""
         return {}
 
 
@@ -182,7 +183,7 @@ def train_judge(
     Args:
         folder: The photographs.
         out: The folder to write: network and features.
-        config: Photographs per class, resolution, steps and width.
+        config: Resolution, steps and width.
         device: `auto`, `cpu` or `cuda`.
         overwrite: Replace the judge of another folder or of other settings.
 
@@ -190,8 +191,11 @@ def train_judge(
         ToolkitError: A photograph cannot be decoded, or another output exists.
         Interrupted: SIGINT or SIGTERM; the same call resumes.
     """
-    names = ("photographs", "test_photographs", "resolution", "judge_steps", "judge_width")
-    settings = {name: getattr(config, name) for name in names}
+    settings = {
+        "resolution": config.resolution,
+        "steps": config.judge_steps,
+        "width": config.judge_width,
+    }
     inputs = {"photographs": folder.fingerprint}
     with Run.open(
         out, kind="photo judge", settings=settings, inputs=inputs, overwrite=overwrite
@@ -199,11 +203,11 @@ def train_judge(
         if run.finished:
             return JudgeReport(out=out, **run.finished.counts, already_finished=True)
         on = choose_device(device)
-        train, labels = load_pixels(folder, TRAIN, config.photographs, config.resolution)
+        train, labels = load_pixels(folder, TRAIN, config.resolution)
         task = JudgeTask(train, labels, config, on)
         trainer = Trainer(task, TrainerConfig(total_steps=config.judge_steps), run.work)
         trainer.run()
-        val, val_labels = load_pixels(folder, VAL, config.test_photographs, config.resolution)
+        val, val_labels = load_pixels(folder, VAL, config.resolution)
         network = task.model.eval()
         deep, _ = _run(network, train)
         val_deep, val_logits = _run(network, val)
@@ -226,11 +230,9 @@ def train_judge(
     return JudgeReport(out=out, **counts)
 
 
-def load_pixels(
-    folder: PhotoFolder, split: str, count: int, size: int
-) -> tuple[Pixels, NDArray[np.int64]]:
-    """Decode up to `count` photographs of each class: pixels (N, H, W, 3) and class numbers (N,)."""
-    by_class = [photographs[:count] for photographs in folder.photographs(split)]
+def load_pixels(folder: PhotoFolder, split: str, size: int) -> tuple[Pixels, NDArray[np.int64]]:
+    """Decode all photographs of a split: pixels (N, H, W, 3) and class numbers (N,)."""
+    by_class = folder.photographs(split)
     labels = np.repeat(np.arange(len(by_class)), [len(found) for found in by_class])
     return decode_photographs((one for found in by_class for one in found), size), labels
 
@@ -315,7 +317,9 @@ class _Scale:
     @classmethod
     def of(cls, values: NDArray[np.float32]) -> "_Scale":
         wide = values.astype(np.float64)
-        return cls(wide.mean(0), np.maximum(wide.std(0), 1e-6))
+        std = wide.std(0)
+        # Features that hardly vary, such as the share of a rare colour, would outweigh all others.
+        return cls(wide.mean(0), np.maximum(std, _LEAST_STD * std.mean()))
 
     def apply(self, values: NDArray[np.float32]) -> Floats:
         return np.asarray((values - self.mean) / self.std)

@@ -23,7 +23,7 @@ from artist.generation.gallery import (
 from artist.generation.pages import write_page
 from data.images import encode_png, encode_webp
 from experiments.photos.judge import Pixels
-from experiments.photos.measures import Estimate, Measure
+from experiments.photos.measures import Estimate, Floats, Measure
 from experiments.photos.nats import ARMS, LATTICE_ARM, NONE_ARM, TRAINED, UNSEEN, Nats
 from experiments.photos.photo_folder import PhotoClass
 
@@ -37,7 +37,8 @@ MEASURES = {  # name -> heading
     "superclass_cnn": "superclass, CNN",
     "group_ridge": "group, ridge",
 }
-_BY_GROUP = ("auc_simple", "auc_cnn", "group_cnn")
+_CHANCE_HALF = ("auc_simple", "auc_cnn")
+_BY_GROUP = (*_CHANCE_HALF, "group_cnn")
 _GAP = 6  # white pixels between two kinds of images of the grid
 
 
@@ -78,12 +79,7 @@ def group_results(
     of_class = np.array(groups)[classes]
     by_class = {
         name: {
-            arm: np.concatenate(
-                [
-                    np.mean([one[name].by_class() for one in drawn[arm]], axis=0)
-                    for _, drawn in folds
-                ]
-            )
+            arm: np.concatenate([_over_seeds(drawn[arm], name) for _, drawn in folds])
             for arm in ARMS
         }
         for name in _BY_GROUP
@@ -101,6 +97,11 @@ def group_results(
     ]
 
 
+def _over_seeds(found: Sequence[Mapping[str, Measure]], name: str) -> Floats:
+    """Return a measure by class, the mean over seeds."""
+    return np.asarray(np.mean([one[name].by_class() for one in found], axis=0))
+
+
 @dataclass(frozen=True, kw_only=True)
 class PhotosReport:
     """The results of all folds and seeds. Field names are JSON keys.
@@ -113,6 +114,7 @@ class PhotosReport:
         num_unseen: Number of unseen classes, over all folds.
         images: Row (photographs, the same through the VQGAN, each arm) -> measure -> estimate.
         differences: Other arm -> measure -> `lattice` minus this arm, paired.
+        reached: Measure -> `lattice` as a share of the photographs through the VQGAN.
         chance: Accuracy of images of a random unseen class: `group` and `superclass`.
         losses: Nats per code of each arm, on `unseen` and on `trained` classes.
         nats: Differences in nats per code.
@@ -127,6 +129,7 @@ class PhotosReport:
     num_unseen: int
     images: dict[str, dict[str, Estimate]]
     differences: dict[str, dict[str, Estimate]]
+    reached: dict[str, Estimate]
     chance: dict[str, float]
     losses: dict[str, dict[str, float]]
     nats: list[Nats]
@@ -139,6 +142,7 @@ class PhotosReport:
         for values in (content["images"], content["differences"]):
             for row, by_name in values.items():
                 values[row] = {name: Estimate(*found)._asdict() for name, found in by_name.items()}
+        content["reached"] = {name: found._asdict() for name, found in self.reached.items()}
         for one in content["nats"]:
             one["cost"] = {"mean": one["cost"][0], "half_width": one["cost"][1]}
         text = json.dumps(content, allow_nan=True).replace("NaN", "null")
@@ -169,6 +173,8 @@ class PhotosReport:
             (f"{LATTICE_ARM} - {other}", *(_difference(found[name]) for name in MEASURES))
             for other, found in self.differences.items()
         ]
+        shares = (str(self.reached[n]) if n not in _CHANCE_HALF else "" for n in MEASURES)
+        rows.append((f"{LATTICE_ARM} / {VQGAN}", *shares))
         chance = self.chance
         return ComparisonTable(
             title="Images of unseen classes",
@@ -186,7 +192,7 @@ class PhotosReport:
 
     def _nats_table(self) -> ComparisonTable:
         rows = []
-        for one in self.nats:
+        for one in (one for one in self.nats if one.classes in (UNSEEN, TRAINED)):
             mark = " *" if one.cost.clear else ""
             seeds = " ".join(f"{value:+.4f}" for value in one.by_seed)
             gaining = f"{one.gaining} of {one.num_classes}"
@@ -205,21 +211,18 @@ class PhotosReport:
         )
 
     def _group_table(self) -> ComparisonTable:
-        header = [
-            f"{MEASURES[name]}: {arm}" for name in _BY_GROUP for arm in (LATTICE_ARM, NONE_ARM)
-        ]
+        arms = (LATTICE_ARM, NONE_ARM)
+        header = [f"{MEASURES[name]}: {arm}" for name in _BY_GROUP for arm in arms]
+        costs = {n.classes: n.cost for n in self.nats if n.replaced_by == NONE_ARM}
         return ComparisonTable(
             title="Images by group",
-            header=("group", "classes", *header),
+            header=("group", "classes", *header, "nats: none - lattice"),
             rows=[
                 (
                     one.group,
                     str(one.num_classes),
-                    *(
-                        f"{one.measures[name][arm]:.3f}"
-                        for name in _BY_GROUP
-                        for arm in (LATTICE_ARM, NONE_ARM)
-                    ),
+                    *(f"{one.measures[name][arm]:.3f}" for name in _BY_GROUP for arm in arms),
+                    str(costs[one.group]),
                 )
                 for one in self.groups
             ],

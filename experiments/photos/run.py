@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,6 +98,7 @@ def run_photos(
     seeds: Sequence[int] = (0,),
     config: PhotosConfig | None = None,
     groups: Path | None = None,
+    judge: Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
 ) -> PhotosReport:
@@ -110,6 +111,7 @@ def run_photos(
         seeds: Seeds of the trainings.
         config: How much work to do.
         groups: `superclass<TAB>group`, as for `read_photo_folder`.
+        judge: Folder of the judge, which runs with other settings can share; by default in `out`.
         device: `auto`, `cpu` or `cuda`.
         overwrite: Run all stages again and replace their outputs.
 
@@ -128,23 +130,23 @@ def run_photos(
     for fold in folds:
         photos.unseen(fold)  # raises before the first training
     minutes: dict[str, float] = {}
-    home = out / config.names
+    home, judge = out / config.names, judge or out / "judge"
     with _timed(minutes, "judge: train a CNN on all classes"):
-        log.info("%s", train_judge(photos, out / "judge", config=config, **stage))
+        log.info("%s", train_judge(photos, judge, config=config, **stage))
     vqgan = out / "vqgan"
     with _timed(minutes, "vqgan: train it on the classes that are never held out"):
-        tables = write_tables(out / "vqgan-tables", photos, NEVER, config, overwrite)
+        named = replace(config, names="natural")  # one VQGAN for both kinds of names
+        tables = write_tables(out / "vqgan-tables", photos, NEVER, named, overwrite)
         log.info(
             "%s",
             train_vqgan(tables.train, vqgan, config=config.vqgan(), valid=tables.valid, **stage),
         )
     with _timed(minutes, "graph: one vector per entity"):
-        tables = write_tables(
-            home / f"fold-{folds[0]}" / "tables", photos, folds[0], config, overwrite
-        )
+        first = home / f"fold-{folds[0]}" / "tables"
+        tables = write_tables(first, photos, folds[0], config, overwrite)
         log.info("%s", train_kg(tables.triples, home / "kg", config=config.kg(), **stage))
-    judge = Judge(out / "judge", photos, config)
-    found = [_run_fold(photos, judge, out, fold, seeds, config, stage, minutes) for fold in folds]
+    judging = Judge(judge, photos, config)
+    found = [_run_fold(photos, judging, out, fold, seeds, config, stage, minutes) for fold in folds]
     report = _report(photos, found, out, folds, seeds, config, minutes)
     write_json(home / RESULTS, {"config": asdict(config), **report.as_json()})
     (home / TABLE).write_text(report.markdown(), encoding="utf-8")
@@ -261,12 +263,13 @@ def _report(
         }
         for row, by_fold in rows.items()
     }
+    lattice = values[LATTICE_ARM]
     differences = {
-        other: {
-            name: Estimate.of(values[LATTICE_ARM][name] - values[other][name]) for name in measures
-        }
+        other: {name: Estimate.of(lattice[name] - values[other][name]) for name in measures}
         for other in ARMS[1:]
     }
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reached = {name: Estimate.of(lattice[name] / values[VQGAN][name]) for name in measures}
     groups = [one.group for one in photos.classes]
     return PhotosReport(
         out=out / config.names,
@@ -279,6 +282,7 @@ def _report(
             for row, by_name in values.items()
         },
         differences=differences,
+        reached=reached,
         chance=_chance(photos, [one.unseen for one in found]),
         losses=mean_losses([one.losses for one in found]),
         nats=compare_losses([one.losses for one in found], groups),
