@@ -316,4 +316,6 @@ def _timed(minutes: dict[str, float], stage: str) -> Iterator[None]:
     log.info("== %s", stage)
     began, name = time.process_time(), stage.partition(":")[0]
     yield
-    minutes[name] = minutes.get(name, 0.0) + (time.process_time() - began) / 60
+    spent = (time.process_time() - began) / 60
+    minutes[name] = minutes.get(name, 0.0) + spent
+    log.info("== %s took %.1f CPU minutes", name, spent)
