@@ -124,8 +124,9 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, values: Floats) -> "Estimate":
-        """Take the estimate first and its resamples after it."""
-        low, high = np.nanpercentile(values[1:], [2.5, 97.5])
+        """Take the estimate first and its resamples after it, without infinite and NaN ones."""
+        found = values[1:][np.isfinite(values[1:])]
+        low, high = np.percentile(found, [2.5, 97.5]) if len(found) else (np.nan, np.nan)
         return cls(float(values[0]), float(low), float(high))
 
     def __str__(self) -> str:

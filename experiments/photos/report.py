@@ -1,6 +1,7 @@
 """The results of the experiment on photographs: JSON, Markdown, a grid of images, an HTML page."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from artist.evaluation.confidence_intervals import Interval
 from artist.evaluation.examples import Part
 from artist.evaluation.report import TEMPLATES
 from artist.generation.gallery import (
@@ -138,15 +140,14 @@ class PhotosReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
-        content = asdict(self) | {"out": str(self.out)}
-        for values in (content["images"], content["differences"]):
-            for row, by_name in values.items():
-                values[row] = {name: Estimate(*found)._asdict() for name, found in by_name.items()}
-        content["reached"] = {name: found._asdict() for name, found in self.reached.items()}
-        for one in content["nats"]:
-            one["cost"] = {"mean": one["cost"][0], "half_width": one["cost"][1]}
-        text = json.dumps(content, allow_nan=True).replace("NaN", "null")
-        parsed: dict[str, Any] = json.loads(text)
+        content = asdict(self) | {
+            "out": str(self.out),
+            "images": {row: _plain(by_name) for row, by_name in self.images.items()},
+            "differences": {arm: _plain(by_name) for arm, by_name in self.differences.items()},
+            "reached": _plain(self.reached),
+            "nats": [asdict(one) | {"cost": _finite(one.cost)} for one in self.nats],
+        }
+        parsed: dict[str, Any] = json.loads(json.dumps(content))
         return parsed
 
     def tables(self) -> list[ComparisonTable]:
@@ -229,6 +230,15 @@ class PhotosReport:
             note="Means over classes and seeds; AUC of a class is over its pairs with all other "
             "unseen classes of its fold.",
         )
+
+
+def _plain(found: Mapping[str, Estimate]) -> dict[str, dict[str, float | None]]:
+    return {name: _finite(estimate) for name, estimate in found.items()}
+
+
+def _finite(found: Estimate | Interval) -> dict[str, float | None]:
+    """Return the fields by name; what could not be measured (NaN, infinity) is None in JSON."""
+    return {k: v if math.isfinite(v) else None for k, v in found._asdict().items()}
 
 
 def _difference(found: Estimate) -> str:

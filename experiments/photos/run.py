@@ -28,7 +28,7 @@ from artist.generation.predict import predict
 from artist.training.vqgan_training import train_vqgan
 from data.errors import ConfigError
 from data.images import decode_image, square
-from data.runs import write_json
+from data.runs import save_text, write_json
 from data.tokenizer import tokenizer_folder
 from experiments.photos.config import PhotosConfig
 from experiments.photos.judge import Judge, Pixels, train_judge
@@ -60,7 +60,7 @@ from experiments.photos.report import (
     write_grid,
     write_photos_page,
 )
-from experiments.photos.tables import write_tables
+from experiments.photos.tables import PhotoTables, write_tables
 from experiments.stages import StageOptions, arm_graph, build_tables, reconstruct
 from kg.training.train import train_kg
 from lattice.building.build import match_texts
@@ -70,6 +70,7 @@ log = logging.getLogger(__name__)
 _BATCH = 64  # images generated at once
 _SHOWN = 4  # images per class and row of the page and the grid
 Measures = dict[str, Measure]
+LabelledPixels = tuple[Pixels, NDArray[np.int64]]  # (N, H, W, 3) and class numbers (N,)
 
 
 class _Fold(NamedTuple):
@@ -124,141 +125,172 @@ def run_photos(
             raise ConfigError(f"give one {what} or more, each once.")
     if NEVER in folds:
         raise ConfigError(f"the classes of fold {NEVER!r} are never held out.")
-    config, stage = config or PhotosConfig(), StageOptions(device=device, overwrite=overwrite)
+    config = config or PhotosConfig()
     photos = read_photo_folder(data, groups)
     log.info("%s", photos)
     for fold in folds:
         photos.unseen(fold)  # raises before the first training
-    minutes: dict[str, float] = {}
-    home, judge = out / config.names, judge or out / "judge"
-    with _timed(minutes, "judge: train a CNN on all classes"):
-        log.info("%s", train_judge(photos, judge, config=config, **stage))
-    vqgan = out / "vqgan"
-    with _timed(minutes, "vqgan: train it on the classes that are never held out"):
-        named = replace(config, names="natural")  # one VQGAN for both kinds of names
-        tables = write_tables(out / "vqgan-tables", photos, NEVER, named, overwrite)
-        log.info(
-            "%s",
-            train_vqgan(tables.train, vqgan, config=config.vqgan(), valid=tables.valid, **stage),
-        )
-    with _timed(minutes, "graph: one vector per entity"):
-        first = home / f"fold-{folds[0]}" / "tables"
-        tables = write_tables(first, photos, folds[0], config, overwrite)
-        log.info("%s", train_kg(tables.triples, home / "kg", config=config.kg(), **stage))
-    judging = Judge(judge, photos, config)
-    found = [_run_fold(photos, judging, out, fold, seeds, config, stage, minutes) for fold in folds]
-    report = _report(photos, found, out, folds, seeds, config, minutes)
+    stage = StageOptions(device=device, overwrite=overwrite)
+    work = _Work(photos, out, config, tuple(seeds), stage, {})
+    home, judging = work.home, work.prepare(folds[0], judge or out / "judge")
+    found = [work.run_fold(fold, judging) for fold in folds]
+    report = _report(work, folds, found)
     write_json(home / RESULTS, {"config": asdict(config), **report.as_json()})
-    (home / TABLE).write_text(report.markdown(), encoding="utf-8")
+    save_text(home / TABLE, report.markdown())
     write_grid(home / GRID, found[0].shown)
     shown = {fold: one.shown for fold, one in zip(folds, found, strict=True)}
     write_photos_page(home, report, shown)
     return report
 
 
-def _run_fold(
-    photos: PhotoFolder,
-    judge: Judge,
-    out: Path,
-    fold: str,
-    seeds: Sequence[int],
-    config: PhotosConfig,
-    stage: StageOptions,
-    minutes: dict[str, float],
-) -> _Fold:
-    """Train all arms on a fold, draw its classes, and judge them."""
-    home, vqgan = out / config.names, out / "vqgan"
-    folder, kg, unseen = home / f"fold-{fold}", home / "kg", photos.unseen(fold)
-    tables = write_tables(folder / "tables", photos, fold, config, stage["overwrite"])
-    with _timed(minutes, "train: lattice tables, codes and all arms"):
-        train, valid = build_tables(tables, folder, kg, stage["overwrite"])
-        trained = ablate(
-            train, valid=valid, kg=kg, vqgan=vqgan, out=folder / "models", arms=ARMS,
-            seeds=seeds, config=config.train(tables.text_len), **stage
-        )  # fmt: skip
-        log.info("%s", trained)
-    real = {PHOTOGRAPHS: judge.measure_photographs(unseen, config.num_images)}
-    pixels, labels = _test_photographs(photos, unseen, config)
-    with _timed(minutes, "draw: images of the unseen classes"):
-        again = reconstruct(vqgan, pixels)
-        real[VQGAN] = judge.measure(again, labels)
-        images = {PHOTOGRAPHS: (pixels, labels), VQGAN: (again, labels)}
-        drawn: dict[str, list[Measures]] = {arm: [] for arm in ARMS}
-        for seed in seeds:
-            for arm in ARMS:
-                one = _draw(photos, unseen, folder, train, kg, arm, seed, config, stage)
-                drawn[arm].append(judge.measure(*one))
-                images.setdefault(arm, one)
-    shown = [
-        DrawnClass(
-            photos.classes[number],
-            photos.classes[number].name(config.names),
-            {row: list(px[lb == number][:_SHOWN]) for row, (px, lb) in images.items()},
+class _Work(NamedTuple):
+    """The stages of a run.
+
+    Attributes:
+        photos: The photographs.
+        out: The folder for all outputs.
+        config: How much work to do.
+        seeds: Seeds of the trainings.
+        stage: Device and overwriting.
+        minutes: CPU minutes of each stage so far.
+    """
+
+    photos: PhotoFolder
+    out: Path
+    config: PhotosConfig
+    seeds: tuple[int, ...]
+    stage: StageOptions
+    minutes: dict[str, float]
+
+    @property
+    def home(self) -> Path:
+        """Folder of everything that depends on the kind of names."""
+        return self.out / self.config.names
+
+    @property
+    def vqgan(self) -> Path:
+        """Folder of the VQGAN."""
+        return self.out / "vqgan"
+
+    def tables(self, fold: str) -> PhotoTables:
+        """Write the captions of a fold."""
+        folder, overwrite = self.home / f"fold-{fold}" / "tables", self.stage["overwrite"]
+        return write_tables(folder, self.photos, fold, self.config, overwrite)
+
+    def prepare(self, fold: str, judge: Path) -> Judge:
+        """Train what all folds and seeds share: judge, VQGAN, and the graph's vectors."""
+        photos, config, stage = self.photos, self.config, self.stage
+        with self.timed("judge: train a CNN on all classes"):
+            log.info("%s", train_judge(photos, judge, config=config, **stage))
+        with self.timed("vqgan: train it on the classes that are never held out"):
+            named = replace(config, names="natural")  # one VQGAN for both kinds of names
+            folder = self.out / "vqgan-tables"
+            tables = write_tables(folder, photos, NEVER, named, stage["overwrite"])
+            tokenizer = config.vqgan()
+            trained = train_vqgan(
+                tables.train, self.vqgan, config=tokenizer, valid=tables.valid, **stage
+            )
+            log.info("%s", trained)
+        with self.timed("graph: one vector per entity"):
+            triples = self.tables(fold).triples  # the same for all folds
+            log.info("%s", train_kg(triples, self.home / "kg", config=config.kg(), **stage))
+        return Judge(judge, photos, config)
+
+    def run_fold(self, fold: str, judge: Judge) -> _Fold:
+        """Train all arms on a fold, draw its classes, and judge them."""
+        folder, kg, unseen = self.home / f"fold-{fold}", self.home / "kg", self.photos.unseen(fold)
+        tables = self.tables(fold)
+        with self.timed("train: lattice tables, codes and all arms"):
+            train, valid = build_tables(tables, folder, kg, self.stage["overwrite"])
+            trained = ablate(
+                train, valid=valid, kg=kg, vqgan=self.vqgan, out=folder / "models", arms=ARMS,
+                seeds=self.seeds, config=self.config.train(tables.text_len), **self.stage
+            )  # fmt: skip
+            log.info("%s", trained)
+        with self.timed("draw: images of the unseen classes"):
+            images = self._test_photographs(unseen)
+            real = {
+                PHOTOGRAPHS: judge.measure_photographs(unseen, self.config.num_images),
+                VQGAN: judge.measure(*images[VQGAN]),
+            }
+            drawn: dict[str, list[Measures]] = {arm: [] for arm in ARMS}
+            tokenizer = tokenizer_folder(train)
+            for seed in self.seeds:
+                for arm in ARMS:
+                    one = self._draw(unseen, folder, tokenizer, arm, seed)
+                    drawn[arm].append(judge.measure(*one))
+                    images.setdefault(arm, one)  # the first seed's
+        losses = read_losses(folder / "models", self.seeds, unseen)
+        return _Fold(unseen, real, drawn, losses, self._shown(unseen, images))
+
+    def _test_photographs(self, classes: NDArray[np.int64]) -> dict[str, LabelledPixels]:
+        """Return up to `num_images` test photographs per class, also through the VQGAN."""
+        val = self.photos.photographs(VAL)
+        found = {number: val[number][: self.config.num_images] for number in classes.tolist()}
+        every = [photograph for photographs in found.values() for photograph in photographs]
+        pixels = decode_photographs(every, self.config.resolution)
+        labels = np.repeat([*found], [len(photographs) for photographs in found.values()])
+        again = reconstruct(self.vqgan, pixels)
+        return {PHOTOGRAPHS: (pixels, labels), VQGAN: (again, labels)}
+
+    def _draw(
+        self, unseen: NDArray[np.int64], folder: Path, tokenizer: Path, arm: str, seed: int
+    ) -> LabelledPixels:
+        """Generate images of the unseen classes from their bare names."""
+        models, config = folder / "models" / f"seed-{seed}", self.config
+        graph = arm_graph(arm, models, self.home / "kg")
+        out = folder / "images" / f"seed-{seed}" / arm
+        names = [self.photos.classes[number].name(config.names) for number in unseen]
+        prompts = match_texts(names, names=graph, tokenizer=tokenizer)
+        prompts = prompts.set_column(0, "idx", pa.array([f"{number:04d}" for number in unseen]))
+        report = predict(
+            prompts,
+            model=models / arm,
+            kg=graph,
+            out=out,
+            sampling=SamplingConfig(cfg_scale=config.cfg_scale),
+            config=PredictConfig(num_images=config.num_images, batch_size=_BATCH, seed=seed),
+            **self.stage,
         )
-        for number in unseen.tolist()
-    ]
-    return _Fold(unseen, real, drawn, read_losses(folder / "models", seeds, unseen), shown)
+        log.info("%s", report)
+        files = sorted((out / IMAGES).iterdir())  # by prompt: names begin with its number
+        pixels = [square(decode_image(file.read_bytes()), config.resolution) for file in files]
+        return np.stack(pixels), np.repeat(unseen, config.num_images)
+
+    def _shown(
+        self, unseen: NDArray[np.int64], images: dict[str, LabelledPixels]
+    ) -> list[DrawnClass]:
+        """Return some images of each class, for the page and the grid."""
+        return [
+            DrawnClass(
+                self.photos.classes[number],
+                self.photos.classes[number].name(self.config.names),
+                {row: list(pixels[of == number][:_SHOWN]) for row, (pixels, of) in images.items()},
+            )
+            for number in unseen.tolist()
+        ]
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Log a stage and add the CPU time of this process to its minutes."""
+        log.info("== %s", stage)
+        began, name = time.process_time(), stage.partition(":")[0]
+        yield
+        spent = (time.process_time() - began) / 60
+        self.minutes[name] = self.minutes.get(name, 0.0) + spent
+        log.info("== %s took %.1f CPU minutes", name, spent)
 
 
-def _test_photographs(
-    photos: PhotoFolder, classes: NDArray[np.int64], config: PhotosConfig
-) -> tuple[Pixels, NDArray[np.int64]]:
-    """Return up to `num_images` test photographs per class, and their class numbers."""
-    count = min(config.num_images, config.test_photographs)
-    found = {number: photos.photographs(VAL)[number][:count] for number in classes.tolist()}
-    pixels = decode_photographs((p for one in found.values() for p in one), config.resolution)
-    return pixels, np.repeat([*found], [len(one) for one in found.values()])
-
-
-def _draw(
-    photos: PhotoFolder,
-    unseen: NDArray[np.int64],
-    folder: Path,
-    train: Path,
-    kg: Path,
-    arm: str,
-    seed: int,
-    config: PhotosConfig,
-    stage: StageOptions,
-) -> tuple[Pixels, NDArray[np.int64]]:
-    """Generate images of the unseen classes' bare names; return pixels and class numbers."""
-    models = folder / "models" / f"seed-{seed}"
-    graph, out = arm_graph(arm, models, kg), folder / "images" / f"seed-{seed}" / arm
-    names = [photos.classes[number].name(config.names) for number in unseen]
-    prompts = match_texts(names, names=graph, tokenizer=tokenizer_folder(train))
-    prompts = prompts.set_column(0, "idx", pa.array([f"{number:04d}" for number in unseen]))
-    report = predict(
-        prompts,
-        model=models / arm,
-        kg=graph,
-        out=out,
-        sampling=SamplingConfig(cfg_scale=config.cfg_scale),
-        config=PredictConfig(num_images=config.num_images, batch_size=_BATCH, seed=seed),
-        **stage,
-    )
-    log.info("%s", report)
-    files = sorted((out / IMAGES).glob("*.png"))  # by prompt: names begin with its number
-    pixels = [square(decode_image(file.read_bytes()), config.resolution) for file in files]
-    return np.stack(pixels), np.repeat(unseen, config.num_images)
-
-
-def _report(
-    photos: PhotoFolder,
-    found: Sequence[_Fold],
-    out: Path,
-    folds: Sequence[str],
-    seeds: Sequence[int],
-    config: PhotosConfig,
-    minutes: dict[str, float],
-) -> PhotosReport:
+def _report(work: _Work, folds: Sequence[str], found: Sequence[_Fold]) -> PhotosReport:
     """Summarise all folds and seeds with intervals over classes and seeds."""
+    photos, config, seeds = work.photos, work.config, work.seeds
     resamples = Resamples([len(one.unseen) for one in found], len(seeds), config.resamples)
     rows = {row: [[one.real[row]] * len(seeds) for one in found] for row in (PHOTOGRAPHS, VQGAN)}
     rows |= {arm: [one.drawn[arm] for one in found] for arm in ARMS}
     measures = list(found[0].real[VQGAN])
     values = {
         row: {
-            name: resamples.values([[one[name] for one in seeds] for seeds in by_fold])
+            name: resamples.values([[one[name] for one in by_seed] for by_seed in by_fold])
             for name in measures
         }
         for row, by_fold in rows.items()
@@ -272,10 +304,10 @@ def _report(
         reached = {name: Estimate.of(lattice[name] / values[VQGAN][name]) for name in measures}
     groups = [one.group for one in photos.classes]
     return PhotosReport(
-        out=out / config.names,
+        out=work.home,
         names=config.names,
         folds=tuple(folds),
-        seeds=tuple(seeds),
+        seeds=seeds,
         num_unseen=sum(len(one.unseen) for one in found),
         images={
             row: {name: Estimate.of(found) for name, found in by_name.items()}
@@ -287,7 +319,7 @@ def _report(
         losses=mean_losses([one.losses for one in found]),
         nats=compare_losses([one.losses for one in found], groups),
         groups=group_results(groups, [(one.unseen, one.drawn) for one in found]),
-        cpu_minutes={name: round(value, 2) for name, value in minutes.items()},
+        cpu_minutes={name: round(value, 2) for name, value in work.minutes.items()},
     )
 
 
@@ -308,14 +340,3 @@ def _chance(photos: PhotoFolder, folds: Sequence[NDArray[np.int64]]) -> dict[str
         )
         for level in ("group", "superclass")
     }
-
-
-@contextmanager
-def _timed(minutes: dict[str, float], stage: str) -> Iterator[None]:
-    """Log a stage and add the CPU time of this process to its minutes."""
-    log.info("== %s", stage)
-    began, name = time.process_time(), stage.partition(":")[0]
-    yield
-    spent = (time.process_time() - began) / 60
-    minutes[name] = minutes.get(name, 0.0) + spent
-    log.info("== %s took %.1f CPU minutes", name, spent)

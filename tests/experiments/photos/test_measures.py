@@ -110,3 +110,9 @@ def test_differences_of_two_arms_are_paired():
     found = Estimate.of(first - second)
     assert found == pytest.approx((0.1, 0.1, 0.1))
     assert found.clear
+
+
+def test_a_value_that_no_resample_has_is_reported_without_an_interval():
+    found = Estimate.of(np.array([1.0, np.nan, np.inf]))
+    assert (found.value, np.isnan(found.low), found.clear) == (1.0, True, False)
+    assert Estimate.of(np.array([1.0, np.nan, 2.0, 2.0])).low == 2
