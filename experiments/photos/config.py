@@ -50,7 +50,7 @@ class PhotosConfig:
     photographs: Annotated[int, Option("Training photographs per class.", min=1)] = 100
     test_photographs: Annotated[
         int, Option("Test photographs per class, for nats per code and ceilings.", min=1)
-    ] = 30
+    ] = 20
     size: Annotated[str, Option("Model size.", choices=tuple(SIZES))] = "tiny"
     steps: Annotated[int, Option("Training steps of each arm.", min=1)] = 550
     batch_size: Annotated[int, Option("Captions per step.", min=1)] = 32
@@ -63,7 +63,7 @@ class PhotosConfig:
     kg_epochs: Annotated[
         int | None, Option("Passes over the graph; by default, chosen by its size.", min=1)
     ] = None
-    judge_steps: Annotated[int, Setting("Training steps of the CNN that judges.", min=1)] = 3000
+    judge_steps: Annotated[int, Setting("Training steps of the CNN that judges.", min=1)] = 4000
     judge_width: Annotated[int, Setting("Channels of its first layer.", min=1)] = 32
     num_images: Annotated[int, Option("Images per unseen class and arm.", min=1)] = 16
     cfg_scale: Annotated[float, Option("Classifier-free guidance of these images.")] = 2.0

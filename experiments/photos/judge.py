@@ -102,7 +102,10 @@ class ClassLoss(nn.Module):
 
 
 class JudgeTask(Task):
-    """The CNN, trained on photographs that are mirrored and shifted at random.
+    """The CNN, trained on photographs that are mirrored, shifted and blurred at random.
+
+    Half of them are blurred: what a VQGAN decodes lacks detail, and all images to judge come from
+    one.
 
     Args:
         pixels: Photographs (N, H, W, 3).
@@ -145,7 +148,10 @@ class JudgeTask(Task):
             pixels[n] = padded[n, y : y + H, x : x + W]
         mirrored = rng.random(len(pixels)) < 0.5
         pixels[mirrored] = pixels[mirrored, :, ::-1]
-        return [LabelledImages(_to_images(pixels), torch.from_numpy(self.labels[chosen]))]
+        images, blurred = _to_images(pixels), torch.from_numpy(rng.random(len(pixels)) < 0.5)
+        half = F.avg_pool2d(images[blurred], 2)
+        images[blurred] = F.interpolate(half, scale_factor=2.0, mode="bilinear")
+        return [LabelledImages(images, torch.from_numpy(self.labels[chosen]))]
 
     def set_learning_rates(self, step: int) -> float:
         """Set a linear warm-up over a tenth of the steps, then half a cosine."""
