@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from artist.evaluation.confidence_intervals import Interval
 from artist.evaluation.examples import Part
 from artist.evaluation.report import TEMPLATES
+from artist.evaluation.tables import plus_minus
 from artist.generation.gallery import (
     Card,
     ComparisonTable,
@@ -115,6 +116,7 @@ class PhotosReport:
         seeds: Seeds of the trainings.
         num_unseen: Number of unseen classes, over all folds.
         images: Row (photographs, the same through the VQGAN, each arm) -> measure -> estimate.
+        by_seed: Arm -> measure -> its value with each seed.
         differences: Other arm -> measure -> `lattice` minus this arm, paired.
         reached: Measure -> `lattice` as a share of the photographs through the VQGAN.
         chance: Accuracy of images of a random unseen class: `group` and `superclass`.
@@ -130,6 +132,7 @@ class PhotosReport:
     seeds: tuple[int, ...]
     num_unseen: int
     images: dict[str, dict[str, Estimate]]
+    by_seed: dict[str, dict[str, list[float]]]
     differences: dict[str, dict[str, Estimate]]
     reached: dict[str, Estimate]
     chance: dict[str, float]
@@ -177,6 +180,10 @@ class PhotosReport:
         shares = (str(self.reached[n]) if n not in _CHANCE_HALF else "" for n in MEASURES)
         rows.append((f"{LATTICE_ARM} / {VQGAN}", *shares))
         chance = self.chance
+        by_seed = "; ".join(
+            f"{arm} {' '.join(f'{value:.3f}' for value in found['auc_simple'])}"
+            for arm, found in self.by_seed.items()
+        )
         return ComparisonTable(
             title="Images of unseen classes",
             header=(f"{self.names} names", *MEASURES.values()),
@@ -185,7 +192,8 @@ class PhotosReport:
             note=f"{self.num_unseen} unseen classes, folds {', '.join(self.folds)}, seeds "
             f"{', '.join(map(str, self.seeds))}; 95 % intervals by bootstrap over {self._over()}; "
             "* the interval of a difference excludes 0. Chance: AUC 0.5, group "
-            f"{chance['group']:.3f}, superclass {chance['superclass']:.3f}.",
+            f"{chance['group']:.3f}, superclass {chance['superclass']:.3f}. AUC of simple features "
+            f"by seed: {by_seed}.",
         )
 
     def _cells(self, found: Mapping[str, Estimate]) -> Iterator[str]:
@@ -197,7 +205,15 @@ class PhotosReport:
             mark = " *" if one.cost.clear else ""
             seeds = " ".join(f"{value:+.4f}" for value in one.by_seed)
             gaining = f"{one.gaining} of {one.num_classes}"
-            rows.append((one.replaced_by, one.classes, f"{one.cost}{mark}", gaining, seeds))
+            rows.append(
+                (
+                    one.replaced_by,
+                    one.classes,
+                    f"{plus_minus(one.cost, 4, sign=True)}{mark}",
+                    gaining,
+                    seeds,
+                )
+            )
         means = "; ".join(
             f"{arm} {found[UNSEEN]:.4f} and {found[TRAINED]:.4f}"
             for arm, found in self.losses.items()
@@ -223,7 +239,7 @@ class PhotosReport:
                     one.group,
                     str(one.num_classes),
                     *(f"{one.measures[name][arm]:.3f}" for name in _BY_GROUP for arm in arms),
-                    str(costs[one.group]),
+                    plus_minus(costs[one.group], 4, sign=True),
                 )
                 for one in self.groups
             ],

@@ -302,6 +302,17 @@ def _report(work: _Work, folds: Sequence[str], found: Sequence[_Fold]) -> Photos
     }
     with np.errstate(divide="ignore", invalid="ignore"):
         reached = {name: Estimate.of(lattice[name] / values[VQGAN][name]) for name in measures}
+    single = Resamples([len(one.unseen) for one in found], 1, 0)
+    by_seed = {
+        arm: {
+            name: [
+                float(single.values([[one.drawn[arm][n][name]] for one in found])[0])
+                for n in range(len(seeds))
+            ]
+            for name in measures
+        }
+        for arm in ARMS
+    }
     groups = [one.group for one in photos.classes]
     return PhotosReport(
         out=work.home,
@@ -313,6 +324,7 @@ def _report(work: _Work, folds: Sequence[str], found: Sequence[_Fold]) -> Photos
             row: {name: Estimate.of(found) for name, found in by_name.items()}
             for row, by_name in values.items()
         },
+        by_seed=by_seed,
         differences=differences,
         reached=reached,
         chance=_chance(photos, [one.unseen for one in found]),

@@ -33,6 +33,9 @@ def test_the_command_runs_every_stage_and_resumes(folder, tmp_path, command):
     for row in rows:
         assert set(content["images"][row]) == set(MEASURES)
     assert list(content["differences"]) == ["none", "shuffled"]
+    for arm in rows[2:]:
+        (value,) = content["by_seed"][arm]["auc_cnn"]
+        assert value == pytest.approx(content["images"][arm]["auc_cnn"]["value"])
     assert {one["classes"] for one in content["nats"]} >= {"unseen", "trained"}
     assert content["num_unseen"] == sum(one["num_classes"] for one in content["groups"]) == 4
     assert content["chance"]["group"] >= 0.5  # two classes per fold
@@ -94,8 +97,8 @@ def test_the_judge_finds_the_kind_of_photographs_and_no_kind_in_noise(folder, tm
     assert real["group_ridge"].values(ones) > 0.9
     # Classes of one kind are alike: only the pairs of different kinds can be certain.
     assert real["auc_simple"].values(ones) > 0.75
-    assert real["r2_simple"].values(ones) > 0.9
+    assert real["r2_simple"].values(ones) > 0.5
     noise = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)
     lost = judge.measure(noise, labels)
     assert lost["group_ridge"].values(ones) < 0.6
-    assert lost["r2_simple"].values(ones) < 0.3
+    assert lost["r2_simple"].values(ones) < 0.2
