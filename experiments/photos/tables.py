@@ -1,7 +1,7 @@
 """Captions of photographs: which classes a fold trains on, and what a caption contains.
 
-A caption is a class's name in a short template. Templates in which the graph has an entity besides
-the name, for any class, are not used: 一张...的照片 would add the entity 照片 to every caption.
+A caption is a class's name in a short template. Templates in which the graph has another entity,
+for any class, are not used: 一张...的照片 would add the entity 照片 to every caption.
 """
 
 import base64
