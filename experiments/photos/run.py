@@ -25,6 +25,7 @@ from artist.evaluation.ablation import ablate
 from artist.formats.predictions import IMAGES
 from artist.generation.config import PredictConfig, SamplingConfig
 from artist.generation.predict import predict
+from artist.tables.encode import encode_table
 from artist.training.vqgan_training import train_vqgan
 from data.errors import ConfigError
 from data.images import decode_image, square
@@ -201,7 +202,8 @@ class _Work(NamedTuple):
         folder, kg, unseen = self.home / f"fold-{fold}", self.home / "kg", self.photos.unseen(fold)
         tables = self.tables(fold)
         with self.timed("train: lattice tables, codes and all arms"):
-            train, valid = build_tables(tables, folder, kg, self.stage["overwrite"])
+            built = build_tables(tables, folder, kg, self.stage["overwrite"])
+            train, valid = map(self._encoded, built)
             trained = ablate(
                 train, valid=valid, kg=kg, vqgan=self.vqgan, out=folder / "models", arms=ARMS,
                 seeds=self.seeds, config=self.config.train(tables.text_len), **self.stage
@@ -222,6 +224,15 @@ class _Work(NamedTuple):
                     images.setdefault(arm, one)  # the first seed's
         losses = read_losses(folder / "models", self.seeds, unseen)
         return _Fold(unseen, real, drawn, losses, self._shown(unseen, images))
+
+    def _encoded(self, table: Path) -> Path:
+        """Return the table with codes; photographs of several folds are encoded once."""
+        out = table.with_name(f"{table.stem}-codes.parquet")
+        report = encode_table(
+            table, out, vqgan=self.vqgan, code_store=self.out / "codes", **self.stage
+        )
+        log.info("%s", report)
+        return out
 
     def _test_photographs(self, classes: NDArray[np.int64]) -> dict[str, LabelledPixels]:
         """Return up to `num_images` test photographs per class, also through the VQGAN."""
