@@ -106,8 +106,8 @@ def proof_photos(
     scale: Annotated[
         str,
         Option(
-            "full: about an hour of CPU time per fold and seed; small: seconds, to try the command "
-            "out. Explicit options override its values.",
+            "full: less than an hour of CPU time per fold and seed; small: a minute, to try the "
+            "command out. Explicit options override its values.",
             choices=tuple(SCALES),
         ),
     ] = "full",
@@ -123,7 +123,7 @@ def proof_photos(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Test on real photographs of classes that no caption contains; an hour per fold and seed.
+    """Test on real photographs of classes that no caption contains; under an hour per seed.
 
     Trains with the graph, without it and with a false one on the other classes, draws the held-out
     ones, and judges the images against real photographs. The same command resumes an interrupted
