@@ -34,7 +34,7 @@ SCALES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PhotosConfig:
-    """How much is trained and drawn; the defaults take less than an hour of CPU time per fold and seed.
+    """How much is trained and drawn; by default less than an hour of CPU time per fold and seed.
 
     All arms have the same settings, and none of them is chosen on the unseen classes.
     """
