@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,10 +16,11 @@ from commands.artist import app as artist_app
 from commands.data import app as data_app
 from commands.kg import app as kg_app
 from commands.lattice import app as lattice_app
-from commands.options import Device, Overwrite, with_options
-from data.errors import Interrupted, ToolkitError
+from commands.options import Device, Given, Overwrite, with_options
+from data.errors import ConfigError, Interrupted, ToolkitError
 from data.malloc import reuse_freed_memory
 from data.options import Option, Seed
+from experiments.photos.config import SCALES, PhotosConfig
 
 app = typer.Typer(
     name="artist-toolkit",
@@ -54,10 +55,15 @@ def demo(
     typer.echo(run_demo(out, config=DemoConfig(seed=seed), device=device, overwrite=overwrite))
 
 
-@app.command("proof")
+proof_app = typer.Typer(invoke_without_command=True)
+app.add_typer(proof_app, name="proof")
+
+
+@proof_app.callback()
 @with_options
 def proof(
     *,
+    context: typer.Context,
     out: Annotated[Path, Option("Folder for all outputs.")] = Path("runs/proof"),
     num_seeds: Annotated[int, Option("Worlds to generate and train on.", min=1)] = 1,
     seed: Annotated[int, Option("Seed of the first world; the others count up from it.")] = 0,
@@ -67,12 +73,76 @@ def proof(
     """Test on a generated world in which only the graph defines appearance; minutes per seed.
 
     Models trained with the graph, without it and with a false one generate images of names that no
-    caption contains; colour and shape are measured in the pixels.
+    caption contains; colour and shape are measured in the pixels. `proof photos` does the same
+    with real photographs.
     """
+    if context.invoked_subcommand is not None:
+        given = [name for name, value in context.params.items() if value is not None]
+        if given:
+            flag = f"--{given[0].replace('_', '-')}"
+            raise ConfigError(f"{flag} goes after `{context.invoked_subcommand}`.")
+        return
     from experiments.proof.run import run_proof
 
     seeds = range(seed, seed + num_seeds)
     typer.echo(run_proof(out, seeds=seeds, device=device, overwrite=overwrite))
+
+
+@proof_app.command("photos")
+@with_options
+def proof_photos(
+    *,
+    data: Annotated[
+        Path,
+        Option(
+            "Folder of photographs in classes: classes.tsv (class, name, superclass), kg.tsv, "
+            "train/ and val/ with a folder per class; see docs/proof.md."
+        ),
+    ],
+    out: Annotated[Path, Option("Folder for all outputs.")] = Path("runs/photos"),
+    folds: Annotated[str, Option("Folds of classes to hold out, one after the other.")] = "0",
+    num_seeds: Annotated[int, Option("Trainings per fold and arm.", min=1)] = 1,
+    seed: Annotated[int, Option("Seed of the first training; the others count up from it.")] = 0,
+    scale: Annotated[
+        str,
+        Option(
+            "full: less than an hour of CPU time per fold and seed; small: a minute, to try the "
+            "command out. Explicit options override its values.",
+            choices=tuple(SCALES),
+        ),
+    ] = "full",
+    changes: Annotated[dict[str, Any], Given(PhotosConfig)],
+    groups: Annotated[
+        Path | None,
+        Option("Coarse groups, `superclass<TAB>group`; by default DATA/groups.tsv or built-in."),
+    ] = None,
+    judge: Annotated[
+        Path | None,
+        Option("Folder of the judge, to share it between runs; by default in --out."),
+    ] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Test on real photographs of classes that no caption contains; under an hour per seed.
+
+    Trains with the graph, without it and with a false one on the other classes, draws the held-out
+    ones, and judges the images against real photographs. The same command resumes an interrupted
+    run.
+    """
+    from experiments.photos.run import run_photos
+
+    report = run_photos(
+        data,
+        out,
+        folds=[fold.strip() for fold in folds.split(",")],
+        seeds=range(seed, seed + num_seeds),
+        config=PhotosConfig.at_scale(scale, **changes),
+        groups=groups,
+        judge=judge,
+        device=device,
+        overwrite=overwrite,
+    )
+    typer.echo(report)
 
 
 @app.command("doctor")

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.generation.artist_pipeline import Artist
 from artist.generation.config import SamplingConfig
 from artist.generation.image_files import image_seed
+from artist.models.image_tokenizer import from_uint8, to_uint8
 from artist.tables.lattice_rows import Rows
 from artist.training.config import TrainConfig
 from data.tokenizer import tokenizer_folder
@@ -57,6 +60,17 @@ def build_tables(world: WorldFolder, folder: Path, kg: Path, overwrite: bool) ->
 def arm_graph(arm: str, models: Path, kg: Path) -> Path:
     """Return the graph that an arm of `ablate` was trained with; `models` is its `seed-N`."""
     return models / "shuffled-kg" if arm == "shuffled" else kg
+
+
+@torch.inference_mode()
+def reconstruct(vqgan: Path, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images (N, H, W, 3) after encoding to codes and decoding."""
+    model, parts = load_image_tokenizer(vqgan), [images[:0]]
+    for begin in range(0, len(images), BATCH_SIZE):
+        part = torch.from_numpy(images[begin : begin + BATCH_SIZE]).permute(0, 3, 1, 2)
+        decoded = to_uint8(model.decode(model.encode(from_uint8(part))))
+        parts.append(decoded.permute(0, 2, 3, 1).numpy())
+    return np.concatenate(parts)
 
 
 def generate(

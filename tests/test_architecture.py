@@ -238,6 +238,7 @@ def test_the_commands_that_users_rely_on_are_there():
         "artist ablate",
         "demo",
         "proof",
+        "proof photos",
         "doctor",
     } <= found
 

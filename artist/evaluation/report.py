@@ -13,7 +13,7 @@ from artist.evaluation.tables import tables, verdicts
 from artist.generation.gallery import Note, card_sizes, gallery_environment
 from artist.generation.pages import write_page
 
-_TEMPLATES = Path(__file__).with_name("templates")
+TEMPLATES = Path(__file__).with_name("templates")
 
 
 def write_report(path: Path, evaluation: Evaluation, parts: Sequence[Part]) -> None:
@@ -24,7 +24,7 @@ def write_report(path: Path, evaluation: Evaluation, parts: Sequence[Part]) -> N
     lines = verdicts(found.likelihood) if found.likelihood is not None else []
     write_page(
         path,
-        gallery_environment(_TEMPLATES),
+        gallery_environment(TEMPLATES),
         "report.html.j2",
         title=f"Evaluation of {subject}",
         subtitle=_subtitle(evaluation),

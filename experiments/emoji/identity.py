@@ -62,4 +62,5 @@ def _reduced(images: Sequence[Pixels]) -> NDArray[np.float32]:
     """Return images at 32x32 as rows of numbers in [0, 1]: (B, F)."""
     size = (_SIDE, _SIDE)
     small = [Image.fromarray(pixels).resize(size, Image.Resampling.BOX) for pixels in images]
-    return np.stack([np.asarray(image, np.float32).ravel() for image in small]) / 255
+    reduced: NDArray[np.float32] = np.stack([np.asarray(i, np.float32).ravel() for i in small])
+    return reduced / np.float32(255)

@@ -15,15 +15,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 
 from artist.evaluation.ablation import ablate
 from artist.evaluation.controls import shuffled_vectors
-from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.formats.model_folder import load_model
 from artist.generation.artist_pipeline import Artist
 from artist.generation.config import SamplingConfig
-from artist.models.image_tokenizer import from_uint8, to_uint8
 from artist.tables.lattice_rows import Rows
 from artist.training.config import TrainConfig, VQGANTrainConfig
 from artist.training.vqgan_training import train_vqgan
@@ -43,12 +40,12 @@ from experiments.proof.world import (
     write_world,
 )
 from experiments.stages import (
-    BATCH_SIZE,
     Pixels,
     StageOptions,
     arm_graph,
     build_tables,
     generate,
+    reconstruct,
     small_training,
 )
 from kg.config import KGConfig
@@ -327,13 +324,7 @@ def _classifier_accuracy(
         paint(thing.colour, thing.shape, size, np.random.default_rng(stream(seed, "judge", n)))
         for n, thing in enumerate(world.things)
     ]
-    model, decoded = load_image_tokenizer(vqgan), list[Pixels]()
-    with torch.inference_mode():
-        for begin in range(0, len(true), BATCH_SIZE):
-            part = np.stack(true[begin : begin + BATCH_SIZE])
-            images = from_uint8(torch.from_numpy(part).permute(0, 3, 1, 2))
-            again = to_uint8(model.decode(model.encode(images)))
-            decoded.extend(again.permute(0, 2, 3, 1).numpy())
+    decoded = list(reconstruct(vqgan, np.stack(true)))
     return _accuracy(true, idx, world), _accuracy(decoded, idx, world)
 
 
