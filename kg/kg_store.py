@@ -20,7 +20,6 @@ from kg.safetensors_io import save_tensors
 
 RELATION_VECTORS = "relation_vectors.safetensors"
 RELATION_VECTORS_KEY = "relation_vectors"
-TRIPLES_FILE = "triples.parquet"
 HELD_OUT_FILE = "held_out.parquet"
 METRICS = "metrics.json"
 

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from data.errors import ConfigError, InputError
-from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, not_finite, write_names
+from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, TRIPLES_FILE, not_finite, write_names
 from data.runs import Run, StageReport, fingerprint
 from data.tsv import Rejects, read_rows
 from kg.arrays import Floats
-from kg.kg_store import HELD_OUT_FILE, TRIPLES_FILE, save_vectors, write_triples
+from kg.kg_store import HELD_OUT_FILE, save_vectors, write_triples
 from kg.reading.name_ids import read_named_triples
 
 _RELATION_FILE = "dynamic_rel_names.json"

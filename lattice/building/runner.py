@@ -8,7 +8,7 @@ import contextlib
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -57,7 +57,7 @@ class BuildPlan:
     def settings(self) -> dict[str, Any]:
         """Every option that determines the table."""
         format_ = {"format": "tsv" if self.tsv else "parquet", "check_images": self.check_images}
-        return {**asdict(self.config), **format_}
+        return {**self.config.settings(), **format_}
 
     @property
     def inputs(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from lattice.matching.align import Spans, align
 from lattice.matching.arrays import Ids, Ints
 from lattice.matching.segment import crosses_word
 from lattice.matching.tokens import BatchTokenizer, TokenBatch
+from lattice.matching.variants import fold_codes
 from lattice.matching.vocabulary import Senses, Vocabulary
 
 
@@ -59,6 +60,8 @@ class LatticeKernel:
         return pa.RecordBatch.from_arrays(columns, schema=schema), tokens.num_undecided
 
     def _entities(self, tokens: TokenBatch) -> Entities:
+        if self._config.fold_variants:  # for matching and segmenting; the columns have the tokens
+            tokens = tokens._replace(codes=fold_codes(tokens.codes))
         spans = align(tokens, self._tokenize.continues, self._vocabulary.matcher.find(tokens.codes))
         if self._config.segment == "jieba":
             spans = spans.keep(~crosses_word(tokens, spans))

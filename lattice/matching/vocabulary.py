@@ -171,10 +171,12 @@ def load_vocabulary(
         return Vocabulary.from_lexicon(lexicon, backend, kg_fingerprint_of(names))
     manifest = verify(names)
     made = manifest.settings
-    for key, value in _settings(tokenizer, config, mentions).items():
-        if made.get(key) != value:
+    now = _settings(tokenizer, config, mentions) | {"kg": made["kg"]}
+    for key in (*now, *made):
+        if made.get(key) != now.get(key):
+            was, given = (str(found.get(key, "by default"))[:60] for found in (made, now))
             raise ConfigError(
-                f"{names} was compiled with {key} {made.get(key)!r}, now {value!r}. Compile it "
+                f"{names} was compiled with {key} {was}, now {given}. Compile it "
                 "again, or pass the KG folder or entity2id.txt instead."
             )
     if backend == "ahocorasick":
@@ -202,7 +204,8 @@ def _settings(
     tokenizer: Tokenizer, config: LexiconConfig, mentions: Path | None
 ) -> dict[str, object]:
     """Return what determines the surfaces of a compiled vocabulary."""
-    return {field.name: getattr(config, field.name) for field in fields(LexiconConfig)} | {
+    settings, names = config.settings(), {field.name for field in fields(LexiconConfig)}
+    return {key: value for key, value in settings.items() if key in names} | {
         "layout": LAYOUT,
         "tokenizer": tokenizer.fingerprint,
         "mentions_sha256": fingerprint(mentions) if mentions else "",
