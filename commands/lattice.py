@@ -13,7 +13,7 @@ from commands.options import AnyTable, Mentions, Out, Overwrite, with_options
 from data.constants import TEXT_LEN
 from data.errors import ConfigError
 from data.options import ImageCheck, Option
-from lattice.config import BuildConfig, LatticeConfig, LexiconConfig
+from lattice.config import STOP_SHARE, BuildConfig, LatticeConfig, LexiconConfig
 
 Config = TypeVar("Config", bound=LexiconConfig)
 
@@ -163,14 +163,24 @@ def lattice_show_stats(
     text_len: Annotated[
         int, Option("Text tokens per caption of the model; longer captions are counted.", min=1)
     ] = TEXT_LEN,
+    stop_share: Annotated[
+        float,
+        Option("Propose names in at least this share of captions as stop names.", above=0, max=1),
+    ] = STOP_SHARE,
+    stop_names: Annotated[
+        Path | None,
+        Option("Write these to a file, to be edited and passed to `lattice build --stop-names`."),
+    ] = None,
     as_json: Annotated[bool, Option("Print JSON.", flag="--json")] = False,
     plot: Annotated[Path | None, Option("Plot the figures into this SVG file.")] = None,
 ) -> None:
     """Report coverage of a lattice table, what training will cut, and frequent entities."""
-    from lattice.inspecting.stats import lattice_stats, save_stats_plot
+    from lattice.inspecting.stats import lattice_stats, save_stats_plot, save_stop_names
 
     path = names.path if names.kg or names.entities else None
-    stats = lattice_stats(table, path, top, text_len)
+    stats = lattice_stats(table, path, top, text_len, stop_share)
+    if stop_names is not None:
+        save_stop_names(stats, stop_names)
     if plot is not None:
         save_stats_plot(stats, plot)
     typer.echo(stats.to_json() if as_json else stats)

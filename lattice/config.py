@@ -11,6 +11,7 @@ SEGMENTS = ("none", "jieba")
 SENSES = ("own", "all")
 BACKENDS = ("auto", "ahocorasick", "trie")
 TABLE_FORMATS = ("parquet", "tsv")
+STOP_SHARE = 0.05  # of the captions; names in more of them are candidates for stop names
 MAX_STOP_NAMES = 10_000  # they are stored in the metadata of every table
 _ADDED_LATER = ("fold_variants", "senses", "stop_names")  # to the settings of the first tables
 
