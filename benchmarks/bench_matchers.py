@@ -86,10 +86,10 @@ class OursAsTuples(Ours):
 
 
 class OursRecoded(Ours):
-    """`lattice.matching.matcher.AhoCorasick`: pyahocorasick over a recoded alphabet."""
+    """`lattice.matching.backends.AhoCorasick`: pyahocorasick over a recoded alphabet."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        from lattice.matching.matcher import AhoCorasick
+        from lattice.matching.backends import AhoCorasick
 
         self.trie = AhoCorasick(names)
 

@@ -224,13 +224,13 @@ def _claims(
                 found[rule][surface].append(Claim(entity_id, name, rule))
     found[MENTION] = _mention_claims(mentions, names, tokenizer, config, wanted)
     stopped = {surface_of(s, tokenizer, config.fold_variants) for s in config.stop_names}
-    surfaces = sorted(set().union(*found.values()))
-    by_rule = {surface: {rule: of[surface] for rule, of in found.items()} for surface in surfaces}
+    claimed = sorted(set().union(*found.values()))
+    by_rule = {surface: {rule: of[surface] for rule, of in found.items()} for surface in claimed}
     if config.senses == "all":
         counts = triples_per_entity(file.parent, len(names))
-        ranked = {s: _all_senses(by_rule[s], counts, config.max_senses) for s in surfaces}
+        ranked = {s: _all_senses(by_rule[s], counts, config.max_senses) for s in claimed}
     else:
-        ranked = {s: _ranked(by_rule[s], config.max_senses) for s in surfaces}
+        ranked = {s: _ranked(by_rule[s], config.max_senses) for s in claimed}
     for surface in stopped & ranked.keys():
         claims = ranked[surface]
         ranked[surface] = tuple(c if c.lost else c._replace(lost=STOPPED) for c in claims)

@@ -16,9 +16,10 @@ from lattice.config import LatticeConfig
 from lattice.matching.align import Spans, align
 from lattice.matching.arrays import Ids, Ints
 from lattice.matching.segment import crosses_word
+from lattice.matching.senses import Senses
 from lattice.matching.tokens import BatchTokenizer, TokenBatch
 from lattice.matching.variants import fold_codes
-from lattice.matching.vocabulary import Senses, Vocabulary
+from lattice.matching.vocabulary import Vocabulary
 
 
 class Entities(NamedTuple):
