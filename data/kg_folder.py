@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.errors import InputError
-from data.names import Names, as_array, lines_of
+from data.errors import ArtefactError, InputError
+from data.names import MappedNames, Names, as_array, lines_of
 from data.runs import fingerprint, manifest_path, read_manifest
 from data.schema import TRIPLES, open_table
 from data.tsv import is_gzip, open_bytes
@@ -55,6 +55,23 @@ def open_names(path: Path) -> Names:
             if found is not None:
                 return found
     return Names.of(_read_names(path))
+
+
+def map_names(folder: Path) -> Names:
+    """Return the entity names of a KG folder; those of a finished run are not checked again.
+
+    Raises:
+        InputError: As `open_names`, for other folders.
+        ArtefactError: The file was changed after it was written.
+    """
+    path = folder / ENTITY_NAMES
+    if not manifest_path(folder).exists() or not path.is_file():
+        return open_names(path)
+    with path.open("rb") as file:
+        try:
+            return MappedNames(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except ValueError as error:
+            raise ArtefactError(f"{path} was changed after it was written: {error}.") from None
 
 
 def read_names(path: Path) -> list[str]:
