@@ -198,7 +198,8 @@ def kg_import(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Folder of vectors: save path of DGL-KE or checkpoint path of PyTorch-BigGraph.",
+            help="Folder of vectors: save path of DGL-KE, embeddings of GraphStorm, or checkpoint "
+            "path of PyTorch-BigGraph.",
             show_default=False,
         ),
     ],
@@ -210,7 +211,7 @@ def kg_import(
     triples: Annotated[Path | None, Option("The graph, for `kg stats` and `kg eval`.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert vectors trained by DGL-KE or PyTorch-BigGraph into a KG folder."""
+    """Convert vectors trained by DGL-KE, GraphStorm or PyTorch-BigGraph into a KG folder."""
     from kg.tools.import_embeddings import import_vectors
 
     report = import_vectors(source, out, names=names, triples=triples, overwrite=overwrite)

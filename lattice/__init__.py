@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from data.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from lattice.matching.matcher import Match, Matcher
+    from lattice.matching.library import Match, Matcher
 
 __all__ = ["Match", "Matcher", "building", "inspecting", "matching"]
 
 __getattr__ = lazy_exports(
     __name__,
     {
-        "Match": "lattice.matching.matcher",
-        "Matcher": "lattice.matching.matcher",
+        "Match": "lattice.matching.library",
+        "Matcher": "lattice.matching.library",
     },
 )

@@ -104,7 +104,7 @@ class BuildConfig:
         str, Option("Matching algorithm; the table is the same.", choices=BACKENDS)
     ] = "auto"
     workers: Annotated[
-        int | None, Option("Processes; by default as many as are useful.", min=1)
+        int | None, Option("Processes, this one included; by default as many as are useful.", min=1)
     ] = None
     cluster: Annotated[
         str | None,

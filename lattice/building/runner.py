@@ -130,7 +130,7 @@ def _write_table(plan: BuildPlan, corpus: Path, work: Path, rejects: Rejects) ->
         results: Iterable[ChunkResult] = map(processor, chunks)
         if spec is not None:
             tasks = (ChunkTask(c, plan.scratch / f"{n}.arrow") for n, c in enumerate(chunks))
-            results = run_tasks(spec, tasks, plan.workers)
+            results = run_tasks(spec, tasks, plan.workers, processor)
         with tqdm(desc="lattice", unit=" captions", disable=None) as bar:
             counts = write_results(results, work, processor.format, rejects, bar.update)
     if not counts["rows"]:
@@ -196,7 +196,7 @@ def _write_missing(plan: BuildPlan, tasks: list[shards.ShardTask]) -> dict[str, 
 
             written = run_on_cluster(spec, missing, plan.cluster)
         elif spec is not None:
-            written = run_tasks(spec, missing, plan.workers)
+            written = run_tasks(spec, missing, plan.workers, processor, queued=1)
         progress = tqdm(total=len(tasks), desc="lattice", unit=" shards", disable=None)
         with progress as bar:
             bar.update(len(tasks) - len(missing))

@@ -12,7 +12,7 @@ import numpy as np
 
 from data.jit import jit
 from lattice.matching.arrays import Bools, Bytes, Ids, Ints
-from lattice.matching.backends import Matches
+from lattice.matching.matcher import Matches
 from lattice.matching.tokens import TokenBatch
 
 

@@ -1,199 +1,93 @@
-"""The matcher as a library: all occurrences of millions of names in texts.
+"""Find all surfaces of a lexicon in a text: code points in, (start, end, ordinal) out.
 
-    from lattice import Matcher
-
-    matcher = Matcher.build(["北京", "北京大学", "大学"])
-    matcher.find("我在北京大学")      # [Match(2, 4, 0), Match(2, 6, 1), Match(4, 6, 2)]
-    matcher.find_batch(texts)         # Arrow in, Arrow out: the fastest way
-    matcher.save("names"); Matcher.open("names")    # memory-mapped: opened at once
-
-Names match exactly as they are written, anywhere in a text, overlapping ones included. Tokens,
-captions and entities are the task of `lattice build`.
+A backend does not depend on tokens, captions or entities. All backends find exactly the same:
+every occurrence of every surface, including overlapping ones, in no particular order.
 """
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import pyarrow as pa
 
-from data.errors import ArtefactError, InputError
-from data.runs import Run, read_manifest, verify
-from lattice.matching.arrays import Codes, Ids, Ints
-from lattice.matching.senses import Senses
-from lattice.matching.storage import open_arrays, save_arrays
-from lattice.matching.string_column import code_points
-from lattice.matching.trie import LAYOUT, Trie
-from lattice.matching.variants import fold_codes
+from lattice.matching.arrays import Codes, Ints
 
-MATCHES = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("id", pa.int32())]))
-
-_KIND = "matcher"
-_SEPARATOR = 0xD800  # a surrogate, which no valid text contains
-_BATCH_ROWS = 4096  # texts searched at a time: their arrays fit the processor's cache
+_CODE_POINTS = 0x110000
+_NUM_SINGLE = 512  # the most frequent characters get one symbol each, all others two
 
 
-class Match(NamedTuple):
-    """A name at the characters `[start, end)` of a text; `id` is its position in the names."""
+class Matches(NamedTuple):
+    """Occurrences of surface `ordinal` at code points `[start, end)`; int64 (num_matches,)."""
 
-    start: int
-    end: int
-    id: int
-
-
-class Matcher:
-    """Finds all occurrences of names, overlapping ones included; see the module."""
-
-    def __init__(self, trie: Trie, senses: Senses, num_names: int, fold_variants: bool) -> None:
-        """Wrap the parts; use `build` or `open`."""
-        self._trie, self._senses = trie, senses
-        self._num_names, self._fold = num_names, fold_variants
+    start: Ints
+    end: Ints
+    ordinal: Ints
 
     @classmethod
-    def build(
-        cls,
-        names: Iterable[str] | pa.Array | pa.ChunkedArray,
-        *,
-        fold_variants: bool = False,
-    ) -> "Matcher":
-        """Return the matcher of names; the position of a name is its id.
-
-        Args:
-            names: Strings, or an Arrow array of strings. Equal names are matched with every id.
-            fold_variants: Match traditional and simplified characters alike: 鸚鵡 as 鹦鹉.
-
-        Raises:
-            InputError: A name is empty or null.
-        """
-        matcher = cls(Trie.empty(), Senses.empty(), 0, fold_variants)
-        matcher.add(names)
-        return matcher
-
-    def __len__(self) -> int:
-        """Return the number of names."""
-        return self._num_names
-
-    def add(self, names: Iterable[str] | pa.Array | pa.ChunkedArray) -> None:
-        """Add names; their ids continue those of the others.
-
-        The cost depends on the new names, except that ids are copied (4 bytes per name) and the
-        table doubles when it is full: add many at once. A matcher that was opened from a folder
-        keeps the change in memory; `save` writes it.
-
-        Raises:
-            InputError: A name is empty or null.
-        """
-        column = _strings(names)
-        codes, row_ends = code_points(column, _SEPARATOR)
-        lengths = np.diff(row_ends, prepend=0) - 1
-        wrong = np.flatnonzero(lengths == 0)
-        if len(wrong) or column.null_count:
-            first = wrong[0] if len(wrong) else column.is_null().index(True).as_py()
-            raise InputError(f"name {self._num_names + int(first)} is empty.")
-        assert self._num_names + len(column) < 1 << 31, "ids have 31 bits"
-        kept = np.ones(len(codes), np.bool_)
-        kept[row_ends - 1] = False
-        ordinals = self._trie.insert(self._folded(codes[kept]), np.cumsum(lengths))
-        self._senses = self._senses.extended(ordinals, self._num_names)
-        self._num_names += len(column)
-
-    def find(self, text: str) -> list[Match]:
-        """Return all matches in a text, ordered by start, end and id.
-
-        For many texts `find_batch` is several times faster.
-        """
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        start, end, ids = self._matches(codes)
-        return list(map(Match, start.tolist(), end.tolist(), ids.tolist()))
-
-    def find_batch(
-        self, texts: Sequence[str] | pa.Array | pa.ChunkedArray
-    ) -> pa.ListArray | pa.ChunkedArray:
-        """Return all matches in each text, as `find` orders them.
-
-        Args:
-            texts: Strings, an Arrow array of strings, or a column of a table.
-
-        Returns:
-            An array of type `MATCHES`, one list per text; a null text has a null list. For a
-            column, a column with the same chunks.
-        """
-        if isinstance(texts, pa.ChunkedArray):
-            return pa.chunked_array(map(self.find_batch, texts.chunks), MATCHES)
-        column = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
-        begins = range(0, len(column), _BATCH_ROWS)
-        parts = [self._find_rows(column.slice(n, _BATCH_ROWS)) for n in begins]
-        return pa.concat_arrays(parts) if parts else pa.array([], MATCHES)
-
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the matcher into a folder with checksums.
-
-        Raises:
-            ArtefactError: The folder contains something else, and `overwrite` is False.
-        """
-        hashed = hashlib.sha256(str(self._num_names).encode())
-        for array in (self._trie.letters, self._trie.slots, *self._senses):
-            hashed.update(np.ascontiguousarray(array).data)
-        settings = {"layout": LAYOUT, "fold_variants": self._fold}
-        inputs = {"names": hashed.hexdigest()}
-        with Run.open(
-            Path(folder), kind=_KIND, settings=settings, inputs=inputs, overwrite=overwrite
-        ) as run:
-            if run.finished is None:
-                save_arrays(run.work, self._trie, self._senses)
-                run.finish({"names": self._num_names})
-
-    @classmethod
-    def open(cls, folder: str | Path, *, check: bool = False) -> "Matcher":
-        """Map a saved matcher, in milliseconds; processes share its memory.
-
-        Args:
-            folder: From `save`.
-            check: Read all of it and compare the checksums.
-
-        Raises:
-            ArtefactError: It is not a matcher, is damaged, or was saved by another version.
-        """
-        folder = Path(folder)
-        manifest = verify(folder) if check else read_manifest(folder)
-        if manifest.kind != _KIND or manifest.settings["layout"] != LAYOUT:
-            raise ArtefactError(
-                f"{folder} is not a matcher of this version (kind {manifest.kind}). Build it again "
-                "with Matcher.build and save it."
-            )
-        trie, senses = open_arrays(folder, "c")
-        return cls(trie, senses, manifest.counts["names"], manifest.settings["fold_variants"])
-
-    def _folded(self, codes: Codes) -> Codes:
-        return fold_codes(codes) if self._fold else codes
-
-    def _matches(self, codes: Codes) -> tuple[Ints, Ints, Ids]:
-        """Return start, end and id of the matches in code points; (num_matches,) each."""
-        found = self._trie.find(self._folded(codes))
-        position, ids = self._senses.expand(found.ordinal)
-        if position is None:
-            return found.start, found.end, ids
-        return found.start[position], found.end[position], ids
-
-    def _find_rows(self, column: pa.Array) -> pa.ListArray:
-        """Return the matches of some rows."""
-        texts = column.cast(pa.string())
-        codes, row_ends = code_points(texts, _SEPARATOR)
-        start, end, ids = self._matches(codes)
-        offsets = np.searchsorted(start, np.concatenate(([0], row_ends))).astype(np.int32)
-        begin = np.repeat(np.concatenate(([0], row_ends[:-1])), np.diff(offsets))
-        columns = [pa.array(part.astype(np.int32)) for part in (start - begin, end - begin, ids)]
-        matches = pa.StructArray.from_arrays(columns, fields=list(MATCHES.value_type))
-        mask = texts.is_null() if texts.null_count else None
-        return pa.ListArray.from_arrays(pa.array(offsets), matches, type=MATCHES, mask=mask)
+    def empty(cls, size: int) -> "Matches":
+        """Return uninitialised arrays."""
+        return cls(*(np.empty(size, np.int64) for _ in range(3)))
 
 
-def _strings(names: Iterable[str] | pa.Array | pa.ChunkedArray) -> pa.StringArray:
-    """Return names as one Arrow array of strings."""
-    if isinstance(names, pa.ChunkedArray):
-        names = names.combine_chunks()
-    if isinstance(names, pa.Array):
-        return names.cast(pa.string())
-    return pa.array(names, pa.string())
+class Backend(Protocol):
+    """Finds all occurrences of its surfaces."""
+
+    def find(self, codes: Codes) -> Matches:
+        """Return all occurrences of all surfaces in `codes`."""
+        ...
+
+
+class AhoCorasick:
+    """pyahocorasick over a recoded alphabet.
+
+    The library keeps the children of a node in a list and scans it, which is slow for Chinese
+    roots with thousands of children. The most frequent characters are therefore encoded as one
+    symbol and all others as two, from three disjoint ranges (a symbol shows whether it begins a
+    character, so no match can begin inside one). Surfaces are inserted by the frequency of their
+    characters. Neither changes the matches.
+    """
+
+    def __init__(self, surfaces: Sequence[str]) -> None:
+        import ahocorasick
+
+        assert len(surfaces) < 1 << 31, "the automaton's integers wrap at 32 bits"
+        self._lengths = np.fromiter(map(len, surfaces), np.int64, len(surfaces))
+        self._first = np.zeros(_CODE_POINTS, np.uint16)  # 0: in no surface
+        self._second = np.zeros(_CODE_POINTS, np.uint16)  # 0: no second symbol
+        common = [letter for letter, _ in Counter(chain.from_iterable(surfaces)).most_common()]
+        rest = common[_NUM_SINGLE:]
+        side = max(1, int(np.ceil(np.sqrt(len(rest)))))
+        symbols: dict[int, str] = {}
+        for n, letter in enumerate(common[:_NUM_SINGLE]):
+            symbols[ord(letter)] = chr(1 + n)
+        for n, letter in enumerate(rest):
+            high, low = divmod(n, side)
+            symbols[ord(letter)] = chr(1 + _NUM_SINGLE + high) + chr(1 + _NUM_SINGLE + side + low)
+        for code, encoded in symbols.items():
+            self._first[code] = ord(encoded[0])
+            self._second[code] = ord(encoded[1]) if len(encoded) > 1 else 0
+
+        rank = {letter: n for n, letter in enumerate(common)}
+        order = sorted(range(len(surfaces)), key=lambda n: [rank[c] for c in surfaces[n][:2]])
+        self._automaton = ahocorasick.Automaton(ahocorasick.STORE_INTS)
+        for n in order:
+            self._automaton.add_word(surfaces[n].translate(symbols), n)
+        self._automaton.make_automaton()
+
+    def find(self, codes: Codes) -> Matches:
+        """Return all occurrences of all surfaces in `codes`."""
+        if not len(self._lengths):  # an empty automaton raises
+            return Matches.empty(0)
+        second = self._second[codes]
+        width = 1 + (second > 0)
+        ends = np.cumsum(width)
+        encoded = np.empty(int(ends[-1]) if len(ends) else 0, np.uint16)
+        encoded[ends - width] = self._first[codes]
+        encoded[ends[second > 0] - 1] = second[second > 0]
+        # All symbols are below the surrogates, so UTF-16 has one unit per symbol.
+        found = self._automaton.iter(encoded.tobytes().decode("utf-16-le"))
+        pairs = np.fromiter(chain.from_iterable(found), np.int64).reshape(-1, 2)
+        char_of_symbol = np.repeat(np.arange(len(codes)), width)
+        end = char_of_symbol[pairs[:, 0]] + 1
+        return Matches(end - self._lengths[pairs[:, 1]], end, pairs[:, 1])

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lattice.matching.backends import Backend
+from lattice.matching.matcher import Backend
 from lattice.matching.senses import Senses
 from lattice.matching.trie import Trie
 

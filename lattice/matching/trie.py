@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from data.jit import jit
 from lattice.matching.arrays import Codes, Ids, Ints
-from lattice.matching.backends import Matches
+from lattice.matching.matcher import Matches
 
 LAYOUT = 2  # version of the arrays; compiled vocabularies of another version are refused
 _CODE_POINTS = 0x110000

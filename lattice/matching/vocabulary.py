@@ -15,8 +15,8 @@ from data.kg_folder import EASYNLP_VECTORS, ENTITY_NAMES, VECTORS, kg_fingerprin
 from data.runs import Run, fingerprint, manifest_path, read_manifest, sha256, verify
 from data.tokenizer import Tokenizer
 from lattice.config import LexiconConfig
-from lattice.matching.backends import AhoCorasick, Backend
 from lattice.matching.lexicon import Lexicon, load_lexicon, names_file
+from lattice.matching.matcher import AhoCorasick, Backend
 from lattice.matching.senses import Senses
 from lattice.matching.storage import ARRAYS, open_arrays, save_arrays
 from lattice.matching.trie import LAYOUT, Trie

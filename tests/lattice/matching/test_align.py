@@ -3,7 +3,7 @@
 import pytest
 
 from lattice.matching.align import align
-from lattice.matching.backends import AhoCorasick
+from lattice.matching.matcher import AhoCorasick
 from lattice.matching.tokens import BatchTokenizer
 
 

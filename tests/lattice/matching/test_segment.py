@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lattice.matching import segment
 from lattice.matching.align import align
-from lattice.matching.backends import AhoCorasick
+from lattice.matching.matcher import AhoCorasick
 from lattice.matching.segment import crosses_word, segmenter
 from lattice.matching.tokens import BatchTokenizer
 from tests.lattice.matching.test_reference import captions
