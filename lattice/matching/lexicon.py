@@ -154,20 +154,18 @@ class _LexiconBuilder:
             else:
                 equal = self.owner if surface == name else folded
                 counts["folded_names"] += surface != name
+                counts["duplicate_names"] += surface in equal
                 if surface in equal:
-                    self._add_duplicate(surface, equal[surface], entity_id)
+                    self._compare(surface, equal[surface], entity_id)
                 equal[surface] = entity_id
         for surface, entity_id in folded.items():
-            if surface in self.owner:
-                if self._all:
-                    self.senses.setdefault(surface, set()).add(entity_id)
-                else:
-                    counts["hidden_by_an_equal_name"] += 1
+            if self._all and surface in self.owner:
+                self.senses.setdefault(surface, set()).add(entity_id)
+            counts["hidden_by_an_equal_name"] += not self._all and surface in self.owner
             self.owner.setdefault(surface, entity_id)
 
-    def _add_duplicate(self, surface: str, earlier: int, entity_id: int) -> None:
-        """Count a name with the surface of an earlier one; with all senses, keep both."""
-        self.counts["duplicate_names"] += 1
+    def _compare(self, surface: str, earlier: int, entity_id: int) -> None:
+        """Keep both of two names with one surface, if all senses are; count variants."""
         if self._all:
             self.senses.setdefault(surface, set()).update((earlier, entity_id))
         if self._config.fold_variants:
@@ -231,13 +229,13 @@ class _LexiconBuilder:
             n = position.get(surface, len(surfaces))
             first = {int(own[n])} if n < len(own) else set()
             kept = [*first, *sorted(more - first)]
-            self.counts["ambiguous_surfaces"] += len(kept) > 1
             if len(kept) > self._config.max_senses:
                 self.counts["senses_cut"] += len(kept) - self._config.max_senses
                 if self._all:
                     order = order or _by_triples(num_triples)
                     kept.sort(key=order)
                 kept = kept[: self._config.max_senses]
+            self.counts["ambiguous_surfaces"] += len(kept) > 1
             several[n] = sorted(kept)
             if n == len(surfaces):
                 surfaces.append(surface)
