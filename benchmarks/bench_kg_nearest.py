@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from measuring import add_options, in_child, measured, memory
+from measuring import add_options, in_child, measured, memory, processor
 
 from data.kg_folder import ENTITY_NAMES, VECTORS, VECTORS_KEY, write_names
+from data.runs import MANIFEST, Manifest, write_json
 
 _BLOCK = 1 << 18
 
@@ -48,6 +50,11 @@ def make_folder(folder: Path, entities: int, dim: int) -> None:
         for begin in range(0, entities, _BLOCK):
             size = min(_BLOCK, entities - begin)
             file.write(generator.standard_normal((size, dim), np.float32).tobytes())
+    # As the folder of a finished run, whose files are not checked again; nothing reads the hashes.
+    manifest = Manifest(
+        kind="kg", settings={}, inputs={}, counts={}, files={}, versions={}, created=""
+    )
+    write_json(folder / MANIFEST, asdict(manifest))
 
 
 def _plain(folder: Path, name: str) -> list[str]:
@@ -105,7 +112,12 @@ def main() -> None:
         if how in result:
             r = result[how]
             print(f"{how:8} {r['cpu_s']:6.2f} CPU s {r['seconds']:6.2f} s {r['mb']:7.0f} MB")
-    print(json.dumps({**result, "python": platform.python_version()}, ensure_ascii=False))
+    print(
+        json.dumps(
+            {**result, "processor": processor(), "python": platform.python_version()},
+            ensure_ascii=False,
+        )
+    )
 
 
 if __name__ == "__main__":

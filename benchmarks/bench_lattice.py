@@ -9,6 +9,7 @@ generated names. All times are CPU times unless marked as wall.
     python benchmarks/bench_lattice.py [--names N] [--captions N] [--backend ahocorasick]
     python benchmarks/bench_lattice.py --what names --names 10000000     compile, map, match
     python benchmarks/bench_lattice.py --what workers --captions 2000000 one process and two
+    python benchmarks/bench_lattice.py --what floor                      reading and writing alone
     python benchmarks/bench_lattice.py --what images                     22 KB of base64 per row
 """
 
@@ -30,13 +31,15 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 from jieba_corpus import jieba_words, make_captions, make_names
-from measuring import cpu_seconds, in_child, memory
+from measuring import cpu_seconds, in_child, memory, processor
 from PIL import Image
 
 from data.images import check_image, decode_base64, decode_image
 from data.kg_folder import write_names
+from data.schema import table_writer
 from data.tokenizer import Tokenizer, write_character_vocabulary
 from lattice.building.build import LatticeReport, build_lattice
 from lattice.building.caption_reader import CAPTIONS
@@ -237,6 +240,67 @@ def pipeline(folder: Path, options: argparse.Namespace, rng: np.random.Generator
     }
 
 
+def floor(folder: Path, options: argparse.Namespace, rng: np.random.Generator) -> dict:
+    """TSV to table, compared with pyarrow reading the TSV and writing the same columns.
+
+    The floor is the faster of two: with the writer of the toolkit, and with pyarrow's defaults.
+    """
+    write_names(folder / "entity2id.txt", make_names(options.names, rng))
+    corpus, table = folder / "captions.tsv", folder / "table.parquet"
+    write_captions(corpus, options.captions, rng)
+    write_captions(folder / "few.tsv", 100, rng)
+    tokenizer = write_character_vocabulary(folder / "tokenizer")
+    compile_vocabulary(
+        folder / "entity2id.txt", folder / "compiled", tokenizer=Tokenizer.load(tokenizer)
+    )
+
+    def ours(source: Path) -> None:
+        build_lattice(
+            source,
+            table,
+            names=folder / "compiled",
+            tokenizer=tokenizer,
+            build=BuildConfig(workers=1),
+            overwrite=True,
+        )
+
+    def read() -> pa.Table:
+        return csv.read_csv(
+            corpus,
+            csv.ReadOptions(column_names=["idx", "text"]),
+            csv.ParseOptions(delimiter="\t", quote_char=False),
+            csv.ConvertOptions(column_types={"idx": pa.string(), "text": pa.string()}),
+        )
+
+    def write(rows: pa.Table, how: str) -> None:
+        if how == "same":
+            with table_writer(folder / "floor.parquet", rows.schema) as writer:
+                writer.write_table(rows, row_group_size=65_536)
+        else:
+            pq.write_table(rows, folder / "floor.parquet")
+
+    ours(folder / "few.tsv")
+    loading = min(cpu_seconds(partial(ours, folder / "few.tsv")) for _ in range(2))
+    spent: dict[str, list[float]] = {"ours": [], "read": [], "same": [], "default": []}
+    for _ in range(options.repetitions):
+        spent["ours"].append(cpu_seconds(partial(ours, corpus)) - loading)
+        rows = pq.read_table(table)
+        spent["read"].append(cpu_seconds(read))
+        for how in ("same", "default"):
+            spent[how].append(cpu_seconds(partial(write, rows, how)))
+    best = {name: min(seconds) for name, seconds in spent.items()}
+    lowest = best["read"] + min(best["same"], best["default"])
+    return {
+        "captions": options.captions,
+        "ours_us": round(1e6 * best["ours"] / options.captions, 2),
+        "read_us": round(1e6 * best["read"] / options.captions, 2),
+        "write_us": round(1e6 * best["same"] / options.captions, 2),
+        "write_default_us": round(1e6 * best["default"] / options.captions, 2),
+        "ratio": round(best["ours"] / lowest, 2),
+        "ratio_to_same_writer": round(best["ours"] / (best["read"] + best["same"]), 2),
+    }
+
+
 def with_peak(work: Callable[..., dict], *arguments: object) -> dict:
     """Return the result of `work` with the peak memory of its process."""
     return {**work(*arguments), "peak_gb": round(memory("VmHWM") / 1.024e9, 2)}
@@ -422,19 +486,27 @@ def images(folder: Path, options: argparse.Namespace, rng: np.random.Generator) 
     return {**found, "peak_gb_of_three_times_the_rows": more["peak_gb"]}
 
 
+MEASURES = {
+    "pipeline": pipeline,
+    "names": names,
+    "workers": workers,
+    "images": images,
+    "floor": floor,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--what", default="pipeline", choices=["pipeline", "names", "workers", "images"]
-    )
+    parser.add_argument("--what", default="pipeline", choices=list(MEASURES))
     parser.add_argument("--names", type=int, help="default: jieba's dictionary, 349,046")
     parser.add_argument("--captions", type=int, default=400_000)
     parser.add_argument("--reference-captions", type=int, default=20_000)
+    parser.add_argument("--repetitions", type=int, default=3, help="of --what floor")
     parser.add_argument("--backend", default="auto")
     options = parser.parse_args()
-    measure = {"pipeline": pipeline, "names": names, "workers": workers, "images": images}
     with tempfile.TemporaryDirectory() as name:
-        print(json.dumps(measure[options.what](Path(name), options, np.random.default_rng(0))))
+        found = MEASURES[options.what](Path(name), options, np.random.default_rng(0))
+    print(json.dumps({"processor": processor(), **found}))
 
 
 if __name__ == "__main__":

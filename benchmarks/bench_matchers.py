@@ -1,7 +1,8 @@
 """How fast does the trie find all overlapping matches, compared with Aho-Corasick libraries?
 
 Names are jieba's dictionary (349,046 words) in order of frequency, which pyahocorasick is fastest
-with; captions are generated from it by word frequency.
+with, and for more names concatenated pairs of its words; captions are generated from it by word
+frequency.
 Each matcher runs in a child process: it builds its automaton, finds all overlapping matches, saves
 the automaton and opens it again where the library offers that. Each is timed both per caption and
 per 4,096 captions joined by line feeds; the faster way counts. Ours returns arrays and the
@@ -12,6 +13,7 @@ repetitions; times of opening are wall seconds with the file in the page cache.
 The libraries are optional: `pip install 'artist-toolkit[bench]'`. A missing one is skipped.
 
     python benchmarks/bench_matchers.py [--captions N] [--repetitions N] [--texts FILE ...]
+    python benchmarks/bench_matchers.py --names 10000000 --repetitions 1 [--only ours daachorse]
 """
 
 import argparse
@@ -32,7 +34,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from jieba_corpus import jieba_words, make_captions
+from jieba_corpus import jieba_words, make_captions, make_names
 from measuring import in_child, memory, processor
 
 Found = Iterable[tuple[int, int, int]]  # start, end, name
@@ -83,6 +85,31 @@ class OursAsTuples(Ours):
 
     def triples(self, found: Any) -> Found:
         return found
+
+
+class OursLibrary:
+    """`lattice.Matcher`: lists of tuples per text, or Arrow lists for many texts."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        from lattice import Matcher
+
+        self.load = Matcher.open
+        self.matcher = Matcher.build(names)
+
+    def find(self, text: str) -> Any:
+        return self.matcher.find(text)
+
+    def find_many(self, texts: Sequence[str]) -> Any:
+        return self.matcher.find_batch(texts)
+
+    def triples(self, found: Any) -> Found:
+        return found
+
+    def save(self, folder: Path) -> None:
+        self.matcher.save(folder / "matcher")
+
+    def open(self, folder: Path) -> None:
+        self.matcher = self.load(folder / "matcher")
 
 
 class OursRecoded(Ours):
@@ -188,6 +215,7 @@ class Pyahocorasick(Library):
 MATCHERS: dict[str, tuple[Callable[[Sequence[str]], Any], str]] = {
     "ours": (Ours, "numba"),
     "ours, as tuples": (OursAsTuples, "numba"),
+    "Matcher": (OursLibrary, "numba"),
     "daachorse": (Daachorse, "daachorse"),
     "ahocorasick_rs": (AhoCorasickRs, "ahocorasick-rs"),
     "cyac": (Cyac, "cyac"),
@@ -210,6 +238,14 @@ def digest(matcher: Any, captions: Sequence[str]) -> str:
         triples = sorted(map(tuple, matcher.triples(matcher.find(caption))))
         hashed.update(repr(triples).encode())
     return hashed.hexdigest()
+
+
+def many_seconds(matcher: Any, captions: Sequence[str]) -> float:
+    """Return the CPU seconds of matching all captions in batches that the matcher offers."""
+    matcher.find_many(captions[:100])
+    began = process_time()
+    matcher.find_many(captions)
+    return process_time() - began
 
 
 def match_seconds(matcher: Any, texts: Sequence[str]) -> float:
@@ -242,11 +278,14 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         ways = {"caption": captions, "joined": joined}
         for way, texts in ways.items():
             found[f"{label}_{way}_cpu_seconds"] = match_seconds(matcher, texts)
+        if hasattr(matcher, "find_many"):
+            found[f"{label}_joined_cpu_seconds"] = many_seconds(matcher, captions)
         found[f"{label}_digest"] = digest(matcher, captions[:_SAMPLE])
     if matcher.save is not None:
         with tempfile.TemporaryDirectory() as saved:
             matcher.save(Path(saved))
-            found["saved_mb"] = sum(p.stat().st_size for p in Path(saved).iterdir()) / 1e6
+            files = [path for path in Path(saved).rglob("*") if path.is_file()]
+            found["saved_mb"] = sum(path.stat().st_size for path in files) / 1e6
             began = perf_counter()
             matcher.open(Path(saved))
             found["open_wall_seconds"] = perf_counter() - began
@@ -271,6 +310,18 @@ def installed() -> dict[str, str]:
     return versions
 
 
+def by_frequency(count: int | None) -> list[str]:
+    """Return distinct names: the dictionary by frequency, then pairs of its words."""
+    words, counts = jieba_words()
+    names = [words[n] for n in np.argsort(-counts).tolist()]
+    if count is None:
+        return names
+    if count > len(names):
+        more = make_names(count + count // 50, np.random.default_rng(1))[len(names) :]
+        names = list(dict.fromkeys([*names, *more]))
+    return names[:count]
+
+
 def read_texts(paths: Sequence[Path]) -> list[str]:
     """Return the second column of TSV files."""
     return [
@@ -285,19 +336,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--captions", type=int, default=100_000)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--names", type=int, help="default: the dictionary, 349,046")
+    parser.add_argument("--only", nargs="*", choices=list(MATCHERS), help="of the matchers")
     parser.add_argument("--texts", type=Path, nargs="*", default=[], help="TSV files: idx, text")
     options = parser.parse_args()
 
     corpora = {"generated": make_captions(options.captions, np.random.default_rng(0))}
     if options.texts:
         corpora["given"] = read_texts(options.texts)
-    versions = installed()
+    versions = {n: v for n, v in installed().items() if not options.only or n in options.only}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in versions}
-    words, counts = jieba_words()
+    names = by_frequency(options.names)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        by_frequency = "\n".join(words[n] for n in np.argsort(-counts).tolist())
-        (folder / "names.txt").write_text(by_frequency, "utf-8")
+        (folder / "names.txt").write_text("\n".join(names), "utf-8")
         for label, captions in corpora.items():
             (folder / f"{label}.captions").write_text("\n".join(captions), "utf-8")
         for _ in range(options.repetitions):  # in rounds, so that other load affects all matchers
@@ -307,7 +359,8 @@ def main() -> None:
     for name, results in runs.items():
         for label in corpora:
             key = f"{label}_digest"
-            assert {r[key] for r in results} == {runs["ours"][0][key]}, f"{name} finds others"
+            first = next(iter(runs.values()))[0]
+            assert {r[key] for r in results} == {first[key]}, f"{name} finds others"
         best[name] = {
             key: round(min(r[key] for r in results), 4)
             for key in results[0]
@@ -322,19 +375,22 @@ def main() -> None:
                     best[name][f"{label}_{key}"] = round(min(ways) / seconds, 2)
 
     for label, captions in corpora.items():
-        print(f"\n{len(captions):,} captions ({label}), 349,046 names")
+        print(f"\n{len(captions):,} captions ({label}), {len(names):,} names")
         header = ["matcher", "CPU s", "ratio", "to tuples", "per caption", "joined"]
-        header += ["build CPU s", "MB", "peak MB", "file MB", "open s"]
+        header += ["build CPU s", "MB", "peak MB", "file MB", "open s", "bytes per name"]
         print(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}")
         keys = [f"{label}_{key}" for key in ("cpu_seconds", "ratio", "ratio_to_tuples")]
         keys += [f"{label}_caption_cpu_seconds", f"{label}_joined_cpu_seconds"]
         keys += ["build_cpu_seconds", "built_mb", "peak_mb", "saved_mb", "open_wall_seconds"]
+        keys += ["bytes_per_name"]
         for name, found in best.items():
+            found["bytes_per_name"] = round(1e6 * found["built_mb"] / len(names), 1)
             cells = [f"{found[key]:.4g}" if key in found else "-" for key in keys]
             print(f"| {name} | {' | '.join(cells)} |")
     answer = {
         "processor": processor(),
         "python": platform.python_version(),
+        "names": len(names),
         "captions": {label: len(captions) for label, captions in corpora.items()},
         "versions": versions,
         "matchers": best,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from commands.options import KG, Device, Only, Out, Overwrite, with_options
+from data.errors import ConfigError
 from data.options import Option, Seed
 from kg.config import MAP_METHODS, KGConfig
 
@@ -101,6 +102,43 @@ def kg_nearest(
     typer.echo("\n\n".join(str(find_nearest(kg, name, count=count)) for name in names))
 
 
+@app.command("predict")
+@with_options
+def kg_predict(
+    *,
+    head: Annotated[
+        str | None, typer.Argument(help="Name of the head, or # and an id.", show_default=False)
+    ] = None,
+    relation: Annotated[
+        str | None, typer.Argument(help="Name of the relation.", show_default=False)
+    ] = None,
+    kg: KG,
+    tail: Annotated[
+        str | None, Option("Predict the heads of this tail instead; needs --relation.")
+    ] = None,
+    relation_option: Annotated[
+        str | None, Option("Name of the relation.", flag="--relation")
+    ] = None,
+    top: Annotated[int, Option("Candidates to print.", min=1)] = 10,
+    new_only: Annotated[bool, Option("Leave out the answers that the graph contains.")] = False,
+    as_json: Annotated[bool, Option("Print JSON.", flag="--json")] = False,
+) -> None:
+    """Rank the entities that complete HEAD RELATION ?, or ? RELATION TAIL."""
+    from kg.tools.predict import predict
+
+    if relation is not None and relation_option is not None:
+        raise ConfigError("The relation is given twice.")
+    report = predict(
+        kg,
+        head=head,
+        tail=tail,
+        relation=relation_option if relation is None else relation,
+        top=top,
+        new_only=new_only,
+    )
+    typer.echo(report.to_json() if as_json else report)
+
+
 @app.command("map")
 @with_options
 def kg_map(
@@ -160,7 +198,8 @@ def kg_import(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Folder of vectors: save path of DGL-KE or checkpoint path of PyTorch-BigGraph.",
+            help="Folder of vectors: save path of DGL-KE, embeddings of GraphStorm, or checkpoint "
+            "path of PyTorch-BigGraph.",
             show_default=False,
         ),
     ],
@@ -172,7 +211,7 @@ def kg_import(
     triples: Annotated[Path | None, Option("The graph, for `kg stats` and `kg eval`.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert vectors trained by DGL-KE or PyTorch-BigGraph into a KG folder."""
+    """Convert vectors trained by DGL-KE, GraphStorm or PyTorch-BigGraph into a KG folder."""
     from kg.tools.import_embeddings import import_vectors
 
     report = import_vectors(source, out, names=names, triples=triples, overwrite=overwrite)

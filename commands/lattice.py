@@ -3,9 +3,9 @@
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -13,7 +13,9 @@ from commands.options import AnyTable, Mentions, Out, Overwrite, with_options
 from data.constants import TEXT_LEN
 from data.errors import ConfigError
 from data.options import ImageCheck, Option
-from lattice.config import BuildConfig, LatticeConfig, LexiconConfig
+from lattice.config import STOP_SHARE, BuildConfig, LatticeConfig, LexiconConfig
+
+Config = TypeVar("Config", bound=LexiconConfig)
 
 app = typer.Typer(help="Stage 2: captions to lattice tables.", no_args_is_help=True)
 
@@ -23,6 +25,11 @@ TokenizerPath = Annotated[
         "BERT vocab.txt or a folder with one; by default, a character vocabulary is generated.",
         flag="--tokenizer",
     ),
+]
+
+StopNames = Annotated[
+    Path | None,
+    Option("Names that never match, one per line; `lattice stats` proposes some."),
 ]
 
 
@@ -44,6 +51,13 @@ class Names:
         return self.kg or self.entities  # type: ignore[return-value]
 
 
+def _with_stop_names(config: Config, path: Path | None) -> Config:
+    """Return the config with the names in a file, if one is given."""
+    from lattice.matching.lexicon import read_stop_names
+
+    return config if path is None else replace(config, stop_names=read_stop_names(path))
+
+
 @app.command("build")
 @with_options
 def lattice_build(
@@ -60,6 +74,7 @@ def lattice_build(
     names: Names,
     tokenizer: TokenizerPath = None,
     mentions: Mentions = None,
+    stop_names: StopNames = None,
     config: LatticeConfig,
     build: BuildConfig,
     overwrite: Overwrite = False,
@@ -73,7 +88,7 @@ def lattice_build(
         names=names.path,
         tokenizer=tokenizer,
         mentions=mentions,
-        config=config,
+        config=_with_stop_names(config, stop_names),
         build=build,
         overwrite=overwrite,
     )
@@ -88,6 +103,7 @@ def lattice_compile(
     names: Names,
     tokenizer: TokenizerPath = None,
     mentions: Mentions = None,
+    stop_names: StopNames = None,
     config: LexiconConfig,
     overwrite: Overwrite = False,
 ) -> None:
@@ -99,7 +115,7 @@ def lattice_compile(
         names.path,
         out,
         tokenizer=load_tokenizer(tokenizer),
-        config=config,
+        config=_with_stop_names(config, stop_names),
         mentions=mentions,
         overwrite=overwrite,
     )
@@ -114,6 +130,7 @@ def lattice_show(
     names: Names,
     tokenizer: TokenizerPath = None,
     mentions: Mentions = None,
+    stop_names: StopNames = None,
     config: LatticeConfig,
     svg: Annotated[Path | None, Option("Also draw the lattice into this file.")] = None,
 ) -> None:
@@ -127,7 +144,7 @@ def lattice_show(
         text,
         names=names.path,
         tokenizer=load_tokenizer(tokenizer),
-        config=config,
+        config=_with_stop_names(config, stop_names),
         mentions=mentions,
     )
     if svg is not None:
@@ -146,14 +163,24 @@ def lattice_show_stats(
     text_len: Annotated[
         int, Option("Text tokens per caption of the model; longer captions are counted.", min=1)
     ] = TEXT_LEN,
+    stop_share: Annotated[
+        float,
+        Option("Propose names in at least this share of captions as stop names.", above=0, max=1),
+    ] = STOP_SHARE,
+    stop_names: Annotated[
+        Path | None,
+        Option("Write these to a file, to be edited and passed to `lattice build --stop-names`."),
+    ] = None,
     as_json: Annotated[bool, Option("Print JSON.", flag="--json")] = False,
     plot: Annotated[Path | None, Option("Plot the figures into this SVG file.")] = None,
 ) -> None:
     """Report coverage of a lattice table, what training will cut, and frequent entities."""
-    from lattice.inspecting.stats import lattice_stats, save_stats_plot
+    from lattice.inspecting.stats import lattice_stats, save_stats_plot, save_stop_names
 
     path = names.path if names.kg or names.entities else None
-    stats = lattice_stats(table, path, top, text_len)
+    stats = lattice_stats(table, path, top, text_len, stop_share)
+    if stop_names is not None:
+        save_stop_names(stats, stop_names)
     if plot is not None:
         save_stats_plot(stats, plot)
     typer.echo(stats.to_json() if as_json else stats)

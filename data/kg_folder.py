@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.errors import InputError
-from data.names import Names, as_array, lines_of
+from data.errors import ArtefactError, InputError
+from data.names import MappedNames, Names, as_array, lines_of
 from data.runs import fingerprint, manifest_path, read_manifest
+from data.schema import TRIPLES, open_table
 from data.tsv import is_gzip, open_bytes
 
 VECTORS = "entity_vectors.safetensors"
@@ -24,6 +25,7 @@ VECTORS_KEY = "entity_vectors"
 EASYNLP_VECTORS = "entity2vec.pt"
 ENTITY_NAMES = "entity2id.txt"
 RELATION_NAMES = "relation2id.txt"
+TRIPLES_FILE = "triples.parquet"
 
 
 def write_names(path: Path, names: Iterable[str] | pa.Array) -> None:
@@ -53,6 +55,23 @@ def open_names(path: Path) -> Names:
             if found is not None:
                 return found
     return Names.of(_read_names(path))
+
+
+def map_names(folder: Path) -> Names:
+    """Return the entity names of a KG folder; those of a finished run are not checked again.
+
+    Raises:
+        InputError: As `open_names`, for other folders.
+        ArtefactError: The file was changed after it was written.
+    """
+    path = folder / ENTITY_NAMES
+    if not manifest_path(folder).exists() or not path.is_file():
+        return open_names(path)
+    with path.open("rb") as file:
+        try:
+            return MappedNames(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except ValueError as error:
+            raise ArtefactError(f"{path} was changed after it was written: {error}.") from None
 
 
 def read_names(path: Path) -> list[str]:
@@ -108,6 +127,24 @@ def _read_names(path: Path) -> list[str]:
             f"{path}: ids must be 0..{len(names) - 1}, each once; the largest is {max(names)}."
         )
     return [names[i] for i in range(len(names))]
+
+
+def triples_per_entity(folder: Path, num_entities: int) -> NDArray[np.int64]:
+    """Return the number of triples of each entity of a KG folder, int64 `[num_entities]`.
+
+    All 0 for a folder without triples, such as EasyNLP's pair of files.
+
+    Raises:
+        SchemaError: The triples are not a table of `TRIPLES`.
+    """
+    counts = np.zeros(num_entities, np.int64)
+    if (folder / TRIPLES_FILE).exists():
+        file = open_table(folder / TRIPLES_FILE, TRIPLES)
+        for batch in file.iter_batches(1 << 20, columns=["head_id", "tail_id"]):
+            for column in batch.columns:
+                found = np.bincount(column.to_numpy(), minlength=num_entities)
+                counts += found[:num_entities]
+    return counts
 
 
 def read_vectors(folder: Path) -> NDArray[np.float32]:

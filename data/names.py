@@ -7,6 +7,7 @@ Looking up a name, or similar spellings, scans the bytes.
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
@@ -14,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from data.errors import ArtefactError
 from data.jit import jit
 
 Ints = NDArray[np.int64]
 
 _NEWLINE, _TAB = 10, 9
 _BLOCK = 1 << 20  # names written or converted at a time
+_SEARCHED = 1 << 18  # bytes searched at a time
 _LONGEST = 64  # code points; longer names are not compared
 
 
@@ -91,11 +94,20 @@ class Names(Sequence[str]):
 
     def find(self, name: str) -> int | None:
         """Return the lowest id of a name; None if it is unknown."""
+        at = self._line_of(name)
+        return None if at is None else int(np.searchsorted(self._start, at))
+
+    def _line_of(self, name: str) -> int | None:
+        """Return the offset of the first line with a name; None if it is unknown."""
         wanted = b"\n" + name.encode() + b"\t"
-        at = self._lines.find(wanted)
-        if at < 0 or "\t" in name or "\n" in name:
+        if "\t" in name or "\n" in name:
             return None
-        return int(np.searchsorted(self._start, at + 1))
+        for begin in range(0, len(self._lines), _SEARCHED):
+            # In copies that fit the cache: `find` of a memory map is slower.
+            at = bytes(self._lines[begin : begin + _SEARCHED + len(wanted)]).find(wanted)
+            if at >= 0:
+                return begin + at + 1
+        return None
 
     def index(self, name: str, start: int = 0, stop: int = sys.maxsize) -> int:
         """Return the id of a name, as `Sequence.index`."""
@@ -128,6 +140,70 @@ class Names(Sequence[str]):
         raw = np.frombuffer(name.encode(), np.uint8)
         near = _similar(self._data, self._start, codes, raw, len(name) // 2, count)
         return [self[i] for i in near.tolist() if i >= 0]
+
+
+class MappedNames(Names):
+    """Names of an id file that this toolkit wrote, which is therefore not checked.
+
+    Nothing is read before it is needed: a name is found by scanning the bytes, an id by bisection,
+    since lines are in the order of their ids. The offsets of all lines are found when needed.
+
+    Args:
+        lines: As `Names`; bytes or a memory map.
+
+    Raises:
+        ValueError: The count on the first line and the last id differ.
+    """
+
+    def __init__(self, lines: Any) -> None:
+        self._lines = lines
+        self._data = np.frombuffer(lines, np.uint8)
+        self._head = lines.find(b"\n") + 1
+        self._count = int(lines[: self._head])
+        if self._id_at(lines.rfind(b"\n", 0, len(lines) - 1) + 1) != self._count - 1:
+            raise ValueError("the count differs from the last id")
+
+    @cached_property
+    def _start(self) -> Ints:  # type: ignore[override]
+        start: Ints = index_lines(self._data, self._head, self._count)
+        if not len(start):
+            raise ArtefactError("the file of entity names was changed after it was written.")
+        return start
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[str]: ...
+    def __getitem__(self, i: int | slice) -> str | list[str]:
+        if isinstance(i, slice):
+            return super().__getitem__(i)
+        i = int(i) + (len(self) if i < 0 else 0)
+        if not 0 <= i < len(self):
+            raise IndexError(f"id {i} of {len(self)} names")
+        low, high = self._head, len(self._lines)
+        while True:  # the line of i begins in [low, high)
+            at = self._lines.rfind(b"\n", 0, (low + high + 1) // 2) + 1
+            at = max(at, low)
+            found = self._id_at(at)
+            if found == i:
+                return bytes(self._lines[at : self._lines.find(b"\t", at)]).decode()
+            if found < i:
+                low = self._lines.find(b"\n", at) + 1
+            else:
+                high = at
+
+    def find(self, name: str) -> int | None:
+        """Return the lowest id of a name; None if it is unknown."""
+        at = self._line_of(name)
+        return None if at is None else self._id_at(at)
+
+    def _id_at(self, at: int) -> int:
+        """Return the id on the line that begins at an offset."""
+        end = self._lines.find(b"\n", at)
+        return int(self._lines[self._lines.find(b"\t", at, end) + 1 : end])
 
 
 def as_array(names: Iterable[str] | pa.Array) -> pa.LargeStringArray:

@@ -12,15 +12,14 @@ import torch
 from safetensors import safe_open
 
 from data.errors import InputError
-from data.kg_folder import EASYNLP_VECTORS, VECTORS, VECTORS_KEY, read_vectors
+from data.kg_folder import EASYNLP_VECTORS, TRIPLES_FILE, VECTORS, VECTORS_KEY, read_vectors
 from data.runs import atomic
 from data.schema import TRIPLES, open_table, table_writer
-from kg.arrays import Ids
+from kg.arrays import Ids, Ints
 from kg.safetensors_io import save_tensors
 
 RELATION_VECTORS = "relation_vectors.safetensors"
 RELATION_VECTORS_KEY = "relation_vectors"
-TRIPLES_FILE = "triples.parquet"
 HELD_OUT_FILE = "held_out.parquet"
 METRICS = "metrics.json"
 
@@ -46,6 +45,29 @@ def read_triples_table(path: Path) -> Ids:
     return triples
 
 
+def known_answers(folder: Path, given: str, entity_id: int, relation_id: int) -> Ints:
+    """Return the entities that complete a triple in the graph, held-out triples included.
+
+    Args:
+        folder: A KG folder.
+        given: `head_id` or `tail_id`: the side of the given entity.
+        entity_id: The given entity.
+        relation_id: The relation.
+
+    Returns:
+        Distinct ids, ascending; int64.
+    """
+    asked = "tail_id" if given == "head_id" else "head_id"
+    found = [np.empty(0, np.int64)]
+    for path in (folder / TRIPLES_FILE, folder / HELD_OUT_FILE):
+        if path.exists():
+            for batch in open_table(path, TRIPLES).iter_batches(1 << 20):
+                ids = {name: batch.column(name).to_numpy() for name in TRIPLES.names}
+                hit = (ids[given] == entity_id) & (ids["relation_id"] == relation_id)
+                found.append(ids[asked][hit].astype(np.int64))
+    return np.unique(np.concatenate(found))
+
+
 def save_vectors(folder: Path, entity: torch.Tensor, relation: torch.Tensor | None) -> None:
     """Write the vectors as safetensors, and the entity vectors in EasyNLP's format as well.
 
@@ -67,13 +89,22 @@ def load_vectors(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     Raises:
         InputError: The folder has no entity vectors, or no relation vectors (EasyNLP's has none).
     """
+    relation = load_relation_vectors(folder)
+    return torch.from_numpy(np.array(read_vectors(folder))), relation
+
+
+def load_relation_vectors(folder: Path) -> torch.Tensor:
+    """Load the vectors of relations `[num_relations, dim]`.
+
+    Raises:
+        InputError: The folder has none.
+    """
     path = folder / RELATION_VECTORS
-    entity = read_vectors(folder)
     if not path.is_file():
         raise InputError(
             f"{folder} has no {RELATION_VECTORS}, so triples cannot be scored. Train it with "
             "`cli.py kg train`."
         )
     with safe_open(path, "pt") as file:
-        relation = file.get_tensor(RELATION_VECTORS_KEY)
-    return torch.from_numpy(np.array(entity)), relation
+        relation: torch.Tensor = file.get_tensor(RELATION_VECTORS_KEY)
+    return relation

@@ -228,6 +228,7 @@ def test_the_commands_that_users_rely_on_are_there():
         "kg train",
         "kg eval",
         "kg nearest",
+        "kg predict",
         "lattice build",
         "lattice show",
         "artist vqgan train",

@@ -8,8 +8,9 @@ from typing import Any
 
 from data.device import choose_device
 from data.errors import InputError
+from data.kg_folder import TRIPLES_FILE
 from data.runs import read_manifest
-from kg.kg_store import HELD_OUT_FILE, METRICS, TRIPLES_FILE, load_vectors, read_triples_table
+from kg.kg_store import HELD_OUT_FILE, METRICS, load_vectors, read_triples_table
 from kg.reading.name_ids import read_named_triples
 from kg.relation_types import describe_relations
 from kg.training.ranking import evaluate, make_queries, num_in

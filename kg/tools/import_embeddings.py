@@ -3,7 +3,9 @@
 DGL-KE writes `<dataset>_<model>_entity.npy`, `<dataset>_<model>_relation.npy` and `config.json`,
 and next to its data `entities.tsv` and `relations.tsv` (`id<TAB>name`). PyTorch-BigGraph writes,
 for each entity type and partition, `embeddings_<type>_<part>.v<N>.h5` and, next to its data,
-`entity_names_<type>_<part>.json`. Neither package is needed to read these files.
+`entity_names_<type>_<part>.json`. GraphStorm writes, after it has mapped its ids back to names,
+`<node type>/embed-*.parquet` with the columns `nid` and `emb`; its relation vectors are in a
+checkpoint that only its own code reads. None of the packages is needed to read these files.
 """
 
 import json
@@ -14,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 
 from data.errors import ConfigError, InputError
-from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, not_finite, write_names
+from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, TRIPLES_FILE, not_finite, write_names
 from data.runs import Run, StageReport, fingerprint
 from data.tsv import Rejects, read_rows
 from kg.arrays import Floats
-from kg.kg_store import HELD_OUT_FILE, TRIPLES_FILE, save_vectors, write_triples
+from kg.kg_store import HELD_OUT_FILE, save_vectors, write_triples
 from kg.reading.name_ids import read_named_triples
 
 _RELATION_FILE = "dynamic_rel_names.json"
@@ -72,10 +77,11 @@ def import_vectors(
     triples: Path | None = None,
     overwrite: bool = False,
 ) -> ImportReport:
-    """Convert the output of DGL-KE or PyTorch-BigGraph to a KG folder.
+    """Convert the output of DGL-KE, GraphStorm or PyTorch-BigGraph to a KG folder.
 
     Args:
-        source: The folder of vectors: DGL-KE's save path, or BigGraph's checkpoint path.
+        source: The folder of vectors: DGL-KE's save path, GraphStorm's `save_embed_path`, or
+            BigGraph's checkpoint path.
         out: The KG folder.
         names: The folder of the engine's id maps; None: the one in its settings, or `source`.
         triples: The graph in names, for `kg stats` and `kg eval`.
@@ -86,18 +92,31 @@ def import_vectors(
         ConfigError: HDF5 cannot be read because h5py is not installed.
     """
     if not source.is_dir():
-        raise InputError(f"{source} is not a folder of DGL-KE's or PyTorch-BigGraph's output.")
+        raise InputError(
+            f"{source} is not a folder of DGL-KE's, GraphStorm's or PyTorch-BigGraph's output."
+        )
     if list(source.glob("*_entity.npy")):
         find = _find_dglke
     elif list(source.glob("embeddings_*.h5")):
         find = _find_biggraph
+    elif list(source.glob("*/embed-*.parquet")):
+        find = _find_graphstorm
+    elif (source / "emb_info.json").is_file():
+        raise InputError(
+            f"{source} has GraphStorm's vectors by internal ids. Map them to names with "
+            "`python -m graphstorm.gconstruct.remap_result`, whose output is Parquet."
+        )
     else:
         raise InputError(
-            f"{source} has neither DGL-KE's *_entity.npy nor PyTorch-BigGraph's embeddings_*.h5."
+            f"{source} has neither DGL-KE's *_entity.npy, nor PyTorch-BigGraph's embeddings_*.h5, "
+            "nor GraphStorm's */embed-*.parquet."
         )
     found = find(source, names)
     _check(found, source)
-    inputs = {path.name: fingerprint(path) for path in found.files}
+    several = len({path.name for path in found.files}) < len(found.files)  # in several folders
+    inputs = {
+        f"{p.parent.name}/{p.name}" if several else p.name: fingerprint(p) for p in found.files
+    }
     if triples is not None:
         inputs["triples"] = fingerprint(triples)
     settings = {"engine": found.engine, "model": found.model, "p_norm": found.p_norm}
@@ -112,6 +131,11 @@ def import_vectors(
             counts=run.finished.counts,
             already_finished=already_finished,
         )
+
+
+def _input_name(path: Path, engine: str) -> str:
+    """Return the name of an input; GraphStorm's files have equal names in several folders."""
+    return f"{path.parent.name}/{path.name}" if engine == "GraphStorm" else path.name
 
 
 def _write(work: Path, found: _Found, triples: Path | None) -> dict[str, Any]:
@@ -239,6 +263,34 @@ def _array(path: Path) -> Floats:
         )
     vectors: Floats = np.asarray(array).astype(np.float32, copy=False)
     return vectors
+
+
+# ---- GraphStorm
+
+
+def _find_graphstorm(source: Path, names: Path | None) -> _Found:
+    """Read the node embeddings of all node types, by name."""
+    if names is not None:
+        raise ConfigError("GraphStorm's files contain the names; --names does not apply.")
+    files = sorted(source.glob("*/embed-*.parquet"))
+    entities: list[str] = []
+    tables: list[Floats] = []
+    for path in files:
+        try:
+            rows = pq.read_table(path, columns=["nid", "emb"])
+            listed = rows["nid"].cast(pa.string()).to_pylist()
+            values = rows["emb"].combine_chunks().flatten().cast(pa.float32()).to_numpy()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path} is not a table of `nid` and `emb`: {reason}") from None
+        widths = set(pc.list_value_length(rows["emb"]).to_pylist())
+        if len(widths) != 1 or None in widths or None in listed:
+            raise InputError(f"{path}: expected a name and a vector of one length in each row.")
+        entities += listed
+        tables.append(values.reshape(len(listed), -1))
+    if len({table.shape[1] for table in tables}) > 1:
+        raise InputError(f"{source}: its node types have vectors of different lengths.")
+    return _Found("GraphStorm", "unknown", entities, [], np.concatenate(tables), files)
 
 
 # ---- PyTorch-BigGraph

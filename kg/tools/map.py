@@ -14,11 +14,18 @@ from typing import Any
 import numpy as np
 
 from data.errors import ConfigError, InputError, did_you_mean
-from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, map_vectors, not_finite, open_names
+from data.kg_folder import (
+    ENTITY_NAMES,
+    RELATION_NAMES,
+    TRIPLES_FILE,
+    map_vectors,
+    not_finite,
+    open_names,
+)
 from data.seeds import stream
 from kg.arrays import Doubles, Ints
 from kg.config import MAP_METHODS
-from kg.kg_store import TRIPLES_FILE, read_triples_table
+from kg.kg_store import read_triples_table
 
 log = logging.getLogger(__name__)
 

@@ -1,20 +1,15 @@
 """Find the entities with the most similar vectors, by exact search over a memory map."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from data.errors import InputError
-from data.kg_folder import ENTITY_NAMES, map_vectors, not_finite, open_names
+from data.kg_folder import ENTITY_NAMES, map_names, map_vectors, not_finite
 from data.names import Names
-from kg.arrays import Doubles, Floats, Ints
 from kg.reading.row_scanner import normalise
-
-_BLOCK = 1 << 12  # rows compared at a time: they fit the cache
-_SHARE = 1 << 19  # rows per task of a thread
+from kg.tools.best_rows import nearest_by_cosine
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,7 @@ def find_nearest(folder: Path, name: str, *, count: int = 10) -> Neighbours:
     Raises:
         InputError: The entity does not exist; the message offers similar spellings.
     """
-    names = open_names(folder / ENTITY_NAMES)
+    names = map_names(folder)
     vectors = map_vectors(folder)
     if len(names) != len(vectors):
         raise InputError(
@@ -57,7 +52,7 @@ def find_nearest(folder: Path, name: str, *, count: int = 10) -> Neighbours:
             "vectors; they belong to different runs."
         )
     entity_id = find_entity(names, name)
-    ids, cosines = nearest_ids(vectors, vectors[entity_id], count + 1)
+    ids, cosines = nearest_by_cosine(vectors, vectors[entity_id], count + 1)
     if np.isnan(cosines).any():
         raise not_finite(folder)
     found = [
@@ -68,8 +63,13 @@ def find_nearest(folder: Path, name: str, *, count: int = 10) -> Neighbours:
     return Neighbours(names[entity_id], tuple(found[:count]))
 
 
-def find_entity(names: Names, name: str) -> int:
+def find_entity(names: Names, name: str, kind: str = "entity") -> int:
     """Return the id of a name, or of `#id`.
+
+    Args:
+        names: The names.
+        name: A name, or `#` and an id.
+        kind: What the names are, for the message.
 
     Raises:
         InputError: The entity does not exist; the message offers similar spellings.
@@ -84,47 +84,4 @@ def find_entity(names: Names, name: str) -> int:
         return int(wanted[1:])
     offers = names.similar(wanted)
     hint = f"; did you mean {' or '.join(offers)}?" if offers else "."
-    raise InputError(f"no entity is called {wanted}{hint}")
-
-
-def nearest_ids(vectors: Floats, query: Floats, count: int) -> tuple[Ints, Doubles]:
-    """Return ids and cosines of the `count` rows nearest to `query`, exactly, block by block.
-
-    Rows with NaN come first, with the cosine NaN.
-
-    Args:
-        vectors: float32 `[n, dim]`.
-        query: float32 `[dim]`.
-        count: The number of rows.
-    """
-    unit = query / max(float(np.linalg.norm(query)), 1e-12)
-
-    def best(begin: int) -> tuple[Ints, Doubles]:
-        ids: Ints = np.empty(0, np.int64)
-        cosines: Doubles = np.empty(0)
-        for at in range(begin, min(begin + _SHARE, len(vectors)), _BLOCK):
-            block = np.asarray(vectors[at : min(at + _BLOCK, begin + _SHARE)])
-            length = np.sqrt(np.einsum("nd,nd->n", block, block))
-            cosine = (block @ unit) / np.maximum(length, 1e-12)
-            if len(cosines) == count and not cosine.max() <= cosines[-1]:
-                chosen = np.flatnonzero(~(cosine <= cosines[-1]))
-            elif len(cosines) == count:
-                continue
-            else:
-                chosen = np.arange(len(cosine))
-            ids, cosines = _best(
-                np.concatenate([ids, chosen + at]), np.concatenate([cosines, cosine[chosen]]), count
-            )
-        return ids, cosines
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = list(pool.map(best, range(0, len(vectors), _SHARE)))
-    ids, cosines = (np.concatenate([part[k] for part in found]) for k in (0, 1))
-    return _best(ids, cosines, count)
-
-
-def _best(ids: Ints, cosines: Doubles, count: int) -> tuple[Ints, Doubles]:
-    """Return the `count` highest cosines, highest first; of equal ones the lowest ids."""
-    # Sorting puts NaN last, where it would be cut off.
-    order = np.lexsort((ids, -np.where(np.isnan(cosines), np.inf, cosines)))[:count]
-    return ids[order], cosines[order]
+    raise InputError(f"no {kind} is called {wanted}{hint}")

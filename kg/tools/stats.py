@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from data.errors import InputError
-from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, open_names
+from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, TRIPLES_FILE, open_names
 from data.runs import manifest_path, read_manifest, write_json
 from kg.arrays import Ids, Ints
-from kg.kg_store import TRIPLES_FILE, read_triples_table
+from kg.kg_store import read_triples_table
 from kg.relation_types import TYPES, describe_relations
 
 QUANTILES = (0, 25, 50, 75, 90, 99, 100)

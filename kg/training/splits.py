@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, write_names
+from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, TRIPLES_FILE, write_names
 from data.runs import write_json
 from data.seeds import stream
 from data.tsv import Rejects
 from kg.arrays import Ids, Ints
 from kg.config import KGConfig
-from kg.kg_store import HELD_OUT_FILE, TRIPLES_FILE, read_triples_table, write_triples
+from kg.kg_store import HELD_OUT_FILE, read_triples_table, write_triples
 from kg.reading.graph import Graph
 from kg.reading.triples import read_triples
 

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.errors import SkipReason
+from data.errors import SkipReason, ToolkitError
 from data.schema import IMAGE, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer
 from data.tsv import Rejected, Rejects
@@ -146,9 +146,20 @@ class ChunkProcessor:
     ) -> None:
         self.format, self._kernel, self._pool = format, kernel, pool
         self._unk_id = kernel.unk_id
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Refuse all further chunks, so that another thread that processes them ends."""
+        self._stopped = True
 
     def __call__(self, chunk: Chunk) -> ChunkResult:
-        """Return the result of a chunk."""
+        """Return the result of a chunk.
+
+        Raises:
+            ToolkitError: `stop` was called.
+        """
+        if self._stopped:
+            raise ToolkitError("the run was stopped.")
         result = ChunkResult()
         rejects = _DeferredRejects(result.rejected)
         columns, check_images = self.format.columns, self.format.check_images

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def lattice_metadata(
     return {
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "kg_fingerprint": kg_fingerprint,
-        "settings": asdict(config),
+        "settings": config.settings(),
     }
 
 

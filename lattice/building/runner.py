@@ -8,7 +8,7 @@ import contextlib
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -57,7 +57,7 @@ class BuildPlan:
     def settings(self) -> dict[str, Any]:
         """Every option that determines the table."""
         format_ = {"format": "tsv" if self.tsv else "parquet", "check_images": self.check_images}
-        return {**asdict(self.config), **format_}
+        return {**self.config.settings(), **format_}
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -130,7 +130,7 @@ def _write_table(plan: BuildPlan, corpus: Path, work: Path, rejects: Rejects) ->
         results: Iterable[ChunkResult] = map(processor, chunks)
         if spec is not None:
             tasks = (ChunkTask(c, plan.scratch / f"{n}.arrow") for n, c in enumerate(chunks))
-            results = run_tasks(spec, tasks, plan.workers)
+            results = run_tasks(spec, tasks, plan.workers, processor)
         with tqdm(desc="lattice", unit=" captions", disable=None) as bar:
             counts = write_results(results, work, processor.format, rejects, bar.update)
     if not counts["rows"]:
@@ -196,7 +196,7 @@ def _write_missing(plan: BuildPlan, tasks: list[shards.ShardTask]) -> dict[str, 
 
             written = run_on_cluster(spec, missing, plan.cluster)
         elif spec is not None:
-            written = run_tasks(spec, missing, plan.workers)
+            written = run_tasks(spec, missing, plan.workers, processor, queued=1)
         progress = tqdm(total=len(tasks), desc="lattice", unit=" shards", disable=None)
         with progress as bar:
             bar.update(len(tasks) - len(missing))

@@ -1,5 +1,8 @@
 """Local processes that share a compiled vocabulary and process chunks or whole shards.
 
+This process is one of them: a thread of it processes tasks too, from the first moment on, while the
+others start. Compiled loops and Arrow release the GIL, so it runs next to the thread that writes.
+
 A worker that dies (killed, out of memory) is replaced and its tasks are repeated. No row is lost or
 duplicated, because an unfinished task has no output. Workers end with this process, even if it is
 killed.
@@ -21,7 +24,7 @@ from typing import Any, Protocol
 from data.errors import ToolkitError
 from lattice.building.chunks import ChunkProcessor, ProcessorSpec
 
-_QUEUED = 2  # tasks per worker: one running, one waiting
+_QUEUED = 2  # tasks per worker: one running, one waiting while the main thread writes
 _TRIES = 3  # a task that kills this many workers is an error
 _BYTES_PER_WORKER = 64 << 20  # captions; for fewer, another worker takes longer to start
 
@@ -43,28 +46,43 @@ def useful_workers(num_bytes: int) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), num_bytes // _BYTES_PER_WORKER))
 
 
-def run_tasks(spec: ProcessorSpec, tasks: Iterable[Task], num_workers: int) -> Iterator[Any]:
+def run_tasks(
+    spec: ProcessorSpec,
+    tasks: Iterable[Task],
+    num_workers: int,
+    local: ChunkProcessor | None = None,
+    queued: int = _QUEUED,
+) -> Iterator[Any]:
     """Run all tasks and yield their results in order.
 
     A few tasks per worker are in flight, so memory is bounded.
 
+    Args:
+        spec: The processor of other processes.
+        tasks: The tasks.
+        num_workers: Processes.
+        local: The processor of this process, which is then one of them.
+        queued: Tasks that a worker has at a time.
+
     Raises:
-        ToolkitError: A task killed its worker several times.
+        ToolkitError: A task killed its worker several times, or workers cannot start.
     """
     source = enumerate(tasks)
     waiting: deque[_Job] = deque()  # to be repeated
     done: dict[int, Any] = {}
     expected = 0
     exhausted = False
-    workers = [_Worker(spec) for _ in range(num_workers)]
+    failed_starts = 0
+    workers: list[_Worker | _Thread] = [] if local is None else [_Thread(local)]
+    workers += [_Worker(spec) for _ in range(num_workers - len(workers))]
     try:
         while True:
             while expected in done:
                 yield done.pop(expected)
                 expected += 1
-            idle = [w for w in workers if len(w.jobs) < _QUEUED]
+            idle = [w for w in workers if w.ready and len(w.jobs) < queued]
             in_flight = sum(len(w.jobs) for w in workers) + len(waiting) + len(done)
-            while idle and (waiting or (not exhausted and in_flight < 2 * _QUEUED * num_workers)):
+            while idle and (waiting or (not exhausted and in_flight < 2 * queued * num_workers)):
                 if not waiting:
                     number, task = next(source, (-1, None))
                     if task is None:
@@ -74,14 +92,16 @@ def run_tasks(spec: ProcessorSpec, tasks: Iterable[Task], num_workers: int) -> I
                     in_flight += 1
                 worker = min(idle, key=lambda w: len(w.jobs))
                 worker.send(waiting.popleft())
-                idle = [w for w in workers if len(w.jobs) < _QUEUED]
+                idle = [w for w in workers if w.ready and len(w.jobs) < queued]
             busy = [w for w in workers if w.jobs]
-            if not busy:
+            if exhausted and not busy and not waiting:
                 return
-            ready = wait([w.results for w in busy])
+            ready = wait([w.results for w in workers if w.jobs or not w.ready])
             for n, worker in enumerate(workers):
                 if worker.results in ready and not worker.receive(done):
-                    waiting.extendleft(reversed(_unfinished_jobs(worker)))
+                    assert isinstance(worker, _Worker), "a thread does not die"
+                    failed_starts += not worker.ready
+                    waiting.extendleft(reversed(_unfinished_jobs(worker, failed_starts)))
                     workers[n] = _Worker(spec)
     finally:
         for worker in workers:
@@ -95,14 +115,19 @@ class _Job:
     deaths: int = field(default=0)
 
 
-def _unfinished_jobs(worker: "_Worker") -> list[_Job]:
+def _unfinished_jobs(worker: "_Worker", failed_starts: int) -> list[_Job]:
     """Return the jobs of a dead worker. The first is the one that was running.
 
     Raises:
-        ToolkitError: That job has killed several workers.
+        ToolkitError: That job has killed several workers, or several did not start.
     """
     worker.stop()
     jobs = list(worker.jobs)
+    if failed_starts == _TRIES:
+        raise ToolkitError(
+            f"a worker process ended {_TRIES} times before it was ready (exit code "
+            f"{worker.process.exitcode}). Try --workers 1."
+        )
     if jobs:
         jobs[0].deaths += 1
         if jobs[0].deaths == _TRIES:
@@ -115,8 +140,62 @@ def _unfinished_jobs(worker: "_Worker") -> list[_Job]:
     return jobs
 
 
+class _Thread:
+    """A thread of this process and its unfinished jobs; the interface is that of `_Worker`."""
+
+    ready = True
+
+    def __init__(self, processor: ChunkProcessor) -> None:
+        self.jobs: deque[_Job] = deque()
+        self._processor = processor
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._answers: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
+        self.results, self._answered = multiprocessing.Pipe(duplex=False)  # wakes the dispatcher
+        self._thread = threading.Thread(target=self._serve, name="lattice worker", daemon=True)
+        self._thread.start()
+
+    def send(self, job: _Job) -> None:
+        self.jobs.append(job)
+        self._tasks.put(job.task)
+
+    def receive(self, done: dict[int, Any]) -> bool:
+        """Put a result into `done`; return True.
+
+        Raises:
+            Exception: The task's exception.
+        """
+        self.results.recv_bytes()
+        failed, result = self._answers.get()
+        job = self.jobs.popleft()
+        if failed:
+            raise result
+        done[job.number] = result
+        return True
+
+    def stop(self) -> None:
+        """End after the chunk that is being processed."""
+        self._processor.stop()
+        self._tasks.put(None)
+        self._thread.join()
+        self.results.close()
+        self._answered.close()
+
+    def _serve(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            try:
+                answer: tuple[bool, Any] = (False, task.run(self._processor))
+            except Exception as error:
+                answer = (True, error)
+            self._answers.put(answer)
+            self._answered.send_bytes(b".")
+
+
 class _Worker:
-    """A process and its unfinished jobs."""
+    """A process and its unfinished jobs.
+
+    Attributes:
+        ready: Whether it has started; jobs are sent after that.
+    """
 
     def __init__(self, spec: ProcessorSpec) -> None:
         context = multiprocessing.get_context("spawn")
@@ -127,6 +206,7 @@ class _Worker:
         self.process.start()
         theirs.close()  # then the end of the process closes the pipe
         self.jobs: deque[_Job] = deque()
+        self.ready = False
 
     def send(self, job: _Job) -> None:
         self.jobs.append(job)
@@ -134,7 +214,7 @@ class _Worker:
             self.results.send(job.task)
 
     def receive(self, done: dict[int, Any]) -> bool:
-        """Put a result into `done`; return False if the process is dead.
+        """Put a result into `done`, or note that it is ready; return False if it is dead.
 
         Raises:
             Exception: The task's exception.
@@ -144,6 +224,9 @@ class _Worker:
         except (EOFError, OSError):
             self.process.join(5)
             return False
+        if not self.ready:
+            self.ready = True
+            return True
         job = self.jobs.popleft()
         if failed:
             raise result
@@ -157,7 +240,7 @@ class _Worker:
 
 
 def _serve(connection: Connection, spec: ProcessorSpec) -> None:
-    """Receive tasks and send results until the other end is closed."""
+    """Announce the start; receive tasks and send results until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends the workers
     tasks: SimpleQueue[Task | Exception] = SimpleQueue()
 
@@ -172,6 +255,7 @@ def _serve(connection: Connection, spec: ProcessorSpec) -> None:
 
     processor = spec.open()
     threading.Thread(target=listen, daemon=True).start()
+    connection.send((False, None))
     while True:
         task = tasks.get()
         try:

@@ -15,18 +15,21 @@ import numpy as np
 import pyarrow as pa
 
 from data.errors import InputError
-from data.kg_folder import open_names
+from data.kg_folder import open_names, triples_per_entity
 from data.tokenizer import Tokenizer
 from data.tsv import Rejects, read_rows
 from lattice.building.caption_reader import CAPTIONS, check_unicode
 from lattice.config import LatticeConfig, LexiconConfig
+from lattice.matching.arrays import Ints
 from lattice.matching.kernel import LatticeKernel
 from lattice.matching.lexicon import names_file, surface_of, without_bracket
+from lattice.matching.variants import fold_variants
 from lattice.matching.vocabulary import load_vocabulary
 
 LONGEST = 1000  # maximum characters of a text
 
 NAME, FOLDED, MENTION, BRACKET = "as written", "folded", "mention", "without its bracket"
+STOPPED = "a stop name"
 
 
 class Claim(NamedTuple):
@@ -59,7 +62,7 @@ class Match(NamedTuple):
     Attributes:
         start: First code point in the concatenated surfaces of the tokens.
         end: One past the last.
-        surface: The surface.
+        surface: The surface; the text's own characters, unless variants are folded.
         entity_ids: Its entities.
         reason: Why the match is dropped; empty if it is kept.
     """
@@ -130,15 +133,20 @@ def explain_text(
         f"over the cap of {config.max_entities}": kept(config),
     }
     joined = "".join(tokens.surfaces)
+    if config.fold_variants:
+        joined = fold_variants(joined)
     pairs: list[list[str]] = []
     if mentions is not None:
         pairs = [row.fields for row in read_rows(mentions, (2,), Rejects())]
-    claims = _claims(joined, open_names(names_file(names)), tokenizer, config, pairs)
+    file = names_file(names)
+    claims = _claims(joined, file, tokenizer, config, pairs)
     matches: list[Match] = []
     for start, end in _places(joined, claims):
         reasons: dict[str, list[int]] = defaultdict(list)
         for claim in claims[joined[start:end]]:
-            if not claim.lost:
+            if claim.lost == STOPPED:
+                reasons[STOPPED].append(claim.entity_id)
+            elif not claim.lost:
                 reasons[_drop_reason(start, end, claim.entity_id, edges, stages, config)].append(
                     claim.entity_id
                 )
@@ -195,30 +203,38 @@ def _places(text: str, surfaces: Iterable[str]) -> list[tuple[int, int]]:
 
 def _claims(
     text: str,
-    names: Sequence[str],
+    file: Path,
     tokenizer: Tokenizer,
     config: LexiconConfig,
     mentions: Iterable[Sequence[str]],
 ) -> dict[str, tuple[Claim, ...]]:
     """Return the claims to each surface in the text, by the rules of `lattice.matching.lexicon`."""
-    starts = range(len(text))
+    names, starts = open_names(file), range(len(text))
     spans = ((a, b) for a in starts for b in range(a + 1, a + config.max_length + 1))
     wanted = {text[a:b] for a, b in spans if b <= len(text)}
     found: dict[str, dict[str, list[Claim]]]
     found = {rule: defaultdict(list) for rule in (NAME, FOLDED, BRACKET)}
     for entity_id, name in enumerate(names):
-        surface = surface_of(name, tokenizer)
+        surface = surface_of(name, tokenizer, config.fold_variants)
         surfaces = [(NAME if surface == name else FOLDED, surface)]
         if config.bracket_aliases and (alias := without_bracket(name)) is not None:
-            surfaces.append((BRACKET, surface_of(alias, tokenizer)))
+            surfaces.append((BRACKET, surface_of(alias, tokenizer, config.fold_variants)))
         for rule, surface in surfaces:
             if surface in wanted:
                 found[rule][surface].append(Claim(entity_id, name, rule))
     found[MENTION] = _mention_claims(mentions, names, tokenizer, config, wanted)
-    return {
-        surface: _ranked({rule: of[surface] for rule, of in found.items()}, config.max_senses)
-        for surface in sorted(set().union(*found.values()))
-    }
+    stopped = {surface_of(s, tokenizer, config.fold_variants) for s in config.stop_names}
+    claimed = sorted(set().union(*found.values()))
+    by_rule = {surface: {rule: of[surface] for rule, of in found.items()} for surface in claimed}
+    if config.senses == "all":
+        counts = triples_per_entity(file.parent, len(names))
+        ranked = {s: _all_senses(by_rule[s], counts, config.max_senses) for s in claimed}
+    else:
+        ranked = {s: _ranked(by_rule[s], config.max_senses) for s in claimed}
+    for surface in stopped & ranked.keys():
+        claims = ranked[surface]
+        ranked[surface] = tuple(c if c.lost else c._replace(lost=STOPPED) for c in claims)
+    return ranked
 
 
 def _mention_claims(
@@ -230,17 +246,18 @@ def _mention_claims(
 ) -> dict[str, list[Claim]]:
     """Return the claims by mention to each surface in `wanted`."""
     claims: dict[str, list[Claim]] = defaultdict(list)
-    meant = [(m, e) for m, e in mentions if surface_of(m, tokenizer) in wanted]
+    fold = config.fold_variants
+    meant = [(m, e) for m, e in mentions if surface_of(m, tokenizer, fold) in wanted]
     if not meant:
         return claims
     ids = {name: i for i, name in enumerate(names)}
     for mention, entity in meant:
         entity_id = ids.get(entity)
         if entity_id is None:
-            entity_id = _owner(surface_of(entity, tokenizer), names, tokenizer, config)
+            entity_id = _owner(surface_of(entity, tokenizer, fold), names, tokenizer, config)
         if entity_id is not None:
             claim = Claim(entity_id, names[entity_id], MENTION)
-            surface = surface_of(mention, tokenizer)
+            surface = surface_of(mention, tokenizer, fold)
             if claim not in claims[surface]:
                 claims[surface].append(claim)
     return claims
@@ -252,7 +269,8 @@ def _owner(
     """Return the entity whose name has the surface, or None."""
     if not config.min_length <= len(surface) <= config.max_length:
         return None
-    same = [i for i, name in enumerate(names) if surface_of(name, tokenizer) == surface]
+    fold = config.fold_variants
+    same = [i for i, name in enumerate(names) if surface_of(name, tokenizer, fold) == surface]
     equal = [i for i in same if names[i] == surface]
     return max(equal or same, default=None)
 
@@ -274,8 +292,23 @@ def _ranked(claims: dict[str, list[Claim]], max_senses: int) -> tuple[Claim, ...
         lost += [c._replace(lost="a name or mention equals it") for c in claims[BRACKET]]
     else:
         holding = sorted(claims[BRACKET])
-    cut = [
-        claim._replace(lost=f"only {max_senses} entities may share a surface")
-        for claim in holding[max_senses:]
-    ]
-    return (*holding[:max_senses], *cut, *lost)
+    return (*_capped(holding, max_senses), *lost)
+
+
+def _all_senses(
+    claims: dict[str, list[Claim]], num_triples: Ints, max_senses: int
+) -> tuple[Claim, ...]:
+    """Return one claim of each entity, those with most triples first."""
+    first: dict[int, Claim] = {}
+    for rule in (NAME, FOLDED, MENTION, BRACKET):
+        for claim in claims[rule]:
+            first.setdefault(claim.entity_id, claim)
+    ordered = sorted(first.values(), key=lambda c: (-num_triples[c.entity_id], c.entity_id))
+    return tuple(_capped(ordered, max_senses))
+
+
+def _capped(holding: Sequence[Claim], max_senses: int) -> list[Claim]:
+    """Return all claims; those after the first `max_senses` are lost."""
+    reason = f"only {max_senses} entities may share a surface"
+    cut = [claim._replace(lost=reason) for claim in holding[max_senses:]]
+    return [*holding[:max_senses], *cut]

@@ -11,7 +11,11 @@ import pyarrow as pa
 from data.constants import TEXT_LEN
 from data.errors import ConfigError
 from data.kg_folder import open_names
+from data.runs import save_text
 from data.schema import LATTICE, open_shards
+from data.tokenizer import tokenizer_folder, tokenizer_of
+from lattice.config import STOP_SHARE
+from lattice.inspecting.surface_counts import SurfaceCounts
 from lattice.matching.arrays import Ids, Ints
 from lattice.matching.lexicon import names_file
 
@@ -20,7 +24,8 @@ if TYPE_CHECKING:
 
 _MANY = 20  # entities per caption; the last bin of the histogram is "or more"
 _LONG = 96  # tokens per caption; the last bin is "or more"
-_COLUMNS = ["seq_len", "lex_ids", "pos_s", "pos_e"]
+_COLUMNS = ["input_ids", "seq_len", "lex_ids", "pos_s", "pos_e"]
+_PROPOSED = 20  # candidates for stop names in the terminal
 _SHOWN = 10  # bars of the terminal's histogram; the last is "or more"
 
 
@@ -41,6 +46,8 @@ class LatticeStats:
         num_cut: Captions with more tokens.
         num_entities_cut: Entities that begin after the first `text_len` tokens.
         most_frequent: Entity name (its id if names are not given) and number of occurrences.
+        frequent_surfaces: Candidates for stop names: strings that were matched in a large share of
+            captions, and the number of these captions.
     """
 
     num_captions: int
@@ -55,6 +62,7 @@ class LatticeStats:
     num_cut: int
     num_entities_cut: int
     most_frequent: list[tuple[str, int]]
+    frequent_surfaces: list[tuple[str, int]]
 
     def __str__(self) -> str:
         captions = max(1, self.num_captions)
@@ -74,27 +82,47 @@ class LatticeStats:
             name = f"{n}+" if n == _SHOWN else str(n)
             lines.append(f"{name:>5} {'█' * round(40 * count / most)} {count:,}")
         named = ", ".join(f"{name} {count:,}" for name, count in self.most_frequent)
+        if self.frequent_surfaces:
+            shown_names = [
+                f"{surface} {_percent(count, self.num_captions)}"
+                for surface, count in self.frequent_surfaces[:_PROPOSED]
+            ]
+            left = len(self.frequent_surfaces) - len(shown_names)
+            more = f" and {left} more" if left else ""
+            lines.append(
+                f"candidates for --stop-names, by captions: {', '.join(shown_names)}{more}"
+            )
         return "\n".join([*lines, f"most frequent: {named or 'none'}"])
 
     def to_json(self) -> str:
         """Return all statistics as JSON."""
         figures = asdict(self)
         figures["most_frequent"] = [{"entity": e, "count": n} for e, n in self.most_frequent]
+        figures["frequent_surfaces"] = [
+            {"surface": surface, "captions": count} for surface, count in self.frequent_surfaces
+        ]
         return json.dumps(figures, ensure_ascii=False, indent=1)
 
 
 def lattice_stats(
-    table: Path, names: Path | None = None, top: int = 20, text_len: int = TEXT_LEN
+    table: Path,
+    names: Path | None = None,
+    top: int = 20,
+    text_len: int = TEXT_LEN,
+    stop_share: float = STOP_SHARE,
 ) -> LatticeStats:
     """Return the statistics of a lattice table or a folder of shards, read in batches.
 
-    Memory grows with the largest entity id (8 bytes each), not with the table.
+    Memory grows with the largest entity id (8 bytes each) and the number of distinct matched
+    strings, not with the table.
 
     Args:
         table: The table.
         names: The KG folder or `entity2id.txt`, for the names of entities.
         top: Number of most frequent entities.
         text_len: Tokens that a model reads.
+        stop_share: Strings matched in at least this share of captions are candidates for stop
+            names. They are read from the tokens, so the tokenizer next to the table is needed.
 
     Raises:
         ConfigError: `top` or `text_len` is below 1.
@@ -106,6 +134,7 @@ def lattice_stats(
     file = open_shards(table, LATTICE)
     frequency = np.zeros(1, np.int64)
     entities, tokens = np.zeros(_MANY + 1, np.int64), np.zeros(_LONG + 1, np.int64)
+    surfaces = SurfaceCounts()
     num_tokens = covered = cut = entities_cut = 0
     for batch in file.iter_batches(16_384, columns=_COLUMNS):
         seq_len = batch.column("seq_len").to_numpy().astype(np.int64)
@@ -115,11 +144,15 @@ def lattice_stats(
         entities += np.bincount(np.minimum(found, _MANY), minlength=_MANY + 1)
         tokens += np.bincount(np.minimum(seq_len, _LONG), minlength=_LONG + 1)
         row, starts, lasts = _spans(batch, seq_len, found)
+        surfaces.add(batch.column("input_ids"), row, starts, lasts)
         num_tokens += int(seq_len.sum())
         covered += _num_covered(seq_len, row, starts, lasts)
         cut += int((seq_len > text_len).sum())
         entities_cut += int((starts >= text_len).sum())
     named = open_names(names_file(names)) if names is not None else None
+    frequent: list[tuple[str, int]] = []
+    if tokenizer_folder(table).is_dir():
+        frequent = surfaces.frequent(max(1, stop_share * file.num_rows), tokenizer_of(table))
     order = np.argsort(-frequency, kind="stable")[:top]  # the lowest id first among equals
     return LatticeStats(
         num_captions=file.num_rows,
@@ -138,7 +171,14 @@ def lattice_stats(
             for i in order.tolist()
             if frequency[i]
         ],
+        frequent_surfaces=frequent,
     )
+
+
+def save_stop_names(stats: LatticeStats, path: Path) -> None:
+    """Write the candidates for stop names, one per line, each with its share of captions."""
+    lines = (f"{s}\t{_percent(n, stats.num_captions)}\n" for s, n in stats.frequent_surfaces)
+    save_text(path, "".join(lines))
 
 
 def save_stats_plot(stats: LatticeStats, path: Path) -> None:

@@ -1,8 +1,8 @@
 """Matching of entity names in captions: text in, lattice rows out, without side effects.
 
-The matcher alone is `trie.Trie.build(surfaces).find(codes)`, the whole kernel is
+`library.Matcher` finds names in texts and depends on nothing else of the stage. The whole kernel is
 `kernel.LatticeKernel(tokenizer, vocabulary, config)(record_batch)`; `vocabulary` has
 `compile_vocabulary` and `load_vocabulary`.
 """
 
-__all__ = ["kernel", "lexicon", "matcher", "tokens", "trie", "vocabulary"]
+__all__ = ["kernel", "lexicon", "library", "matcher", "tokens", "trie", "vocabulary"]

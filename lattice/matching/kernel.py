@@ -16,8 +16,10 @@ from lattice.config import LatticeConfig
 from lattice.matching.align import Spans, align
 from lattice.matching.arrays import Ids, Ints
 from lattice.matching.segment import crosses_word
+from lattice.matching.senses import Senses
 from lattice.matching.tokens import BatchTokenizer, TokenBatch
-from lattice.matching.vocabulary import Senses, Vocabulary
+from lattice.matching.variants import fold_codes
+from lattice.matching.vocabulary import Vocabulary
 
 
 class Entities(NamedTuple):
@@ -59,6 +61,8 @@ class LatticeKernel:
         return pa.RecordBatch.from_arrays(columns, schema=schema), tokens.num_undecided
 
     def _entities(self, tokens: TokenBatch) -> Entities:
+        if self._config.fold_variants:  # for matching and segmenting; the columns have the tokens
+            tokens = tokens._replace(codes=fold_codes(tokens.codes))
         spans = align(tokens, self._tokenize.continues, self._vocabulary.matcher.find(tokens.codes))
         if self._config.segment == "jieba":
             spans = spans.keep(~crosses_word(tokens, spans))

@@ -1,6 +1,6 @@
 """Find all surfaces of a lexicon in a text: code points in, (start, end, ordinal) out.
 
-A matcher does not depend on tokens, captions or entities. All backends find exactly the same:
+A backend does not depend on tokens, captions or entities. All backends find exactly the same:
 every occurrence of every surface, including overlapping ones, in no particular order.
 """
 
@@ -30,7 +30,7 @@ class Matches(NamedTuple):
         return cls(*(np.empty(size, np.int64) for _ in range(3)))
 
 
-class Matcher(Protocol):
+class Backend(Protocol):
     """Finds all occurrences of its surfaces."""
 
     def find(self, codes: Codes) -> Matches:

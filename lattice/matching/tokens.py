@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from data.jit import fnv1a, jit
 from data.tokenizer import SPECIAL_TOKENS, Tokenizer, Tokens
 from lattice.matching.arrays import Bools, Bytes, Codes, Ids, Ints
-from lattice.matching.string_column import string_buffers
+from lattice.matching.string_column import code_points
 
 SEPARATOR = ord("\n")  # white space, so it is never part of a surface
 _CODE_POINTS = 0x110000
@@ -71,7 +71,7 @@ class BatchTokenizer:
     def __call__(self, texts: Sequence[str] | pa.StringArray) -> TokenBatch:
         """Return the tokens of all texts."""
         column = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
-        source, row_ends = _code_points(column)
+        source, row_ends = code_points(column, SEPARATOR)
         begins, ends, num_alone, undecided = self._scan(source, row_ends)
         word_block = self._words.look_up(source, begins, ends)
         odd = np.flatnonzero(undecided)
@@ -226,52 +226,6 @@ def _set_at(array: NDArray[Any], at: int, values: Any) -> NDArray[Any]:
         array = longer
     array[at : at + len(values)] = values
     return array
-
-
-def _code_points(column: pa.StringArray) -> tuple[Codes, Ints]:
-    """Return the code points of all texts, `SEPARATOR` after each, and the end of each row."""
-    content, offsets = string_buffers(column)
-    num_bytes = int(offsets[-1] - offsets[0]) if len(column) else 0
-    source = np.empty(num_bytes + len(column), np.uint32)
-    row_ends = np.empty(len(column), np.int64)
-    return source[: _decode(content, offsets, source, row_ends)], row_ends
-
-
-@jit
-def _decode(content: Bytes, offsets: Ids, source: Codes, row_ends: Ints) -> int:
-    """Decode valid UTF-8 to code points and return their number.
-
-    Args:
-        content: uint8 (num_bytes,).
-        offsets: Ascending positions of the rows in `content`; int32 (num_rows + 1,).
-        source: uint32, at least one element per byte and row: receives the code points, and
-            `SEPARATOR` after each row.
-        row_ends: int64 (num_rows,): receives one past each row's separator.
-    """
-    count = 0
-    for row in range(len(row_ends)):
-        at, end = np.int64(offsets[row]), np.int64(offsets[row + 1])
-        while at < end:
-            first = np.uint32(content[at])
-            width = 1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
-            if at + width > end:
-                break
-            if width == 1:
-                code = first
-            elif width == 3:
-                middle, last = np.uint32(content[at + 1]), np.uint32(content[at + 2])
-                code = (first & 0xF) << 12 | (middle & 0x3F) << 6 | (last & 0x3F)
-            else:
-                code = first & (0x1F if width == 2 else 0x7)
-                for n in range(1, width):
-                    code = code << 6 | (np.uint32(content[at + n]) & 0x3F)
-            source[count] = code
-            count += 1
-            at += width
-        source[count] = SEPARATOR
-        count += 1
-        row_ends[row] = count
-    return count
 
 
 @jit

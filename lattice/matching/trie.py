@@ -27,6 +27,7 @@ from lattice.matching.matcher import Matches
 
 LAYOUT = 2  # version of the arrays; compiled vocabularies of another version are refused
 _CODE_POINTS = 0x110000
+_FULL = 0.75  # filled share above which the table grows
 _LOAD = 0.5  # filled share of the table; higher needs less memory and more probes
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: 2^64 / golden ratio, odd
 _HALF = np.uint64(32)
@@ -40,37 +41,100 @@ _BLOCK = 1024  # starts per block: enough to overlap memory accesses, few enough
 class Trie:
     """A matcher; `Trie.build` makes one from surfaces."""
 
-    def __init__(self, letters: Codes, slots: Ints, short: Ids) -> None:
-        """Wrap existing arrays, which may be memory maps.
+    def __init__(self, letters: Codes, slots: Ints, short: Ids, num_surfaces: int = -1) -> None:
+        """Wrap existing arrays, which may be memory maps; `insert` changes them in place.
 
         Args:
-            letters: Code points that occur in surfaces, ascending, uint32 (num_letters,); symbol n
+            letters: Code points that occur in surfaces, distinct, uint32 (num_letters,); symbol n
                 is `letters[n - 1]`.
             slots: The hash table, int64 (2 * num_slots,); slot n is `slots[2 * n : 2 * n + 2]`.
             short: For each symbol the ordinal of the surface of this one letter, or -1; int32
                 (num_letters + 1,).
+            num_surfaces: The number of surfaces, if it is known; else it is found when needed.
         """
         self.letters, self.slots, self.short = letters, slots, short
+        self._count, self._edges = num_surfaces, -1
         self._symbol_of = _symbol_table(letters)
 
     @classmethod
     def build(cls, surfaces: Sequence[str]) -> "Trie":
         """Return the trie of distinct, non-empty surfaces; their positions are the ordinals."""
+        trie = cls.empty()
         ends = np.cumsum(np.fromiter(map(len, surfaces), np.int64, len(surfaces)))
-        codes = np.frombuffer("".join(surfaces).encode("utf-32-le"), np.uint32)
-        present = np.zeros(_CODE_POINTS, np.bool_)
-        present[codes] = True
-        letters = np.flatnonzero(present).astype(np.uint32)
-        symbols = _symbol_table(letters)[codes]
+        trie.insert(np.frombuffer("".join(surfaces).encode("utf-32-le"), np.uint32), ends)
+        assert trie.num_surfaces == len(surfaces), "surfaces are distinct"
+        return trie
+
+    @classmethod
+    def empty(cls) -> "Trie":
+        """Return a trie without surfaces."""
+        return cls(np.empty(0, np.uint32), np.zeros(16, np.int64), np.full(1, -1, np.int32), 0)
+
+    def insert(self, codes: Codes, ends: Ints) -> Ids:
+        """Insert surfaces and return the ordinal of each; int32 (num_surfaces,).
+
+        A surface that is new gets the next ordinal. The cost depends on the inserted surfaces only,
+        unless the table has to grow.
+
+        Args:
+            codes: The concatenated surfaces; uint32.
+            ends: One past each surface, strictly ascending; int64 (num_surfaces,).
+        """
+        self._add_letters(codes)
+        symbols = self._symbol_of[codes]
         del codes  # as large as `symbols`, and the table needs the memory
-        num_slots = int(_estimate_edges(symbols, ends) / _LOAD) + 8
+        edges = self._num_edges() + _estimate_edges(symbols, ends)
+        if edges > _FULL * len(self.slots) / 2:
+            self._grow(int(edges / _LOAD) + 8)
+        ordinals = np.empty(len(ends), np.int32)
+        done = 0
         while True:
-            assert num_slots + len(letters) < 1 << 31, "nodes have 31 bits"
-            slots = np.zeros(2 * num_slots, np.int64)
-            short = np.full(len(letters) + 1, -1, np.int32)
-            if _insert(symbols, ends, slots, short):
-                return cls(letters, slots, short)
-            num_slots *= 2  # the estimate was too low
+            done, self._edges, self._count = _insert(
+                symbols,
+                ends,
+                (done, self._num_edges(), self.num_surfaces),
+                self.slots,
+                self.short,
+                ordinals,
+            )
+            if done == len(ends):
+                return ordinals
+            self._grow(len(self.slots))  # the estimate was too low
+
+    @property
+    def num_surfaces(self) -> int:
+        """The number of surfaces."""
+        if self._count < 0:
+            last = int((self.slots[1::2] & _ORDINAL).max(initial=0))
+            self._count = max(last, int(self.short.max(initial=-1)) + 1)
+        return self._count
+
+    def _num_edges(self) -> int:
+        if self._edges < 0:
+            self._edges = int(np.count_nonzero(self.slots[::2]))
+        return self._edges
+
+    def _add_letters(self, codes: Codes) -> None:
+        """Give the code points that no surface has a symbol."""
+        missing = codes[self._symbol_of[codes] == 0]
+        if len(missing) < _CODE_POINTS:
+            new = np.unique(missing)
+        else:  # without sorting
+            present = np.zeros(_CODE_POINTS, np.bool_)
+            present[missing] = True
+            new = np.flatnonzero(present).astype(np.uint32)
+        if len(new):
+            self._symbol_of[new] = np.arange(len(new)) + len(self.letters) + 1
+            self.letters = np.concatenate((self.letters, new))
+            self.short = np.concatenate((self.short, np.full(len(new), -1, np.int32)))
+
+    def _grow(self, num_slots: int) -> None:
+        """Move all edges into a larger table."""
+        assert num_slots + len(self.letters) < 1 << 31, "nodes have 31 bits"
+        slots = np.zeros(2 * num_slots, np.int64)
+        if self._num_edges():
+            _move(self.slots, slots, np.full(len(self.slots) // 2, -1, np.int64))
+        self.slots = slots
 
     def find(self, codes: Codes) -> Matches:
         """Return all occurrences of all surfaces in `codes`, ordered by start, then end."""
@@ -114,42 +178,96 @@ def _bit(symbol: np.int64) -> np.int64:
 
 
 @jit
-def _insert(symbols: Ids, ends: Ints, slots: Ints, short: Ids) -> bool:
-    """Insert all surfaces into an empty trie; return False if it is too small.
+def _insert(
+    symbols: Ids,
+    ends: Ints,
+    state: tuple[int, int, int],
+    slots: Ints,
+    short: Ids,
+    ordinals: Ids,
+) -> tuple[int, int, int]:
+    """Insert surfaces until the table is full; return the new state.
 
     Args:
         symbols: The concatenated surfaces, all symbols at least 1; int32 (num_chars,).
         ends: One past each surface, strictly ascending; int64 (num_surfaces,).
-        slots: int64 (2 * num_slots,), all 0: receives the hash table, at most three quarters full.
-        short: int32 (num_letters + 1,), all -1: receives the surfaces of one letter.
+        state: Surfaces of `ends` that are inserted, edges in the table, surfaces in the table.
+        slots: int64 (2 * num_slots,): the hash table, never more than three quarters full.
+        short: int32 (num_letters + 1,): the surfaces of one letter.
+        ordinals: int32 (num_surfaces,): receives the ordinal of each.
     """
+    done, used, count = state
     num_slots = len(slots) // 2
-    begin, used = 0, 0
-    for ordinal in range(len(ends)):
+    begin = np.int64(0) if done == 0 else ends[done - 1]
+    while done < len(ends):
         first = np.int64(symbols[begin])
-        if ends[ordinal] == begin + 1:
-            short[first] = ordinal
         parent, node = np.int64(-1), num_slots + first
-        for at in range(begin + 1, ends[ordinal]):
+        for at in range(begin + 1, ends[done]):
             symbol = np.int64(symbols[at])
             key = (node << _SYMBOL_BITS) | symbol
             home = slot = _home(key, num_slots)
             while slots[2 * slot] != 0 and slots[2 * slot] & _KEY != key:
                 slot = slot + 1 if slot + 1 < num_slots else np.int64(0)
             if slots[2 * slot] == 0:
+                if 4 * (used + 1) > 3 * num_slots:
+                    return done, used, count
                 used += 1
-                if 4 * used > 3 * num_slots:
-                    return False
                 slots[2 * slot] = key
                 if slot != home:
                     slots[2 * home] |= _MOVED
                 if parent >= 0:
                     slots[2 * parent + 1] |= _bit(symbol)
             parent = node = slot
-        if parent >= 0:
-            slots[2 * parent + 1] |= ordinal + 1
-        begin = ends[ordinal]
-    return True
+        if parent < 0:
+            if short[first] < 0:
+                short[first] = count
+                count += 1
+            ordinals[done] = short[first]
+        else:
+            if slots[2 * parent + 1] & _ORDINAL == 0:
+                count += 1
+                slots[2 * parent + 1] |= count
+            ordinals[done] = (slots[2 * parent + 1] & _ORDINAL) - 1
+        begin = ends[done]
+        done += 1
+    return done, used, count
+
+
+@jit
+def _move(old: Ints, slots: Ints, place: Ints) -> None:
+    """Insert all edges of a table into an empty one; an edge's key contains its parent's slot.
+
+    Args:
+        old: int64 (2 * num_old,).
+        slots: int64 (2 * num_slots,), all 0, with room for all edges.
+        place: int64 (num_old,), all -1: receives the new slot of each edge.
+    """
+    num_old, num_slots = len(old) // 2, len(slots) // 2
+    path = np.empty(64, np.int64)  # edges without a place, from a node up
+    for start in range(num_old):
+        depth, node = 0, np.int64(start)
+        while node < num_old and old[2 * node] != 0 and place[node] < 0:
+            if depth == len(path):
+                longer = np.empty(2 * depth, np.int64)
+                longer[:depth] = path
+                path = longer
+            path[depth] = node
+            depth += 1
+            node = (old[2 * node] & _KEY) >> _SYMBOL_BITS
+        while depth > 0:
+            depth -= 1
+            edge = path[depth]
+            parent = (old[2 * edge] & _KEY) >> _SYMBOL_BITS
+            symbol = old[2 * edge] & np.int64((1 << _SYMBOL_BITS) - 1)
+            parent = parent - num_old + num_slots if parent >= num_old else place[parent]
+            key = (parent << _SYMBOL_BITS) | symbol
+            home = slot = _home(key, num_slots)
+            while slots[2 * slot] != 0:
+                slot = slot + 1 if slot + 1 < num_slots else np.int64(0)
+            slots[2 * slot], slots[2 * slot + 1] = key, old[2 * edge + 1]
+            if slot != home:
+                slots[2 * home] |= _MOVED
+            place[edge] = slot
 
 
 @jit

@@ -7,51 +7,21 @@ with the tokenizer, names and settings it was made from. Processes that map it s
 from dataclasses import dataclass, fields
 from pathlib import Path
 from shutil import copyfile
-from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data.errors import ConfigError
 from data.kg_folder import EASYNLP_VECTORS, ENTITY_NAMES, VECTORS, kg_fingerprint
 from data.runs import Run, fingerprint, manifest_path, read_manifest, sha256, verify
 from data.tokenizer import Tokenizer
 from lattice.config import LexiconConfig
-from lattice.matching.arrays import Ids, Ints
 from lattice.matching.lexicon import Lexicon, load_lexicon, names_file
-from lattice.matching.matcher import AhoCorasick, Matcher
+from lattice.matching.matcher import AhoCorasick, Backend
+from lattice.matching.senses import Senses
+from lattice.matching.storage import ARRAYS, open_arrays, save_arrays
 from lattice.matching.trie import LAYOUT, Trie
 
 _KIND = "vocabulary"
-_ARRAYS = ("letters", "slots", "short", "entity_of", "several_at", "several")
-
-
-class Senses(NamedTuple):
-    """The entities that each surface names; mostly one, found by one array access.
-
-    Attributes:
-        entity_of: The entity of each ordinal, or `-1 - n` if it names several; int32
-            (num_surfaces,).
-        several_at: These are `several[several_at[n] : several_at[n + 1]]`; int64
-            (num_ambiguous + 1,).
-        several: Entity ids, ascending within a surface; int32.
-    """
-
-    entity_of: Ids
-    several_at: Ints
-    several: Ids
-
-    @classmethod
-    def from_lexicon(cls, lexicon: Lexicon) -> "Senses":
-        """Return the senses of a lexicon."""
-        widths = np.diff(lexicon.offsets)
-        ambiguous = np.flatnonzero(widths != 1)
-        entity_of = lexicon.entity_ids[
-            np.minimum(lexicon.offsets[:-1], len(lexicon.entity_ids) - 1)
-        ]
-        entity_of[ambiguous] = -1 - np.arange(len(ambiguous))
-        several_at = np.concatenate(([0], np.cumsum(widths[ambiguous])))
-        return cls(entity_of, several_at, lexicon.entity_ids[np.repeat(widths != 1, widths)])
 
 
 @dataclass(frozen=True)
@@ -65,7 +35,7 @@ class Vocabulary:
         kg_fingerprint: That of the names' KG folder; empty if the names are not from a KG folder.
     """
 
-    matcher: Matcher
+    matcher: Backend
     senses: Senses
     counts: dict[str, int]
     kg_fingerprint: str
@@ -76,8 +46,9 @@ class Vocabulary:
     ) -> "Vocabulary":
         """Return a vocabulary in memory; `auto` is the trie, faster at every measured size."""
         build = AhoCorasick if backend == "ahocorasick" else Trie.build
-        matcher: Matcher = build(lexicon.surfaces)
-        return cls(matcher, Senses.from_lexicon(lexicon), lexicon.counts, kg_fingerprint)
+        matcher: Backend = build(lexicon.surfaces)
+        senses = Senses.from_offsets(lexicon.entity_ids, lexicon.offsets)
+        return cls(matcher, senses, lexicon.counts, kg_fingerprint)
 
     @classmethod
     def empty(cls) -> "Vocabulary":
@@ -90,18 +61,12 @@ class Vocabulary:
         cls, folder: Path, counts: dict[str, int] | None = None, kg_fingerprint: str = ""
     ) -> "Vocabulary":
         """Map what `save` wrote, without reading or verifying the arrays."""
-        arrays = [
-            np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-            for name in _ARRAYS
-        ]
-        return cls(Trie(*arrays[:3]), Senses(*arrays[3:]), counts or {}, kg_fingerprint)
+        return cls(*open_arrays(folder), counts or {}, kg_fingerprint)
 
     def save(self, folder: Path) -> None:
         """Write the arrays into a folder that processes can map. The matcher must be a `Trie`."""
         assert isinstance(self.matcher, Trie), "an automaton cannot be mapped"
-        arrays: list[NDArray[Any]] = [self.matcher.letters, self.matcher.slots, self.matcher.short]
-        for name, array in zip(_ARRAYS, [*arrays, *self.senses], strict=True):
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        save_arrays(folder, self.matcher, self.senses)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +113,7 @@ def compile_vocabulary(
             Vocabulary.from_lexicon(lexicon, "trie").save(run.work)
             copyfile(names_file(names), run.work / ENTITY_NAMES)
             run.finish(lexicon.counts)
-    size = sum((out / f"{name}.npy").stat().st_size for name in _ARRAYS)
+    size = sum((out / f"{name}.npy").stat().st_size for name in ARRAYS)
     return VocabularyReport(out=out, counts=read_manifest(out).counts, num_bytes=size)
 
 
@@ -171,10 +136,12 @@ def load_vocabulary(
         return Vocabulary.from_lexicon(lexicon, backend, kg_fingerprint_of(names))
     manifest = verify(names)
     made = manifest.settings
-    for key, value in _settings(tokenizer, config, mentions).items():
-        if made.get(key) != value:
+    now = _settings(tokenizer, config, mentions) | {"kg": made["kg"]}
+    for key in (*now, *made):
+        if made.get(key) != now.get(key):
+            was, given = (str(found.get(key, "by default"))[:60] for found in (made, now))
             raise ConfigError(
-                f"{names} was compiled with {key} {made.get(key)!r}, now {value!r}. Compile it "
+                f"{names} was compiled with {key} {was}, now {given}. Compile it "
                 "again, or pass the KG folder or entity2id.txt instead."
             )
     if backend == "ahocorasick":
@@ -202,7 +169,8 @@ def _settings(
     tokenizer: Tokenizer, config: LexiconConfig, mentions: Path | None
 ) -> dict[str, object]:
     """Return what determines the surfaces of a compiled vocabulary."""
-    return {field.name: getattr(config, field.name) for field in fields(LexiconConfig)} | {
+    settings, names = config.settings(), {field.name for field in fields(LexiconConfig)}
+    return {key: value for key, value in settings.items() if key in names} | {
         "layout": LAYOUT,
         "tokenizer": tokenizer.fingerprint,
         "mentions_sha256": fingerprint(mentions) if mentions else "",

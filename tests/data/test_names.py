@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from data.kg_folder import open_names, read_names, write_names
-from data.names import Names
+from data.names import MappedNames, Names
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r", min_codepoint=32))
 letters = "甲乙丙ab（( "
@@ -32,6 +32,13 @@ def test_written_names_are_found_by_id_and_by_name(tmp_path_factory, names):
     assert found.find(names[0] + "?!") is None
     assert names[0] in found
     assert found.index(names[-1]) == len(names) - 1
+
+    mapped = MappedNames(path.read_bytes())  # without reading it all
+    assert [mapped[i] for i in range(len(names))] == names
+    assert [mapped.find(name) for name in names] == list(range(len(names)))
+    assert mapped.find(names[0] + "?!") is None
+    assert (len(mapped), mapped[-1], mapped[1:3]) == (len(names), names[-1], names[1:3])
+    assert list(mapped) == names
 
 
 def test_arrow_arrays_are_written_like_lists(tmp_path):

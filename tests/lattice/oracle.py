@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from data.tokenizer import Tokenizer
 from lattice.config import LexiconConfig
 from lattice.matching.lexicon import Lexicon
+from lattice.matching.variants import fold_variants
 
 Found = tuple[int, int, int]  # first token, last token, entity id
 
@@ -42,10 +43,16 @@ def meanings(
     tokenizer: Tokenizer,
     config: LexiconConfig,
     mentions: Iterable[tuple[str, str]] = (),
+    num_triples: Sequence[int] | None = None,
 ) -> dict[str, list[int]]:
     """Return every surface with its entity ids."""
     mentions = list(mentions)
-    normal = [tokenizer.normalise(name) for name in names]
+
+    def normalise(name: str) -> str:
+        surface = tokenizer.normalise(name)
+        return fold_variants(surface) if config.fold_variants else surface
+
+    normal = [normalise(name) for name in names]
 
     def fits(surface: str) -> bool:
         return config.min_length <= len(surface) <= config.max_length
@@ -58,19 +65,28 @@ def meanings(
     def mentioned(surface: str) -> set[int]:
         found = set()
         for mention, entity in mentions:
-            if tokenizer.normalise(mention) == surface and fits(surface):
+            if normalise(mention) == surface and fits(surface):
                 exact = [i for i, name in enumerate(names) if name == entity]
-                found |= {exact[-1]} if exact else own(tokenizer.normalise(entity))
+                found |= {exact[-1]} if exact else own(normalise(entity))
         return found
 
     aliases: dict[str, set[int]] = {}
     for i, name in enumerate(names):
         alias = without_bracket(name)
-        if config.bracket_aliases and alias is not None and fits(tokenizer.normalise(alias)):
-            aliases.setdefault(tokenizer.normalise(alias), set()).add(i)
+        if config.bracket_aliases and alias is not None and fits(normalise(alias)):
+            aliases.setdefault(normalise(alias), set()).add(i)
 
     found: dict[str, list[int]] = {}
-    for surface in {*normal, *aliases, *(tokenizer.normalise(m) for m, _ in mentions)}:
+    surfaces = {*normal, *aliases, *(normalise(m) for m, _ in mentions)}
+    for surface in surfaces - set(map(normalise, config.stop_names)):
+        if config.senses == "all":
+            same = {i for i, name in enumerate(normal) if name == surface and fits(surface)}
+            every = same | mentioned(surface) | aliases.get(surface, set())
+            counts = num_triples or [0] * len(names)
+            kept = sorted(every, key=lambda i: (-counts[i], i))[: config.max_senses]
+            if kept:
+                found[surface] = sorted(kept)
+            continue
         first = own(surface)
         more = mentioned(surface)
         if not first and not more:

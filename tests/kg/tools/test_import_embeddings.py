@@ -5,6 +5,8 @@ import sys
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -179,3 +181,46 @@ def test_the_command_takes_either(tmp_path):
         assert "5 entities" in result.stdout
     result = CliRunner().invoke(cli.app, ["kg", "import", str(tmp_path), "--out", str(out)])
     assert "neither DGL-KE's" in str(result.exception)
+
+
+def graphstorm(folder, types=("place", "thing"), list_type=None):
+    """`save_embed_path` after `gconstruct.remap_result`, in files of two rows."""
+    list_type = list_type or pa.list_(pa.float32())
+    for n, kind in enumerate(types):
+        (folder / kind).mkdir(parents=True)
+        mine = range(n, len(NAMES), len(types))
+        for begin in range(0, len(mine), 2):
+            chosen = mine[begin : begin + 2]
+            rows = {
+                "nid": pa.array([NAMES[i] for i in chosen]),
+                "emb": pa.array(ENTITIES[chosen].tolist(), list_type),
+            }
+            pq.write_table(pa.table(rows), folder / kind / f"embed-00000_{begin:05}.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("list_type", [pa.list_(pa.float32()), pa.list_(pa.float64(), 2)])
+def test_graphstorms_vectors_are_imported_by_name(tmp_path, list_type):
+    report = import_vectors(graphstorm(tmp_path / "emb", list_type=list_type), tmp_path / "kg")
+    names = read_names(tmp_path / "kg" / "entity2id.txt")
+    assert sorted(names) == sorted(NAMES)
+    order = [NAMES.index(name) for name in names]
+    np.testing.assert_array_equal(read_vectors(tmp_path / "kg"), ENTITIES[order])
+    assert "no relation vectors" in str(report)
+    assert verify(tmp_path / "kg").settings["engine"] == "GraphStorm"
+    assert find_nearest(tmp_path / "kg", "北京", count=1).found
+
+
+def test_other_tables_and_unmapped_ids_of_graphstorm_are_refused(tmp_path):
+    folder = graphstorm(tmp_path / "emb")
+    pq.write_table(pa.table({"nid": ["x"]}), folder / "place" / "embed-1.parquet")
+    with pytest.raises(InputError, match=r"embed-1\.parquet is not a table of `nid` and `emb`"):
+        import_vectors(folder, tmp_path / "kg")
+    rows = {"nid": ["x", "y"], "emb": [[1.0], [1.0, 2.0]]}
+    pq.write_table(pa.table(rows), folder / "place" / "embed-1.parquet")
+    with pytest.raises(InputError, match="a vector of one length"):
+        import_vectors(folder, tmp_path / "kg")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "emb_info.json").write_text("{}")
+    with pytest.raises(InputError, match=r"remap_result"):
+        import_vectors(tmp_path / "raw", tmp_path / "kg")

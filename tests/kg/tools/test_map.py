@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from data.errors import ConfigError, InputError
-from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, write_names
-from kg.kg_store import TRIPLES_FILE, save_vectors, write_triples
+from data.kg_folder import ENTITY_NAMES, RELATION_NAMES, TRIPLES_FILE, write_names
+from kg.kg_store import save_vectors, write_triples
 from kg.tools.map import draw_map
 
 

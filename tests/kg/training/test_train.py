@@ -12,7 +12,6 @@ import torch
 from typer.testing import CliRunner
 
 import cli
-import kg.tools.nearest
 import kg.training.splits
 import kg.training.train
 import kg.training.trainer
@@ -22,7 +21,7 @@ from data.runs import verify
 from data.schema import TRIPLES, open_table
 from kg.config import KGConfig
 from kg.tools.evaluate import eval_kg
-from kg.tools.nearest import find_nearest, nearest_ids
+from kg.tools.nearest import find_nearest
 from kg.training.splits import hold_out
 from kg.training.train import train_kg
 from kg.training.warm_start import find_known
@@ -125,19 +124,6 @@ def test_a_kg_folder_whose_files_do_not_fit_each_other_is_refused(tmp_path):
     for use in (lambda: find_nearest(broken, "甲"), lambda: read_vectors(broken)):
         with pytest.raises(InputError, match="NaN or infinite"):
             use()
-
-
-def test_nearest_rows_are_those_that_a_full_sort_puts_first(monkeypatch):
-    monkeypatch.setattr(kg.tools.nearest, "_BLOCK", 7)
-    monkeypatch.setattr(kg.tools.nearest, "_SHARE", 50)
-    generator = np.random.default_rng(0)
-    table = generator.standard_normal((333, 5)).astype(np.float32)
-    table[100:110] = table[20]  # equal ones: the lowest ids
-    ids, cosines = nearest_ids(table, table[20], 40)
-    wanted = table @ table[20] / np.linalg.norm(table, axis=1) / np.linalg.norm(table[20])
-    np.testing.assert_allclose(cosines, np.sort(wanted)[::-1][:40], rtol=1e-5)
-    assert ids[:11].tolist() == [20, *range(100, 110)]
-    assert set(ids) == set(np.argsort(-wanted)[:40])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -297,6 +297,49 @@ def test_mentions_name_several_entities_and_are_required_again(names, write, cha
         match_texts(["帝都"], config=config, **given)
 
 
+def test_traditional_captions_match_simplified_names_and_keep_their_tokens(build, tmp_path):
+    text = "1\t北京故宮的手機殼\n"
+    *_, out = build(text)
+    [plain] = rows(out)
+    *_, out = build(text, "--fold-variants", "--overwrite")
+    [folded] = rows(out)
+    assert [NAMES[i] for i in plain["lex_ids"]] == ["北京"]
+    assert [NAMES[i] for i in folded["lex_ids"]] == ["北京", "北京故宫", "故宫", "手机", "手机壳"]
+    assert folded["input_ids"] == plain["input_ids"]
+    assert folded["text"] == "北京故宮的手機殼"
+
+
+def test_a_table_contains_all_that_matches_other_texts_the_same_way(build, names, write, tmp_path):
+    write_names(names, ["北京", "手机（通信）", "手机", "照片", "手机"])
+    stop = write("stop.txt", "照片\n")
+    options = ("--fold-variants", "--senses", "all", "--stop-names", stop)
+    *_, out = build("1\t北京的手機照片\n", *options)
+    stop.unlink()
+    [row] = rows(out)
+    assert row["lex_ids"] == [0, 1, 2, 4]
+    metadata = table_metadata(open_table(out, LATTICE).schema_arrow)
+    config = LatticeConfig(**json.loads(metadata["settings"]))
+    assert (config.fold_variants, config.senses, config.stop_names) == (True, "all", ("照片",))
+    given = {"names": names, "tokenizer": tmp_path / "out.parquet.tokenizer", "config": config}
+    assert match_texts(["北京的手機照片"], **given).to_pylist()[0]["lex_ids"] == [0, 1, 2, 4]
+    assert (
+        build("1\t北京的手機照片\n", *options[:3])[0] == 2
+    )  # the settings of the finished table differ
+
+
+def test_default_tables_equal_those_of_earlier_versions():
+    assert LatticeConfig().settings() == {
+        "min_length": 2,
+        "max_length": 128,
+        "bracket_aliases": True,
+        "max_senses": 8,
+        "segment": "none",
+        "max_entities": None,
+        "policy": "first",
+        "mentions_sha256": "",
+    }
+
+
 def test_the_kernel_has_no_side_effects(names, characters):
     config = LatticeConfig()
     kernel = LatticeKernel(characters, load_vocabulary(names, characters, config), config)

@@ -1,11 +1,13 @@
 """`lattice show` agrees with the table and gives a reason for every dropped match."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.kg_folder import write_names
+from data.kg_folder import TRIPLES_FILE, write_names
+from kg.kg_store import write_triples
 from lattice.building.build import match_texts
 from lattice.config import LatticeConfig
 from lattice.inspecting.explain import LONGEST, Claim, explain_text
@@ -108,6 +110,9 @@ words = st.text(LETTERS, max_size=4)
             "policy": st.sampled_from(["first", "leftmost-longest"]),
             "segment": st.sampled_from(["none", "jieba"]),
             "bracket_aliases": st.booleans(),
+            "senses": st.sampled_from(["own", "all"]),
+            "fold_variants": st.booleans(),
+            "stop_names": st.lists(words, max_size=2),
         }
     ),
 )
@@ -138,6 +143,33 @@ def test_explanations_agree_with_the_table(
         if config.min_length <= len(surface):
             holding = sorted(claim.entity_id for claim in claims if not claim.lost)
             assert holding == known.get(surface, [])
+
+
+def test_a_traditional_text_is_shown_as_written_with_the_simplified_name(explain):
+    found = explain(["鹦鹉", "绿色"], "綠色鸚鵡", fold_variants=True)
+    assert "".join(found.surfaces) == "綠色鸚鵡"
+    assert [(m.start, m.end, m.entity_ids, m.reason) for m in found.matches] == [
+        (0, 2, (1,), ""),
+        (2, 4, (0,), ""),
+    ]
+
+
+def test_a_stop_name_is_shown_as_dropped(explain):
+    found = explain(["照片", "北京"], "北京的照片", stop_names=("照片",))
+    assert reasons(found) == {"北京": "", "照片": "a stop name"}
+
+
+def test_all_senses_are_listed_by_their_triples(tmp_path, characters):
+    write_names(tmp_path / "entity2id.txt", ["张伟（甲）", "张伟（乙）", "张伟"])
+    write_triples(tmp_path / TRIPLES_FILE, np.array([[1, 0, 0], [1, 0, 2], [1, 0, 1]], np.int32))
+    config = LatticeConfig(senses="all", max_senses=2)
+    found = explain_text("张伟", names=tmp_path, tokenizer=characters, config=config)
+    assert [(c.entity_id, c.lost) for c in found.claims["张伟"]] == [
+        (1, ""),
+        (0, ""),
+        (2, "only 2 entities may share a surface"),
+    ]
+    assert [m.entity_ids for m in found.matches if m.surface == "张伟"] == [(1, 0)]
 
 
 def test_a_text_that_is_too_long_is_refused(explain):

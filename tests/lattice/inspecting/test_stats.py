@@ -98,6 +98,43 @@ def test_the_command_prints_text(command, table):
     assert lines[-1] == "most frequent: 北京 1, 故宫 1, 北京故宫 1, 手机 1"
 
 
+def test_names_in_many_captions_are_proposed_as_stop_names(command, build_with, tmp_path):
+    captions = ["北京的照片", "照片和照片", "手机壳的照片", "北京"]
+    table = build_with(
+        ["照片", "北京", "手机", "手机壳", "照片（图）"], captions, "--senses", "all"
+    )
+    stop = tmp_path / "stop.txt"
+    found = command("lattice", "stats", table, "--stop-share", "0.5", "--stop-names", stop)
+    assert "candidates for --stop-names, by captions: 照片 75.0 %, 北京 50.0 %" in found[1]
+    assert stop.read_text(encoding="utf-8") == "照片\t75.0 %\n北京\t50.0 %\n"
+    names = ["照片", "北京", "手机", "手机壳"]
+    table = build_with(names, captions, "--stop-names", stop, "--overwrite")
+    found = {i for row in pq.read_table(table).to_pylist() for i in row["lex_ids"]}
+    assert found == {2, 3}
+
+
+def test_a_surface_with_an_unknown_token_is_not_proposed(build_with, pieces, tmp_path):
+    pieces.save(tmp_path)
+    table = build_with(["看龘", "龘看"], ["看龘", "龘看"], "--tokenizer", tmp_path / "vocab.txt")
+    assert lattice_stats(table).num_with_entity == 2
+    assert lattice_stats(table).frequent_surfaces == []
+
+
+@pytest.fixture
+def build_with(command, tmp_path):
+    """Build a table of some names and captions with the real command."""
+
+    def run(names, captions, *options):
+        write_names(tmp_path / "entity2id.txt", names)
+        lines = "".join(f"{n}\t{text}\n" for n, text in enumerate(captions))
+        (tmp_path / "captions.tsv").write_text(lines, encoding="utf-8")
+        given = ("--entities", tmp_path / "entity2id.txt", "--out", tmp_path / "built.parquet")
+        assert command("lattice", "build", tmp_path / "captions.tsv", *given, *options)[0] == 0
+        return tmp_path / "built.parquet"
+
+    return run
+
+
 def test_the_command_prints_json(command, table):
     code, stdout, _ = command("lattice", "stats", table, "--json", "--top", "1", "--text-len", "50")
     figures = json.loads(stdout)

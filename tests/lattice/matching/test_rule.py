@@ -9,6 +9,7 @@ from lattice.building.caption_reader import CAPTIONS
 from lattice.config import LatticeConfig
 from lattice.matching.kernel import LatticeKernel
 from lattice.matching.lexicon import make_lexicon
+from lattice.matching.variants import fold_variants
 from lattice.matching.vocabulary import Vocabulary
 from tests.lattice.oracle import meanings, meanings_of, scan
 
@@ -18,6 +19,7 @@ from tests.lattice.oracle import meanings, meanings_of, scan
 LETTERS = (
     "北京故宫的手机aAbB1２ＴｔéÉe\u0301ﬁß한😀👩\u200d🚀ギカ\u3099 \u3000\u2028\u00ad龘𠀀（）()[]#"
 )
+LETTERS += "機发發髮"  # variants of one character, and two of another
 PIECES = ["ab", "##b", "##a", "##1", "11", "##ab", "aa", "##京", "##é", "e", "##e", "t", "##t"]
 
 BRACKETS = ["（{}）", "({})", " （{}） "]
@@ -58,21 +60,24 @@ def entities(row: dict) -> list[tuple[int, int, int]]:
     return list(zip(row["pos_s"][n:], row["pos_e"][n:], row["lex_ids"], strict=True))
 
 
-def check(tokenizer, names, texts, mentions=(), **options) -> int:
+def check(tokenizer, names, texts, mentions=(), num_triples=None, **options) -> int:
     """Compare both backends with the slow scan; return the number of entities."""
+    import numpy as np
     import pyarrow as pa
 
     config = LatticeConfig(**options)
-    known = meanings(names, tokenizer, config, mentions)
-    lexicon = make_lexicon(names, tokenizer, config, mentions)
+    known = meanings(names, tokenizer, config, mentions, num_triples)
+    counted = None if num_triples is None else lambda: np.array(num_triples)
+    lexicon = make_lexicon(names, tokenizer, config, mentions, counted)
     assert meanings_of(lexicon) == known
     batch = pa.RecordBatch.from_arrays(
         [pa.array([str(n) for n in range(len(texts))]), pa.array(texts, pa.string())],
         schema=CAPTIONS,
     )
     written = {i: token for token, i in tokenizer.vocab.items()}
+    fold = fold_variants if config.fold_variants else str
     expected = [
-        scan(surfaces, [written[i].startswith("##") for i in ids], known)
+        scan(list(map(fold, surfaces)), [written[i].startswith("##") for i in ids], known)
         for ids, surfaces in tokenizer.encode(texts)
     ]
     for backend in ("ahocorasick", "trie"):
@@ -105,6 +110,12 @@ def test_the_table_equals_a_slow_scan(data, folder):
         min_length=data.draw(st.sampled_from([1, 2, 3])),
         bracket_aliases=data.draw(st.booleans()),
         max_senses=data.draw(st.sampled_from([1, 2, 8])),
+        senses=data.draw(st.sampled_from(["own", "all"])),
+        fold_variants=data.draw(st.booleans()),
+        stop_names=data.draw(st.lists(known, max_size=2)),
+        num_triples=data.draw(
+            st.lists(st.integers(0, 3), min_size=len(names), max_size=len(names))
+        ),
     )
 
 

@@ -1,8 +1,11 @@
 """A compiled vocabulary matches as its names, or raises a specific error."""
 
+from dataclasses import replace
+
 import pytest
 
 from data.errors import ConfigError
+from data.kg_folder import write_names
 from lattice.building.build import match_texts
 from lattice.config import BACKENDS, LatticeConfig
 from lattice.matching.kernel import LatticeKernel
@@ -41,3 +44,17 @@ def test_another_tokenizer_or_setting_is_refused(names, pieces, characters, tmp_
         match_texts(
             TEXTS, names=tmp_path / "compiled", tokenizer=pieces, config=LatticeConfig(min_length=3)
         )
+
+
+def test_variants_senses_and_stop_names_belong_to_a_compiled_vocabulary(pieces, tmp_path):
+    write_names(tmp_path / "entity2id.txt", ["鹦鹉", "鹦鹉（鸟）", "照片"])
+    config = LatticeConfig(fold_variants=True, senses="all", stop_names=("照片",))
+    compiled = tmp_path / "compiled"
+    compile_vocabulary(tmp_path / "entity2id.txt", compiled, tokenizer=pieces, config=config)
+    given = {"names": compiled, "tokenizer": pieces}
+    [row] = match_texts(["鸚鵡照片"], config=config, **given).to_pylist()
+    assert row["lex_ids"] == [0, 1]
+    with pytest.raises(ConfigError, match="was compiled with senses all, now by default"):
+        match_texts(["鸚鵡"], config=replace(config, senses="own"), **given)
+    with pytest.raises(ConfigError, match="was compiled with fold_variants True, now by default"):
+        match_texts(["鸚鵡"], **given)
