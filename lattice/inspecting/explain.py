@@ -16,12 +16,13 @@ import pyarrow as pa
 
 from data.errors import InputError
 from data.kg_folder import open_names
+from data.names import without_bracket
 from data.tokenizer import Tokenizer
-from data.tsv import Rejects, read_rows
+from data.tsv import Rejects
 from lattice.building.caption_reader import CAPTIONS, check_unicode
 from lattice.config import LatticeConfig, LexiconConfig
 from lattice.matching.kernel import LatticeKernel
-from lattice.matching.lexicon import names_file, surface_of, without_bracket
+from lattice.matching.lexicon import names_file, read_mentions, surface_of
 from lattice.matching.vocabulary import load_vocabulary
 
 LONGEST = 1000  # maximum characters of a text
@@ -132,7 +133,7 @@ def explain_text(
     joined = "".join(tokens.surfaces)
     pairs: list[list[str]] = []
     if mentions is not None:
-        pairs = [row.fields for row in read_rows(mentions, (2,), Rejects())]
+        pairs = read_mentions(mentions, Rejects())
     claims = _claims(joined, open_names(names_file(names)), tokenizer, config, pairs)
     matches: list[Match] = []
     for start, end in _places(joined, claims):
