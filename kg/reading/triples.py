@@ -88,7 +88,7 @@ def _check_format(path: Path) -> None:
     kind = detect_format(path)
     command = f"`kg convert {path} --out triples.tsv --mentions mentions.tsv`"
     if kind == "wikidata5m":
-        _log.info("%s: the names are ids of Wikidata; %s gives names.", path, command)
+        _log.warning("%s: the names are ids of Wikidata; %s gives names.", path, command)
     elif kind not in ("", TSV, "ownthink"):
         raise InputError(
             f"{path} is {DESCRIPTIONS[kind]}, not a TSV of triples. Convert it first: {command}, "

@@ -221,10 +221,12 @@ class _ChunkReader:
             return
         keys = self._keys(rows, subject, SUBJECT)
         ranks[role == _ALIAS] = ALIAS
-        if self._reader._wikidata:  # rdfs:label, skos:prefLabel and schema:name are equal there
+        if self._reader._wikidata:
+            # The same text as rdfs:label and skos:prefLabel, one after the other.
+            text = self._keys(rows, self._terms.span[rows, OBJECT], OBJECT)
             again = np.zeros(len(rows), bool)
-            again[1:] = (keys[1:] == keys[:-1]) & (ranks[1:] == ranks[:-1])
-            again &= ranks < ALIAS
+            again[1:] = (keys[1:] == keys[:-1]) & (text[1:] == text[:-1])
+            again[1:] &= ranks[1:] == ranks[:-1]
             rows, ranks, subject = rows[~again], ranks[~again], subject[~again]
             keys = keys[~again]
             ids = self._texts(rows, subject, SUBJECT)

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kg.reading import dumps
@@ -41,6 +41,7 @@ def expected(labels, aliases, claims) -> tuple[list, set]:
 
 
 @pytest.mark.parametrize("block", [64, 1 << 22])
+@settings(max_examples=25)
 @given(labels=labels, aliases=aliases, claims=claims, shuffle=st.randoms(use_true_random=False))
 def test_names_are_chosen_and_told_apart_as_the_rule_states(
     block, labels, aliases, claims, shuffle
