@@ -214,19 +214,19 @@ def _collect(
 ) -> None:
     """Read all sources into the collector."""
     from kg.sources.rdf import RdfReader
-    from kg.sources.tab_files import ConceptNet, read_lines, take_wikidata5m
+    from kg.sources.tab_files import ConceptNet, Wikidata5M, read_lines
     from kg.sources.wikidata_json import read_json
     from kg.sources.wordnet import WordnetReader
 
     rdf = RdfReader(config, collector, rejects)
     wordnet = WordnetReader(config, collector, rejects)
-    conceptnet = ConceptNet(config, collector)
+    conceptnet, wikidata5m = ConceptNet(config, collector), Wikidata5M()
     for path, kind in formats.items():
         rejects.source = str(path)
         if kind == "conceptnet":
             read_lines(path, conceptnet, collector, rejects)
         elif kind == "wikidata5m":
-            read_lines(path, take_wikidata5m, collector, rejects)
+            read_lines(path, wikidata5m, collector, rejects)
         elif kind == "wordnet":
             wordnet.read(path)
         elif kind == "wikidata" and is_json(path):

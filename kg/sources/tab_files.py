@@ -12,7 +12,7 @@ from data.errors import RowError
 from data.tsv import Rejects, bounded_lines, is_utf8, open_bytes
 from kg.sources.collector import Collector
 from kg.sources.config import ConvertConfig
-from kg.sources.languages import ALIAS, UNTAGGED, UNWANTED, Languages
+from kg.sources.languages import ALIAS, ONLY_ID, UNTAGGED, UNWANTED, Languages
 
 _BATCH = 100_000  # lines
 _BOM = b"\xef\xbb\xbf"
@@ -114,25 +114,34 @@ def _weight(field: bytes) -> float:
         raise RowError("no weight in the JSON column", field.decode()[:50]) from None
 
 
-def take_wikidata5m(line: bytes, statements: Statements, labels: Labels) -> None:
-    """Take a line of `*_triplet.txt` (three ids), or of `*_entity.txt` (an id, then its names).
+class Wikidata5M:
+    """Takes lines of `*_triplet.txt` (three ids), and of `*_entity.txt` (an id, then its names).
 
     https://deepgraphlearning.github.io/project/wikidata5m. The first name is the entity's, the
-    others are mentions.
+    others are mentions. A relation without a name keeps its id.
     """
-    text = line.decode()
-    if _STATEMENT.fullmatch(text):
-        head, relation, tail = text.split("\t")
-        statements.append((head, relation, tail))
-        return
-    item, *names = text.split("\t")
-    if not _ID.fullmatch(item):
-        raise RowError("not an id of Wikidata", item[:50])
-    if not names or not names[0].strip():
-        raise RowError("no name after the id")
-    if _ID.fullmatch(names[0]):
-        raise RowError("incomplete triple", text[:50])
-    labels.extend(_ranked(item, names))
+
+    def __init__(self) -> None:
+        self._relations: set[str] = set()
+
+    def __call__(self, line: bytes, statements: Statements, labels: Labels) -> None:
+        """Take one line."""
+        text = line.decode()
+        if _STATEMENT.fullmatch(text):
+            head, relation, tail = text.split("\t")
+            statements.append((head, relation, tail))
+            if relation not in self._relations:
+                self._relations.add(relation)
+                labels.append((relation, ONLY_ID, relation))
+            return
+        item, *names = text.split("\t")
+        if not _ID.fullmatch(item):
+            raise RowError("not an id of Wikidata", item[:50])
+        if not names or not names[0].strip():
+            raise RowError("no name after the id")
+        if _ID.fullmatch(names[0]):
+            raise RowError("incomplete triple", text[:50])
+        labels.extend(_ranked(item, names))
 
 
 def _ranked(item: str, names: list[str]) -> Iterator[tuple[str, int, str]]:

@@ -115,6 +115,10 @@ def test_wikidata5m_is_named_by_the_first_alias(tmp_path):
     assert triples == ["Douglas Adams\tinstance of\thuman", "universe\tpart of\tEarth"]
     assert "The Blue Planet\tEarth" in mentions
     assert "12 lines, 3 rejected" in report
+    without_relations, _, _ = convert(
+        tmp_path, *[tmp_path / f"wikidata5m_{name}.txt" for name in ("all_triplet", "entity")]
+    )
+    assert without_relations[1] == "universe\tP361\tEarth"
 
 
 def test_wikidata5m_takes_chinese_names_from_wikidata(tmp_path):
