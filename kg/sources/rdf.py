@@ -156,7 +156,9 @@ class _ChunkReader:
         """Return the keys of terms at `span` (int64 `[n, 2]`) of a column of some rows."""
         keys: Hashes = hash_spans(self._data, span[:, 0].copy(), span[:, 1].copy())
         for i in np.flatnonzero(self._terms.escaped[rows] >> column & 1).tolist():
-            keys[i] = keys_of([self._text(span[i]) or ""])[0]
+            plain = self._text(span[i])
+            if plain is not None:
+                keys[i] = keys_of([plain])[0]
         return keys
 
     def _text(self, span: Ints) -> str | None:
