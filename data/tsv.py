@@ -11,6 +11,7 @@ import importlib.util
 import io
 import lzma
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _BOM = b"\xef\xbb\xbf"
-_MAGIC = {  # first bytes of a compressed file -> its format
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\xfd7zXZ\x00": "xz",
+_MAGIC = {  # format of a compressed file -> its first bytes; none of them begins a text
+    "gzip": re.compile(rb"\x1f\x8b"),
+    "bzip2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
+    "xz": re.compile(rb"\xfd7zXZ\x00"),
 }
+_LONGEST_MAGIC = 10  # bytes
 _BLOCK = 1 << 17  # bytes decompressed at once
 LONGEST_LINE = 1 << 30  # bytes
 NOT_UTF8, NUL, BLANK = map(SkipReason, ("not UTF-8", "NUL character", "blank line"))
@@ -105,7 +107,7 @@ def open_bytes(path: Path) -> BinaryIO:
         raise InputError(f"{path} is a folder; a file is expected.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    first = file.read(8)
+    first = file.read(_LONGEST_MAGIC)
     if first.startswith((b"\xff\xfe", b"\xfe\xff")):
         file.close()
         raise InputError(f"{path} is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}.")
@@ -120,11 +122,11 @@ def open_bytes(path: Path) -> BinaryIO:
 def compression(path: Path) -> str:
     """Return how a file is compressed, by its first bytes: gzip, bzip2, zstd, xz; or ""."""
     with path.open("rb") as file:
-        return _compression_of(file.read(8))
+        return _compression_of(file.read(_LONGEST_MAGIC))
 
 
 def _compression_of(first: bytes) -> str:
-    return next((kind for magic, kind in _MAGIC.items() if first.startswith(magic)), "")
+    return next((kind for kind, magic in _MAGIC.items() if magic.match(first)), "")
 
 
 def _decompressor(path: Path, kind: str) -> Any:
@@ -190,8 +192,8 @@ class _Decompressed(io.RawIOBase):
         try:
             yield
         except Exception as error:  # each decompressor has exceptions of its own
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # of the disk
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+                raise  # of the machine, not of the file
             after = f" after line {self._lines}" if self._lines else ""
             raise InputError(
                 f"{self._path} is a damaged {self._kind} file{after}: {error}. Fetch it again."
