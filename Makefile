@@ -26,7 +26,7 @@ test-slow: $(VENV)/.installed test-bounds ## the longer tests, and test-bounds
 
 test-bounds: $(VENV)/.installed ## the tests of compiled loops, with checked indices
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.numba-bounds $(BIN)/python -m pytest \
-	    tests/kg/reading tests/kg/tools/test_clean.py tests/kg/training/test_transe.py \
+	    tests/kg/reading tests/kg/sources/test_ntriples.py tests/kg/tools/test_clean.py tests/kg/training/test_transe.py \
 	    tests/lattice/matching tests/lattice/building/test_caption_reader.py \
 	    tests/lattice/building/test_build.py tests/data/test_names.py
 

@@ -9,6 +9,7 @@ from commands.options import KG, Device, Only, Out, Overwrite, with_options
 from data.errors import ConfigError
 from data.options import Option, Seed
 from kg.config import MAP_METHODS, KGConfig
+from kg.sources.config import ConvertConfig
 
 app = typer.Typer(help="Stage 1: triples to entity vectors.", no_args_is_help=True)
 
@@ -16,10 +17,42 @@ KGFolder = Annotated[Path, typer.Argument(help="KG folder, from `kg train`.")]
 Triples = Annotated[
     list[Path],
     typer.Argument(
-        help="Dumps of one graph (TSV, .spo, OwnThink CSV, optionally gzip), or an OpenKE folder.",
+        help="Dumps of one graph (TSV, .spo, OwnThink CSV; also compressed), or an OpenKE folder.",
         show_default=False,
     ),
 ]
+
+
+@app.command("convert")
+@with_options
+def kg_convert(
+    *,
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files of one graph as published, plain or compressed (gzip, bzip2, zstd, xz).",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, Option("File of triples to write, for `kg train`.")],
+    mentions: Annotated[
+        Path | None,
+        Option(
+            "File of mentions to write, for `lattice build --mentions`; by default mentions.tsv "
+            "next to the triples."
+        ),
+    ] = None,
+    config: ConvertConfig,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert an open graph into triples of names and a file of mentions.
+
+    Wikidata, DBpedia, ConceptNet, Wikidata5M, WordNet, OwnThink, other N-Triples.
+    """
+    from kg.sources.convert import convert_graph
+
+    report = convert_graph(sources, out, mentions=mentions, config=config, overwrite=overwrite)
+    typer.echo(report)
 
 
 @app.command("train")

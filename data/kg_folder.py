@@ -18,7 +18,7 @@ from data.errors import ArtefactError, InputError
 from data.names import MappedNames, Names, as_array, lines_of
 from data.runs import fingerprint, manifest_path, read_manifest
 from data.schema import TRIPLES, open_table
-from data.tsv import is_gzip, open_bytes
+from data.tsv import compression, open_bytes
 
 VECTORS = "entity_vectors.safetensors"
 VECTORS_KEY = "entity_vectors"
@@ -43,14 +43,14 @@ def open_names(path: Path) -> Names:
     """Return the names of an OpenKE id file, by id and by name; memory-mapped.
 
     The first line is the count. Also read: files without the count, blanks instead of tabs, ids in
-    any order, CRLF line ends, and gzip; these are not mapped.
+    any order, CRLF line ends, and compressed ones; these are not mapped.
 
     Raises:
         InputError: A line is not `name<TAB>id`, the ids are not 0..n-1 each once, or the count is
             wrong.
     """
     with open_bytes(path) as file:
-        if not is_gzip(path) and path.stat().st_size:
+        if not compression(path) and path.stat().st_size:
             found = Names.parse(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             if found is not None:
                 return found

@@ -4,6 +4,7 @@
 Looking up a name, or similar spellings, scans the bytes.
 """
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,10 @@ from data.jit import jit
 Ints = NDArray[np.int64]
 
 _NEWLINE, _TAB = 10, 9
+_CLOSING = ("）", ")", "]", "】", "〕", " ")
+_BRACKETED = re.compile(
+    r"(.+?)\s*(?:[（(][^（）()]*[）)]|\[[^\[\]]*\]|【[^【】]*】|〔[^〔〕]*〕)\s*"
+)
 _BLOCK = 1 << 20  # names written or converted at a time
 _SEARCHED = 1 << 18  # bytes searched at a time
 _LONGEST = 64  # code points; longer names are not compared
@@ -206,6 +211,15 @@ class MappedNames(Names):
         return int(self._lines[self._lines.find(b"\t", at, end) + 1 : end])
 
 
+def without_bracket(name: str) -> str | None:
+    """Return `刘德华` for `刘德华（演员）`, and None for a name that does not end in a bracket.
+
+    Brackets are `（）`, `()`, `[]`, `【】` and `〔〕`.
+    """
+    bracketed = _BRACKETED.fullmatch(name) if name[-1:] in _CLOSING else None
+    return bracketed[1] if bracketed else None
+
+
 def as_array(names: Iterable[str] | pa.Array) -> pa.LargeStringArray:
     """Return strings as an Arrow array."""
     if isinstance(names, pa.Array):
@@ -288,6 +302,14 @@ def _distance(a: Any, size: Any, b: Any, limit: Any, row: Any) -> Any:
 
 
 @jit
+def _opens_bracket(data: Any, at: Any) -> Any:
+    """Return whether `data[at]` begins one of ( [ 【 〔; `data` is UTF-8 and ends in a newline."""
+    if data[at] == 0xE3 and data[at + 1] == 0x80:
+        return data[at + 2] == 0x90 or data[at + 2] == 0x94
+    return data[at] == 40 or data[at] == 91
+
+
+@jit
 def _similar(data: Any, start: Any, codes: Any, raw: Any, limit: Any, count: Any) -> Any:
     """Return the `count` ids nearest to a name (code points and bytes); -1 if there are fewer."""
     ids = np.full(count, -1, np.int64)
@@ -302,7 +324,7 @@ def _similar(data: Any, start: Any, codes: Any, raw: Any, limit: Any, count: Any
         after = at + same
         if same == len(raw) and data[after] == 32:
             after += 1
-        if same == len(raw) and data[after] == 40:  # a bracket
+        if same == len(raw) and _opens_bracket(data, after):
             distance = 0
         else:
             size = 0

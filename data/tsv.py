@@ -4,16 +4,20 @@ A row ends at `\\n` (or `\\r\\n`) and a field at `\\t`; every other character is
 go to `Rejects`, which counts them by reason and optionally writes them to a file.
 """
 
+import bz2
 import contextlib
 import gzip
+import importlib.util
 import io
+import lzma
 import os
-import zlib
+import re
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from data.errors import InputError, SkipReason
 
@@ -21,8 +25,14 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _BOM = b"\xef\xbb\xbf"
-_GZIP = b"\x1f\x8b"
-_GZIP_BLOCK = 1 << 17  # bytes of a gzip file decompressed at once
+_MAGIC = {  # format of a compressed file -> its first bytes; none of them begins a text
+    "gzip": re.compile(rb"\x1f\x8b"),
+    "bzip2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
+    "xz": re.compile(rb"\xfd7zXZ\x00"),
+}
+_LONGEST_MAGIC = 10  # bytes
+_BLOCK = 1 << 17  # bytes decompressed at once
 LONGEST_LINE = 1 << 30  # bytes
 NOT_UTF8, NUL, BLANK = map(SkipReason, ("not UTF-8", "NUL character", "blank line"))
 _BREAKS = str.maketrans(dict.fromkeys("\t\n\r", " "))
@@ -47,11 +57,13 @@ class Rejected(NamedTuple):
 class Rejects:
     """Rejected rows: counted by reason, and written to `path` (`line<TAB>reason<TAB>row`) if given.
 
-    The file is created with the first row; each row is cut to 200 characters.
+    The file is created with the first row; each row is cut to 200 characters. Where several files
+    are read, set `source` to the name of each: it is written before the line.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
+        self.source = ""
         self.reasons: Counter[str] = Counter()
         self.first = ""
         if path is not None:
@@ -69,22 +81,23 @@ class Rejects:
     def add_all(self, rejected: Iterable[Rejected]) -> None:
         """Reject several rows."""
         lines = []
+        name, column = (f"{self.source}, ", f"{self.source}\t") if self.source else ("", "")
         for line, reason, row in rejected:
             self.reasons[reason.kind] += 1
-            self.first = self.first or f"line {line}: {reason}"
+            self.first = self.first or f"{name}line {line}: {reason}"
             row = row[:200].replace("\t", "\\t").replace("\r", "\\r").replace("\n", "\\n")
-            lines.append(f"{line}\t{reason}\t{row}\n")
+            lines.append(f"{column}{line}\t{reason}\t{row}\n")
         if self.path is not None and lines:
             with self.path.open("a", encoding="utf-8", newline="\n") as file:
                 file.writelines(lines)
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """Open a file for reading bytes; gzip, detected by its first bytes, is decompressed.
+    """Open a file for reading bytes; gzip, bzip2, zstd and xz, by their first bytes, are unpacked.
 
     Raises:
-        InputError: It does not exist, is a folder or UTF-16, or cannot be read. A damaged gzip
-            raises it during reading.
+        InputError: It does not exist, is a folder or UTF-16, or cannot be read. A damaged
+            compressed file raises it during reading.
     """
     try:
         file = path.open("rb")
@@ -94,29 +107,56 @@ def open_bytes(path: Path) -> BinaryIO:
         raise InputError(f"{path} is a folder; a file is expected.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    first = file.read(2)
-    if first in (b"\xff\xfe", b"\xfe\xff"):
+    first = file.read(_LONGEST_MAGIC)
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")):
         file.close()
         raise InputError(f"{path} is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}.")
-    if first == _GZIP:
+    kind = _compression_of(first)
+    if kind:
         file.close()
-        return io.BufferedReader(_GzipReader(path), _GZIP_BLOCK)
+        return io.BufferedReader(_Decompressed(path, kind), _BLOCK)
     file.seek(0)
     return file
 
 
-def is_gzip(path: Path) -> bool:
-    """Return whether a file begins as gzip does."""
+def compression(path: Path) -> str:
+    """Return how a file is compressed, by its first bytes: gzip, bzip2, zstd, xz; or ""."""
     with path.open("rb") as file:
-        return file.read(2) == _GZIP
+        return _compression_of(file.read(_LONGEST_MAGIC))
 
 
-class _GzipReader(io.RawIOBase):
-    """The decompressed content of a gzip file. Damage raises `InputError` with the last line."""
+def _compression_of(first: bytes) -> str:
+    return next((kind for kind, magic in _MAGIC.items() if magic.match(first)), "")
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = gzip.GzipFile(path)
+
+def _decompressor(path: Path, kind: str) -> Any:
+    """Open a compressed file; bzip2 in parallel where the package indexed_bzip2 is installed."""
+    if kind == "gzip":
+        return gzip.GzipFile(path)
+    if kind == "xz":
+        return lzma.LZMAFile(path)
+    if kind == "zstd":
+        if sys.version_info >= (3, 14):
+            from compression.zstd import ZstdFile
+        else:
+            from backports.zstd import ZstdFile
+
+        return ZstdFile(path)
+    cores = len(os.sched_getaffinity(0))
+    if cores > 1 and importlib.util.find_spec("indexed_bzip2"):
+        import indexed_bzip2
+
+        return indexed_bzip2.open(str(path), parallelization=cores)
+    return bz2.BZ2File(path)
+
+
+class _Decompressed(io.RawIOBase):
+    """The content of a compressed file. Damage raises `InputError` with the last line."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self._path, self._kind = path, kind
+        self._file = _decompressor(path, kind)
+        self._read = getattr(self._file, "read1", self._file.read)
         self._lines: int | None = 0  # read so far; unknown after a seek
 
     def readable(self) -> bool:
@@ -129,19 +169,19 @@ class _GzipReader(io.RawIOBase):
         """Read into the buffer; return the number of bytes, 0 at the end."""
         view = memoryview(buffer)
         with self._intact():
-            data = self._file.read1(min(len(view), _GZIP_BLOCK))
+            data = self._read(min(len(view), _BLOCK))
         view[: len(data)] = data
         if self._lines is not None:
             self._lines += data.count(b"\n")
         return len(data)
 
     def tell(self) -> int:
-        return self._file.tell()
+        return int(self._file.tell())
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._lines = None
         with self._intact():
-            return self._file.seek(offset, whence)
+            return int(self._file.seek(offset, whence))
 
     def close(self) -> None:
         self._file.close()
@@ -151,18 +191,20 @@ class _GzipReader(io.RawIOBase):
     def _intact(self) -> Iterator[None]:
         try:
             yield
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except Exception as error:  # each decompressor has exceptions of its own
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+                raise  # of the machine, not of the file
             after = f" after line {self._lines}" if self._lines else ""
             raise InputError(
-                f"{self._path} is a damaged gzip file{after}: {error}. Fetch it again."
+                f"{self._path} is a damaged {self._kind} file{after}: {error}. Fetch it again."
             ) from None
 
 
 def read_start(path: Path, size: int) -> bytes:
-    """Return the first bytes of a file, decompressed if it is gzip.
+    """Return the first bytes of a file, decompressed if it is compressed.
 
     Raises:
-        InputError: It cannot be read, or is a damaged gzip.
+        InputError: It cannot be read, or is damaged.
     """
     with open_bytes(path) as file:
         return file.read(size)

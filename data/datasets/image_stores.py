@@ -16,7 +16,7 @@ from data.datasets.captions import is_image_name, stem
 from data.errors import InputError, RowError
 from data.images import decode_base64
 from data.runs import sha256
-from data.tsv import bounded_lines, is_gzip
+from data.tsv import bounded_lines, compression
 
 MAX_BYTES = 256 << 20  # largest encoded image
 
@@ -134,8 +134,8 @@ class TsvStore(ImageStore):
             self._file = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-        if is_gzip(path):
-            raise InputError(f"{path} is gzip, which has no random access; gunzip it first.")
+        if kind := compression(path):
+            raise InputError(f"{path} is {kind}, which has no random access; unpack it first.")
         place = 0
         with path.open("rb") as file:
             for line in bounded_lines(file, path):

@@ -68,7 +68,7 @@ class StringIndex:
     def _grow(self) -> None:
         capacity = 2 * len(self._hashes)
         hashes, ids = np.zeros(capacity, np.uint64), np.empty(capacity, np.int32)
-        _rehash(self._hashes, self._ids, hashes, ids)
+        rehash(self._hashes, self._ids, hashes, ids)
         self._hashes, self._ids = hashes, ids
         room = int(_MAX_LOAD * capacity)  # pages that are never written take no memory
         position, spelling = np.empty(room, np.int64), np.zeros(room, np.uint64)
@@ -155,7 +155,7 @@ def _intern(
 
 
 @jit
-def _rehash(old: Any, old_ids: Any, table: Any, table_ids: Any) -> Any:
+def rehash(old: Any, old_ids: Any, table: Any, table_ids: Any) -> Any:
     """Copy a hash table into a larger one.
 
     Args:

@@ -180,7 +180,7 @@ def hash_spans(data: Any, begin: Any, end: Any) -> Any:
 
 
 @jit
-def _character(data: Any, at: Any) -> Any:
+def decode_character(data: Any, at: Any) -> Any:
     """Decode the UTF-8 character at `data[at]`; return code point and length in bytes.
 
     Invalid UTF-8 gives (0, 1): overlong forms, surrogates, code points above 0x10FFFF, and a
@@ -244,7 +244,7 @@ def _write_normal(
 
     Args:
         data: uint8. `data[begin:end]` is valid UTF-8 without deferred characters, and a byte below
-            0x80 follows it, `end < len(data)` (see `_character`).
+            0x80 follows it, `end < len(data)` (see `decode_character`).
         begin: `0 <= begin <= end`.
         end: See `data`.
         out: uint8, `len(out) >= at + _GROWTH * (end - begin)`.
@@ -260,7 +260,7 @@ def _write_normal(
             begin += 1
             at += 1
             continue
-        code, length = _character(data, begin)
+        code, length = decode_character(data, begin)
         if code < _TABLE and kind[code] == _MAPPED:
             for i in range(start[code], start[code + 1]):
                 out[at] = text[i]
@@ -350,7 +350,7 @@ def scan_rows(
             ):
                 at += 3
             else:
-                code, length = _character(data, at)
+                code, length = decode_character(data, at)
                 if code == 0:
                     reason = NUL if reason == NUL else NOT_UTF8
                 else:
@@ -462,7 +462,7 @@ def cut_names(
             if data[at] < 0x80:
                 at += 1
             else:
-                code, length = _character(data, at)
+                code, length = decode_character(data, at)
                 worst = max(worst, _kind_of(code, kind))
                 at += length
         end = at

@@ -7,6 +7,7 @@ only, so that a literal of a megabyte costs nothing. Memory: about 20 bytes per 
 distinct name or literal, and the names of the entities.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from data.errors import InputError, SkipReason
 from data.read_ahead import map_ahead
-from data.tsv import Rejected, Rejects, is_gzip, wrong_column_count
+from data.tsv import Rejected, Rejects, compression, wrong_column_count
 from kg.arrays import Bytes, Hashes, Ids, Ints
 from kg.reading.dumps import CSV_HEADER, REASONS, Chunk, read_chunks
 from kg.reading.graph import Graph
@@ -36,6 +37,9 @@ from kg.reading.row_scanner import (
     normalise,
     scan_rows,
 )
+from kg.reading.source_format import DESCRIPTIONS, TSV, detect_format
+
+_log = logging.getLogger(__name__)
 
 _MANY_UNDECODABLE = 20  # rows before any usable one: the file has another encoding
 _MAX_THREADS = 4  # more would wait for the hash table
@@ -71,10 +75,25 @@ def read_triples(
         if len(paths) > 1:
             raise InputError("An OpenKE folder cannot be joined with other dumps; give it alone.")
         return read_openke(paths[0])
+    for path in paths:
+        _check_format(path)
     sink = rejects if rejects is not None else Rejects()
     cores = len(os.sched_getaffinity(0))
     scanned = _scan_dumps(paths, sink, threads or min(cores, _MAX_THREADS))
     return _number(scanned, paths, min_tail_count)
+
+
+def _check_format(path: Path) -> None:
+    """Refuse a file of a graph that `kg convert` reads, and name the command."""
+    kind = detect_format(path)
+    command = f"`kg convert {path} --out triples.tsv --mentions mentions.tsv`"
+    if kind == "wikidata5m":
+        _log.warning("%s: the names are ids of Wikidata; %s gives names.", path, command)
+    elif kind not in ("", TSV, "ownthink"):
+        raise InputError(
+            f"{path} is {DESCRIPTIONS[kind]}, not a TSV of triples. Convert it first: {command}, "
+            "together with the other files of the graph, such as its labels."
+        )
 
 
 # ---- First pass: hashes
@@ -205,7 +224,8 @@ def _scan_dumps(paths: Sequence[Path], rejects: Rejects, threads: int) -> _First
 
 def _format(path: Path, separator: int) -> str:
     """Return the detected format of a dump, in words."""
-    return ("CSV" if separator == COMMA else "TSV") + (" in gzip" if is_gzip(path) else "")
+    packed = compression(path)
+    return ("CSV" if separator == COMMA else "TSV") + (f" in {packed}" if packed else "")
 
 
 def _check_encoding(

@@ -16,13 +16,14 @@ import pyarrow as pa
 
 from data.errors import InputError
 from data.kg_folder import open_names, triples_per_entity
+from data.names import without_bracket
 from data.tokenizer import Tokenizer
-from data.tsv import Rejects, read_rows
+from data.tsv import Rejects
 from lattice.building.caption_reader import CAPTIONS, check_unicode
 from lattice.config import LatticeConfig, LexiconConfig
 from lattice.matching.arrays import Ints
 from lattice.matching.kernel import LatticeKernel
-from lattice.matching.lexicon import names_file, surface_of, without_bracket
+from lattice.matching.lexicon import names_file, read_mentions, surface_of
 from lattice.matching.variants import fold_variants
 from lattice.matching.vocabulary import load_vocabulary
 
@@ -137,7 +138,7 @@ def explain_text(
         joined = fold_variants(joined)
     pairs: list[list[str]] = []
     if mentions is not None:
-        pairs = [row.fields for row in read_rows(mentions, (2,), Rejects())]
+        pairs = read_mentions(mentions, Rejects())
     file = names_file(names)
     claims = _claims(joined, file, tokenizer, config, pairs)
     matches: list[Match] = []

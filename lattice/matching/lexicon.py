@@ -6,7 +6,8 @@ width, accents, no white space). Its sources, in this order of precedence:
 1. entity names that equal their own normal form,
 2. entity names that only become equal to it (`T恤` and `t恤`),
 3. the mention file, where one surface may name several entities, in addition to the name's,
-4. names without their bracket: `刘德华（演员）` also matches `刘德华` if none of the above does.
+4. names without their bracket: `刘德华（演员）` also matches `刘德华` if none of the above does;
+   the same for `[]`, `【】` and `〔〕`.
 
 Within 1 and 2 the last line wins, as in EasyNLP (names are in the order of their ids, so the
 highest id). With `senses` "all", nothing has precedence: a surface brings every entity of 1 to 4,
@@ -14,6 +15,7 @@ those with most triples first. Everything excluded is counted.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ import numpy as np
 
 from data.errors import InputError
 from data.kg_folder import ENTITY_NAMES, check_vectors, read_names, triples_per_entity
+from data.names import without_bracket
 from data.tokenizer import Tokenizer
 from data.tsv import BLANK, Rejects, read_rows
 from lattice.config import LexiconConfig
@@ -30,8 +33,6 @@ from lattice.matching.arrays import Ids, Ints
 from lattice.matching.variants import fold_variants
 
 _IDEOGRAPHS = re.compile(r"[\u4e00-\u9fff]+")  # unchanged by any BERT tokenizer
-_CLOSING = ("）", ")", " ")
-_BRACKETED = re.compile(r"(.+?)\s*[（(][^（）()]*[）)]\s*")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def load_lexicon(
     rejects = Rejects()
     pairs: list[list[str]] = []
     if mentions is not None:
-        pairs = [row.fields for row in read_rows(mentions, (2,), rejects)]
+        pairs = read_mentions(mentions, rejects)
     entities = read_names(file)
     if names.is_dir():
         check_vectors(names, len(entities))
@@ -98,6 +99,17 @@ def load_lexicon(
     if rejects.count:
         lexicon.counts["malformed_mentions"] = rejects.count
     return lexicon
+
+
+def read_mentions(path: Path, rejects: Rejects) -> list[list[str]]:
+    """Return the pairs of a mention file; `kg convert` writes an empty one without aliases.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if path.is_file() and not path.stat().st_size:
+        return []
+    return [row.fields for row in read_rows(path, (2,), rejects)]
 
 
 def make_lexicon(
@@ -181,6 +193,8 @@ class _LexiconBuilder:
                 ids = {name: i for i, name in enumerate(self._names)}
             counts["mentions"] += 1
             entity_id = ids.get(entity)
+            if entity_id is None:  # names of a KG folder are in this form
+                entity_id = ids.get(unicodedata.normalize("NFKC", entity).strip())
             if entity_id is None:
                 entity_id = self.owner.get(self._surface(entity))
             surface = self._surface(mention)
@@ -299,9 +313,3 @@ def read_stop_names(path: Path) -> tuple[str, ...]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in rejects.reasons.items())
         raise InputError(f"{path} has lines that are not one name ({reasons}).")
     return tuple(dict.fromkeys(filter(None, names)))
-
-
-def without_bracket(name: str) -> str | None:
-    """Return `刘德华` for `刘德华（演员）`, and None for a name that does not end in a bracket."""
-    bracketed = _BRACKETED.fullmatch(name) if name[-1:] in _CLOSING else None
-    return bracketed[1] if bracketed else None

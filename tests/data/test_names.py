@@ -122,6 +122,8 @@ def test_similar_names_are_the_nearest_by_edit_distance(names, wanted):
 def test_a_name_without_its_bracket_offers_those_with_one():
     names = Names.of(["苹果树", "苹果(水果)", "苹果 (公司)", "香蕉"])
     assert names.similar("苹果") == ["苹果(水果)", "苹果 (公司)", "苹果树"]
+    others = Names.of(["大山〔山名〕", "大海", "大山[某协会会长]", "大山【歌手】"])
+    assert others.similar("大山") == ["大山〔山名〕", "大山[某协会会长]", "大山【歌手】"]
     assert names.similar("草" * 100) == names.similar("") == []
 
 

@@ -1,9 +1,12 @@
 """Rows are read as they are: nothing quoted, guessed, merged or lost without a report."""
 
+import bz2
 import gzip
+import lzma
 import zlib
 
 import pytest
+from backports.zstd import compress as zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,8 +67,22 @@ def test_bad_rows_are_counted_with_line_and_reason_and_kept(tmp_path):
     assert kept[1] == "3\twrong column count: 3, expected 2\t3\\ta\\tb"
 
 
-def test_gzip_is_detected_by_its_first_bytes(tmp_path):
-    assert read(file(tmp_path, gzip.compress("1\t甲\n".encode())))[0] == [(1, ["1", "甲"])]
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstd])
+def test_compression_is_detected_by_the_first_bytes(tmp_path, pack):
+    assert read(file(tmp_path, pack("1\t甲\n".encode())))[0] == [(1, ["1", "甲"])]
+    path = file(tmp_path, pack(LINES[:9]) + pack(LINES[9:]))
+    with open_bytes(path) as opened:
+        assert opened.read() == LINES
+        for place, size in [(300_000, 70_000), (12, 9)]:
+            opened.seek(place)
+            assert opened.read(size) == LINES[place : place + size]
+    path.write_bytes(pack(LINES)[:-20])
+    with open_bytes(path) as opened, pytest.raises(InputError, match="is a damaged"):
+        opened.read()
+
+
+def test_a_text_that_begins_like_bzip2_is_a_text(tmp_path):
+    assert read(file(tmp_path, b"BZh9\tb\n"))[0] == [(1, ["BZh9", "b"])]
 
 
 def test_the_error_of_a_truncated_gzip_has_its_line(tmp_path):

@@ -24,10 +24,10 @@ def run_of(letter: str) -> str:
 def without_bracket(name: str) -> str | None:
     """Return `刘德华` for `刘德华（演员）`, and None for a name without a bracket at its end."""
     name = name.rstrip()
-    if name[-1:] not in ("）", ")"):
-        return None
-    at = max(name.rfind("（"), name.rfind("("))
-    if at < 1 or any(c in "）)" for c in name[at:-1]):
+    pairs = [("（(", "）)"), ("[", "]"), ("【", "】"), ("〔", "〕")]
+    opening, closing = next((p for p in pairs if name and name[-1] in p[1]), ("", ""))
+    at = max((name.rfind(c) for c in opening), default=-1)
+    if at < 1 or any(c in closing for c in name[at:-1]):
         return None
     return name[:at].rstrip() or None
 

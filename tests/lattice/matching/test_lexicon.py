@@ -38,7 +38,17 @@ def test_a_name_equal_to_its_normal_form_has_precedence(characters):
     assert lexicon.counts["hidden_by_an_equal_name"] == 1
 
 
-@pytest.mark.parametrize("name", ["刘德华（演员）", "刘德华(演员)", "刘德华 （演员）"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "刘德华（演员）",
+        "刘德华(演员)",
+        "刘德华 （演员）",
+        "刘德华[演员]",
+        "刘德华【演员】",
+        "刘德华〔演员〕",
+    ],
+)
 def test_a_bracket_may_be_omitted(characters, name):
     assert meanings_of(make(characters, [name]))["刘德华"] == [0]
     assert "刘德华" not in meanings_of(make(characters, [name], bracket_aliases=False))

@@ -22,7 +22,7 @@ LETTERS = (
 LETTERS += "機发發髮"  # variants of one character, and two of another
 PIECES = ["ab", "##b", "##a", "##1", "11", "##ab", "aa", "##京", "##é", "e", "##e", "t", "##t"]
 
-BRACKETS = ["（{}）", "({})", " （{}） "]
+BRACKETS = ["（{}）", "({})", " （{}） ", "[{}]", "【{}】", "〔{}〕"]
 
 
 def words(letters):
