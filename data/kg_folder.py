@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data.encoding import unicode_path
 from data.errors import InputError
 from data.names import Names, as_array, lines_of
 from data.runs import fingerprint, manifest_path, read_manifest
@@ -208,7 +209,8 @@ def _read_easynlp(path: Path) -> NDArray[np.float32]:
 
     try:
         mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format
-        value = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with unicode_path(path) as plain:
+            value = torch.load(plain, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises many kinds for a bad file
         raise InputError(f"{path} cannot be loaded as a tensor: {type(error).__name__}.") from None
     if isinstance(value, dict) and len(value) == 1:

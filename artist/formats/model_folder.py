@@ -26,6 +26,7 @@ from artist.formats.state_dict import load_strict, read_state
 from artist.models.config import GPTConfig
 from artist.models.gpt import GPT
 from artist.models.image_tokenizer import ImageTokenizer
+from data.encoding import unicode_path
 from data.errors import ArtefactError, InputError
 from data.options import from_dict
 from data.runs import write_json
@@ -96,7 +97,8 @@ def read_seen(folder: Path) -> NDArray[np.int64] | None:
     if not (folder / SEEN).exists():
         return None
     try:
-        ids: NDArray[np.int64] = load_file(folder / SEEN)[_SEEN_KEY].numpy()
+        with unicode_path(folder / SEEN) as plain:
+            ids: NDArray[np.int64] = load_file(plain)[_SEEN_KEY].numpy()
     except (OSError, SafetensorError, KeyError) as error:
         raise InputError(f"{folder / SEEN} cannot be read: {error}.") from None
     return ids

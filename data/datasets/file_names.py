@@ -1,16 +1,17 @@
 """Which files a folder holds, and which split a file belongs to by its name."""
 
-import os
 import re
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from data.datasets.captions import is_image_name, stem
 from data.datasets.config import SetOptions
 from data.errors import InputError
+from data.folders import walk
 
 SPLITS = {
-    "train": ("train", "training", "trn"),
+    "train": ("train", "training", "trn", "restval"),  # restval: Karpathy's, of COCO
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "tst"),
 }
@@ -38,11 +39,14 @@ def has_images(folder: Path, options: SetOptions, images: Path | None) -> bool:
     """Return whether a folder has images, or the options do not ask for them to be found in it."""
     if images is not None or not options.with_images or options.format != "auto":
         return True
-    return any(
-        is_image_name(name) and not name.startswith(".")
-        for _, _, files in os.walk(folder)
-        for name in files
-    )
+    return next(image_files(folder), None) is not None
+
+
+def image_files(folder: Path) -> Iterator[str]:
+    """Yield the paths of the image files below a folder, from it, also through links."""
+    for below, names in walk(folder):
+        # macOS leaves `._name` files in archives; they are not images.
+        yield from (f"{below}{n}" for n in names if is_image_name(n) and not n.startswith("."))
 
 
 def is_image_folder(folder: Path) -> bool:
