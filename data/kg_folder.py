@@ -195,11 +195,14 @@ def _map_safetensors(path: Path) -> NDArray[np.float32]:
             entry = header[VECTORS_KEY]
             shape = tuple(entry["shape"])
             begin, end = entry["data_offsets"]
+            sizes = (*shape, begin, end)
+            if not all(type(size) is int and size >= 0 for size in sizes) or 0 in shape:
+                raise ValueError("its sizes are not positive integers")
             if entry["dtype"] != "F32" or len(shape) != 2 or end - begin != 4 * shape[0] * shape[1]:
                 raise ValueError("expected float32 of two dimensions")
             if path.stat().st_size < 8 + length + end:
                 raise ValueError("the file is truncated")
-        except (struct.error, ValueError, KeyError) as error:
+        except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path} is not a file of entity vectors: {error}.") from None
     return np.memmap(path, dtype=np.float32, mode="r", offset=8 + length + begin, shape=shape)
 

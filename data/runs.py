@@ -162,8 +162,11 @@ def verify(out: Path) -> Manifest:
     """
     manifest = read_manifest(out)
     for name, digest in manifest.files.items():
+        parts = Path(name).parts
+        if ".." in parts or Path(name).is_absolute() or not (out.is_dir() or len(parts) == 1):
+            raise ArtefactError(f"{manifest_path(out)} lists {name[:200]!r}, outside its output.")
         path = out / name if out.is_dir() else out.with_name(name)
-        if not path.exists():
+        if not path.is_file():  # nor a device or a pipe, which may never end
             raise ArtefactError(f"{path} is missing; {manifest_path(out)} lists it.")
         if sha256(path) != digest:
             raise ArtefactError(
