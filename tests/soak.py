@@ -3,25 +3,28 @@
     python -m tests.soak --kills 8 --seed 0 --stages kg lattice
 
 Each stage runs the real command on generated data. It is killed by SIGKILL with all its processes,
-`--kills` times, and then left to finish. Every file of the artefact whose content does not depend
-on the clock must equal the undisturbed run's; no partial file, lock or process may be left.
+`--kills` times; then its files may not grow beyond a random size, `--disks` times, as on a full
+disk; then it is left to finish. Every file of the artefact whose content does not depend on the
+clock must equal the undisturbed run's; no traceback, partial file, lock or process may be left.
 """
 
 import argparse
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from data.runs import read_manifest
-from tests.conftest import ROOT
-from tests.test_cli import write_inputs
+from tests.small_world import write_inputs
 
+ROOT = Path(__file__).parents[1]
 # Files that hold times: speeds of steps, dates, and the plots and pages made of them.
 CLOCKED = {"manifest.json", "metrics.jsonl", "loss.svg", "README.md", "evaluation.json",
            "report.html", "gallery.html"}  # fmt: skip
@@ -31,25 +34,27 @@ TRAIN = "--batch-size 4 --validations 2 --checkpoint-seconds 0"
 class Soak:
     """The folder of a soak, and what was counted in it."""
 
-    def __init__(self, folder: Path, kills: int, seed: int) -> None:
-        self.folder, self.kills, self.random = folder, kills, random.Random(seed)
-        self.killed = self.late = 0
+    def __init__(self, folder: Path, kills: int, disks: int, seed: int) -> None:
+        self.folder, self.kills, self.disks = folder, kills, disks
+        self.random = random.Random(seed)
+        self.killed = self.late = self.filled = 0
         write_inputs(folder)
 
-    def start(self, words: list[str]) -> subprocess.Popen[bytes]:
-        """Start a command in a process group of its own."""
+    def start(self, words: list[str], most: int | None = None) -> subprocess.Popen[bytes]:
+        """Start a command in a process group of its own; its files have at most `most` bytes."""
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (most, most)) if most else None
         return subprocess.Popen(
             words, cwd=self.folder, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=(self.folder / "errors.txt").open("wb"),
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, preexec_fn=limit,
         )  # fmt: skip
 
     def finish(self, words: list[str]) -> float:
         """Run a command to its end; return its seconds."""
         began = time.monotonic()
-        code = self.start(words).wait()
-        errors = (self.folder / "errors.txt").read_text("utf-8", "replace")
-        assert code == 0, f"{' '.join(words)}: {errors[-2000:]}"
+        process = self.start(words)
+        errors = process.communicate()[1].decode("utf-8", "replace")
+        assert process.returncode == 0, f"{' '.join(words)}: {errors[-2000:]}"
         assert "Traceback" not in errors
         return time.monotonic() - began
 
@@ -69,19 +74,31 @@ class Soak:
         for _ in range(self.kills):
             process = self.start([*words, killed])
             try:
-                process.wait(self.random.uniform(0.2, 1.0) * seconds)
+                process.communicate(timeout=self.random.uniform(0.2, 1.0) * seconds)
                 self.late += 1  # it finished before it was to be killed
                 break
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                process.communicate()
                 done += 1
+        largest = max(file.stat().st_size for file in files_of(self.folder / whole))
+        for _ in range(self.disks):
+            process = self.start([*words, killed], self.random.randrange(1, largest))
+            errors = process.communicate()[1].decode("utf-8", "replace")
+            assert process.returncode in (0, 1, 2), f"{name}: {errors[-2000:]}"
+            assert "Traceback" not in errors, errors[-2000:]
+            self.filled += process.returncode != 0
         self.finish([*words, killed])
         self.killed += done
         compared = compare(self.folder / whole, self.folder / killed)
         left = [p.name for p in self.folder.iterdir() if ".partial" in p.name or ".lock" in p.name]
         assert not left, f"{name} left {left}"
         return {"stage": name, "kills": done, "files": compared, "seconds": round(seconds, 1)}
+
+
+def files_of(out: Path) -> list[Path]:
+    """Return the files of an artefact."""
+    return [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out]
 
 
 def compare(whole: Path, killed: Path) -> int:
@@ -118,15 +135,17 @@ def main() -> None:
     """Run the stages; print one line of JSON for each, and the sums."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=8, help="kills of each stage")
+    parser.add_argument("--disks", type=int, default=2, help="full disks of each stage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", nargs="*", default=list(STAGES), choices=STAGES)
     options = parser.parse_args()
     with TemporaryDirectory() as name:
-        soak = Soak(Path(name), options.kills, options.seed)
+        soak = Soak(Path(name), options.kills, options.disks, options.seed)
         for stage in options.stages:
             command, processes = STAGES[stage]
             print(json.dumps(soak.stage(stage, command, processes=processes)), flush=True)
-        print(json.dumps({"kills": soak.killed, "finished_before": soak.late}))
+        sums = {"kills": soak.killed, "full_disks": soak.filled, "finished_before": soak.late}
+        print(json.dumps(sums))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ from data.datasets.captions import (
     ID_COLUMNS,
     IMAGE_COLUMNS,
     TEXT_COLUMNS,
+    is_image_name,
     join_words,
     text_of,
 )
 from data.datasets.config import SetOptions
-from data.datasets.file_names import SPLITS, files_of_split, is_image_name, list_files, split_words
+from data.datasets.file_names import SPLITS, files_of_split, list_files, split_words
 from data.datasets.image_stores import MAX_BYTES, FolderStore
 from data.datasets.samples import ImageTextDataset, Sample, numbered
 from data.encoding import unicode_path
@@ -199,12 +200,16 @@ def _choose(
                 f"{path}: column {given} is {schema.field(given).type}, which cannot hold {what}."
             )
         return given
-    lowered = {f.name.lower(): f.name for f in reversed(list(schema)) if fits(f.type)}
+    lowered: dict[str, str] = {
+        f.name.lower(): f.name for f in reversed(list(schema)) if fits(f.type)
+    }
     for name in known:
         if name.lower() in lowered:
             return lowered[name.lower()]
-    more = f" (its images may be in {path.with_suffix('.tar').name}: unpack it into a folder " \
-           f"{path.stem})" if _KEY in schema.names and what == "images" else ""  # fmt: skip
+    more = ""
+    if _KEY in schema.names and what == "images":
+        archive = path.with_suffix(".tar").name
+        more = f" (its images may be in {archive}: unpack it into a folder {path.stem})"
     raise InputError(
         f"{path}: none of its columns ({_listed(schema)}) is known to hold {what}{more}; pass "
         f"{option}."
