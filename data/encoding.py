@@ -84,8 +84,9 @@ def use_utf8_mode() -> None:
     """
     if sys.getfilesystemencoding() != "utf-8":
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        # The variable is for further processes; with -E this one reads the option only.
         os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{encoding}:{_FALLBACK}"}
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def escape_output() -> None:

@@ -17,13 +17,15 @@ SPLITS = {
 }
 
 
-def list_files(folder: Path, depth: int) -> list[Path]:
+def list_files(folder: Path, depth: int, entered: set[Path] | None = None) -> list[Path]:
     """Return the files of a folder and of its subfolders down to `depth`, without hidden ones.
 
-    Folders of images are not entered.
+    Folders of images are not entered, nor those `entered` before through a link.
     """
-    if not folder.is_dir():
+    entered = set() if entered is None else entered
+    if not folder.is_dir() or folder.resolve() in entered:
         return []
+    entered.add(folder.resolve())
     found = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -31,7 +33,7 @@ def list_files(folder: Path, depth: int) -> list[Path]:
         if path.is_file():
             found.append(path)
         elif path.is_dir() and depth and not is_image_folder(path):
-            found += list_files(path, depth - 1)
+            found += list_files(path, depth - 1, entered)
     return found
 
 

@@ -236,6 +236,10 @@ def test_linked_folders_are_entered_once(tmp_path):
     assert (len(store), store.duplicates) == (2, 0)
     rows, _ = converted(folder)
     assert [row[1:] for row in rows] == [("甲", "a"), ("乙", "b"), ("丙", "b")]
+    captions = write(tmp_path / "keyed" / "captions.txt", "1.png#zhc#0 甲")
+    (captions.parent / "circle").symlink_to(captions.parent)
+    (captions.parent / "images").symlink_to(real)
+    assert [row[1:] for row in converted(captions.parent)[0]] == [("甲", "a")]
     before = fingerprint(folder)
     (real / "x" / "1.png").write_bytes(image_bytes("c"))
     assert fingerprint(folder) != before
