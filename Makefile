@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PYTEST ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-slow test-bounds lint bench bench-gpu clean help
+.PHONY: demo test test-slow test-bounds fuzz soak lint bench bench-gpu clean help
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,6 +29,12 @@ test-bounds: $(VENV)/.installed ## the tests of compiled loops, with checked ind
 	    tests/kg/reading tests/kg/sources/test_ntriples.py tests/kg/tools/test_clean.py tests/kg/training/test_transe.py \
 	    tests/lattice/matching tests/lattice/building/test_caption_reader.py \
 	    tests/lattice/building/test_build.py tests/data/test_names.py
+
+fuzz: $(VENV)/.installed ## damaged files into every reader; FUZZ_SECONDS for each of them, FUZZ_SEED
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),120) FUZZ_SEED=$(or $(FUZZ_SEED),0) $(BIN)/python -m pytest -q tests/fuzz
+
+soak: $(VENV)/.installed ## kill every stage at random moments; SOAK_KILLS of each stage, SOAK_SEED
+	$(BIN)/python -m tests.soak --kills $(or $(SOAK_KILLS),8) --seed $(or $(SOAK_SEED),0)
 
 lint: $(VENV)/.installed ## ruff, mypy and the word list of the language
 	$(BIN)/ruff check .

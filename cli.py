@@ -17,6 +17,7 @@ from commands.data import app as data_app
 from commands.kg import app as kg_app
 from commands.lattice import app as lattice_app
 from commands.options import Device, Given, Overwrite, with_options
+from data.encoding import escape_output, use_utf8_mode
 from data.errors import ConfigError, Interrupted, ToolkitError
 from data.malloc import reuse_freed_memory
 from data.options import Option, Seed
@@ -155,6 +156,8 @@ def doctor() -> None:
 
 def main() -> None:
     """Run a command; print one line and exit with 2 on an error that the user can fix."""
+    use_utf8_mode()
+    escape_output()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Spinning threads block each other on a machine with other work: a training of 5 s took minutes

@@ -9,10 +9,34 @@
 module joins two stages, lattice and artist.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, overload
+
+
+def _check_not_hidden() -> None:
+    """Check that no other `data.py`, such as one next to the user's script, hides a package.
+
+    Raises:
+        ImportError: One does; the message names it.
+    """
+    here = Path(__file__).resolve().parent
+    for name in ("data", "kg", "lattice", "artist"):
+        found = sys.modules.get(name) or find_spec(name)
+        file = getattr(found, "__file__", None) or getattr(found, "origin", None)
+        if file is None or Path(file).resolve().parent.parent != here:
+            raise ImportError(
+                f"{file or 'another module'} hides the package {name} of the toolkit in {here}. "
+                "Rename it, or put the toolkit first in sys.path; in a toolkit installed with pip "
+                "nothing can hide it."
+            )
+
+
+if not __package__:  # from source, where the packages are at the top level
+    _check_not_hidden()
 
 import numpy as np
 import pyarrow as pa

@@ -57,6 +57,26 @@ def data_convert(
     typer.echo(report)
 
 
+@app.command("unquote")
+@with_options
+def data_unquote(
+    *,
+    tsv: Annotated[
+        Path,
+        typer.Argument(help="TSV of any columns whose fields are quoted.", show_default=False),
+    ],
+    out: Annotated[Path, Option("TSV to write.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Remove the quotes that pandas, csv.writer and Excel write from a TSV.
+
+    Only quoted fields change; tabs and line ends in them become spaces.
+    """
+    from data.datasets.unquote import unquote_tsv
+
+    typer.echo(unquote_tsv(tsv, out, overwrite=overwrite))
+
+
 @app.command("validate")
 @with_options
 def data_validate(

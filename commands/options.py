@@ -22,6 +22,8 @@ import typer
 
 from artist.training.config import PRESETS
 from data.constants import DEVICES
+from data.encoding import argument_text, has_surrogates, readable
+from data.errors import ConfigError
 from data.options import Option, from_dict, settings, split
 
 # --- options that several commands share ---------------------------------------------------------
@@ -107,7 +109,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        given = {name: value for name, value in values.items() if value is not None}
+        given = {name: _text(name, v) for name, v in values.items() if v is not None}
         configs = {name: block.build(given) for name, block in blocks.items()}
         for name in loose.keys() & given.keys():
             given[name] = _value(loose[name], given[name])
@@ -117,6 +119,22 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return run
+
+
+def _text(name: str, value: Any) -> Any:
+    """Return a value of the command line; texts, not paths, are decoded as UTF-8.
+
+    Raises:
+        ConfigError: A text is not valid Unicode.
+    """
+    if isinstance(value, list):
+        return [_text(name, one) for one in value]
+    if isinstance(value, str) and has_surrogates(value := argument_text(value)):
+        raise ConfigError(
+            f"{name}: {readable(value)!r} is not valid Unicode. Use a shell whose locale is UTF-8, "
+            "or PYTHONUTF8=1."
+        )
+    return value
 
 
 class _Block:

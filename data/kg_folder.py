@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data.encoding import unicode_path
 from data.errors import ArtefactError, InputError
 from data.names import MappedNames, Names, as_array, lines_of
 from data.runs import fingerprint, manifest_path, read_manifest
@@ -231,11 +232,14 @@ def _map_safetensors(path: Path) -> NDArray[np.float32]:
             entry = header[VECTORS_KEY]
             shape = tuple(entry["shape"])
             begin, end = entry["data_offsets"]
+            sizes = (*shape, begin, end)
+            if not all(type(size) is int and size >= 0 for size in sizes) or 0 in shape:
+                raise ValueError("its sizes are not positive integers")
             if entry["dtype"] != "F32" or len(shape) != 2 or end - begin != 4 * shape[0] * shape[1]:
                 raise ValueError("expected float32 of two dimensions")
             if path.stat().st_size < 8 + length + end:
                 raise ValueError("the file is truncated")
-        except (struct.error, ValueError, KeyError) as error:
+        except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path} is not a file of entity vectors: {error}.") from None
     return np.memmap(path, dtype=np.float32, mode="r", offset=8 + length + begin, shape=shape)
 
@@ -245,7 +249,8 @@ def _read_easynlp(path: Path) -> NDArray[np.float32]:
 
     try:
         mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format
-        value = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with unicode_path(path) as plain:
+            value = torch.load(plain, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises many kinds for a bad file
         raise InputError(f"{path} cannot be loaded as a tensor: {type(error).__name__}.") from None
     if isinstance(value, dict) and len(value) == 1:

@@ -25,7 +25,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+from data.encoding import ESCAPE
 from data.errors import ArtefactError, ConfigError, InputError
+from data.folders import walk
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +121,9 @@ def fingerprint(path: Path) -> str:
     if path.is_file():
         return sha256(path)
     if path.is_dir():
-        files = {str(p.relative_to(path)): sha256(p) for p in _files(path)}
+        names = [f"{below}{name}" for below, names in walk(path) for name in names]
+        names = sorted(n for n in names if Path(n).name != MANIFEST and (path / n).is_file())
+        files = {name: sha256(path / name) for name in names}
         return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     raise InputError(f"{path} does not exist.")
 
@@ -158,8 +162,11 @@ def verify(out: Path) -> Manifest:
     """
     manifest = read_manifest(out)
     for name, digest in manifest.files.items():
+        parts = Path(name).parts
+        if ".." in parts or Path(name).is_absolute() or not (out.is_dir() or len(parts) == 1):
+            raise ArtefactError(f"{manifest_path(out)} lists {name[:200]!r}, outside its output.")
         path = out / name if out.is_dir() else out.with_name(name)
-        if not path.exists():
+        if not path.is_file():  # nor a device or a pipe, which may never end
             raise ArtefactError(f"{path} is missing; {manifest_path(out)} lists it.")
         if sha256(path) != digest:
             raise ArtefactError(
@@ -183,11 +190,14 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file that is renamed to `path` when the block ends without an error."""
+    """Open a file that is renamed to `path` when the block ends without an error.
+
+    Text is UTF-8; surrogates, as of a file name in GBK, are written as `\\udcba`, valid in JSON.
+    """
     partial = path.with_name(path.name + ".partial")
-    encoding = None if "b" in mode else "utf-8"
+    encoding, errors, newline = ("utf-8", ESCAPE, "") if "b" not in mode else (None, None, None)
     try:
-        with partial.open(mode, encoding=encoding, newline=None if "b" in mode else "") as file:
+        with partial.open(mode, encoding=encoding, errors=errors, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

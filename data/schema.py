@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.encoding import unicode_path
 from data.errors import SchemaError, did_you_mean
 
 TRIPLES = pa.schema(
@@ -75,7 +76,8 @@ def open_table(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ())
     if not path.is_file():
         raise SchemaError(f"{path} does not exist. {advice}")
     try:
-        file = pq.ParquetFile(path, pre_buffer=False)  # True would keep all in memory
+        with unicode_path(path) as plain:
+            file = pq.ParquetFile(plain, pre_buffer=False)  # True would keep all in memory
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise SchemaError(f"{path} is not a readable Parquet file: {reason} {advice}") from None
@@ -138,14 +140,18 @@ class Shards:
     ) -> Iterator[pa.RecordBatch]:
         """Yield all rows in order, optionally of some columns only."""
         for path in self.files:
-            with pq.ParquetFile(path, pre_buffer=False) as file:
+            with unicode_path(path) as plain, pq.ParquetFile(plain, pre_buffer=False) as file:
                 yield from file.iter_batches(batch_size, columns=columns)
 
     def read(self, columns: list[str]) -> pa.Table:
         """Return these columns of all rows, in memory."""
         schema = pa.schema([self.schema_arrow.field(name) for name in columns])
-        parts = [pq.read_table(path, columns=columns, partitioning=None) for path in self.files]
-        table = pa.concat_tables(part.cast(schema) for part in parts)
+        parts = []
+        for path in self.files:
+            with unicode_path(path) as plain:
+                part = pq.read_table(plain, columns=columns, partitioning=None)
+            parts.append(part.cast(schema))
+        table = pa.concat_tables(parts)
         return table.replace_schema_metadata(self.schema_arrow.metadata)
 
 
@@ -193,17 +199,18 @@ def table_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """
     plain = {f"{IMAGE.name}.bytes"} if IMAGE.name in schema.names else set()
     leaves = [leaf for field in schema for leaf in _leaves(field)]
-    return pq.ParquetWriter(
-        path,
-        schema,
-        write_page_checksum=True,
-        write_statistics=False,
-        compression={name: "NONE" if name in plain else "ZSTD" for name, _ in leaves},
-        use_dictionary=False,
-        column_encoding={
-            name: "DELTA_BINARY_PACKED" for name, type_ in leaves if pa.types.is_int32(type_)
-        },
-    )
+    with unicode_path(path, write=True) as where:
+        return pq.ParquetWriter(
+            where,
+            schema,
+            write_page_checksum=True,
+            write_statistics=False,
+            compression={name: "NONE" if name in plain else "ZSTD" for name, _ in leaves},
+            use_dictionary=False,
+            column_encoding={
+                name: "DELTA_BINARY_PACKED" for name, type_ in leaves if pa.types.is_int32(type_)
+            },
+        )
 
 
 def _leaves(field: pa.Field, parent: str = "") -> list[tuple[str, pa.DataType]]:

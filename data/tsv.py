@@ -1,7 +1,8 @@
 """Read rows of tab-separated text strictly, without quoting or guessing.
 
-A row ends at `\\n` (or `\\r\\n`) and a field at `\\t`; every other character is text. Unusable rows
-go to `Rejects`, which counts them by reason and optionally writes them to a file.
+A row ends at `\\n` (or `\\r\\n`) and a field at `\\t`; every other character is text, quotes too.
+Unusable rows go to `Rejects`, which counts them by reason and optionally writes them to a file; it
+also counts rows that look quoted.
 """
 
 import bz2
@@ -14,12 +15,14 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from data.encoding import ESCAPE
 from data.errors import InputError, SkipReason
+from data.quoted_rows import QuotedRows
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -31,12 +34,33 @@ _MAGIC = {  # format of a compressed file -> its first bytes; none of them begin
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
     "xz": re.compile(rb"\xfd7zXZ\x00"),
 }
-_LONGEST_MAGIC = 10  # bytes
+_START = 512  # bytes that identify the format of a file
 _BLOCK = 1 << 17  # bytes decompressed at once
 LONGEST_LINE = 1 << 30  # bytes
 NOT_UTF8, NUL, BLANK = map(SkipReason, ("not UTF-8", "NUL character", "blank line"))
+HEADER = SkipReason("header")
 _BREAKS = str.maketrans(dict.fromkeys("\t\n\r", " "))
 _ALL_BAD = 20  # this many undecodable rows and no good one: the file has another encoding
+_OTHER_FILES = {  # first bytes -> what it is, and what to do
+    b"PAR1": "a Parquet file; `data convert` reads those of captions and images",
+    b"ARROW1": "an Arrow file; write it as TSV",
+    b"PK\x03\x04": "a zip archive or an Excel file; unzip it, or save the sheet as TSV",
+    b"\xd0\xcf\x11\xe0": "an Excel 97 file; save the sheet as TSV",
+    b"7z\xbc\xaf": "a 7z archive; unpack it first",
+    b"Rar!": "a RAR archive; unpack it first",
+    b"SQLite format 3": "an SQLite database; export it as TSV",
+    b"\x89HDF": "an HDF5 file",
+    b"%PDF-": "a PDF document",
+}
+# Names of the columns of captions, in a first line that is a header.
+_HEADER_OF_IDS = frozenset(
+    {"", "idx", "id", "index", "key", "image_id", "img_id", "image", "text_id", "query_id",
+     "file_name", "filename", "unnamed: 0", "序号", "编号"}
+)  # fmt: skip
+_HEADER_OF_TEXTS = frozenset(
+    {"text", "texts", "caption", "captions", "query_text", "query", "sentence", "title", "prompt",
+     "文本", "描述", "标题", "句子"}
+)  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -54,11 +78,26 @@ class Rejected(NamedTuple):
     row: str
 
 
+def is_caption_header(fields: Sequence[str]) -> bool:
+    """Return whether a first row names columns, such as `idx<TAB>text`, and is not a caption."""
+    if len(fields) < 2:
+        return False
+    idx, text = (field.strip().strip('"').lower() for field in fields[:2])
+    return idx in _HEADER_OF_IDS and text in _HEADER_OF_TEXTS
+
+
 class Rejects:
     """Rejected rows: counted by reason, and written to `path` (`line<TAB>reason<TAB>row`) if given.
 
     The file is created with the first row; each row is cut to 200 characters. Where several files
     are read, set `source` to the name of each: it is written before the line.
+
+    Attributes:
+        path: The file.
+        source: The name of the file that is read, if there are several.
+        reasons: Rejected rows by the kind of their reason.
+        first: Line and reason of the first.
+        quoted: The rows that look quoted, which are not rejected.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -66,6 +105,7 @@ class Rejects:
         self.source = ""
         self.reasons: Counter[str] = Counter()
         self.first = ""
+        self.quoted = QuotedRows()
         if path is not None:
             path.unlink(missing_ok=True)
 
@@ -88,7 +128,7 @@ class Rejects:
             row = row[:200].replace("\t", "\\t").replace("\r", "\\r").replace("\n", "\\n")
             lines.append(f"{column}{line}\t{reason}\t{row}\n")
         if self.path is not None and lines:
-            with self.path.open("a", encoding="utf-8", newline="\n") as file:
+            with self.path.open("a", encoding="utf-8", errors=ESCAPE, newline="\n") as file:
                 file.writelines(lines)
 
 
@@ -96,8 +136,8 @@ def open_bytes(path: Path) -> BinaryIO:
     """Open a file for reading bytes; gzip, bzip2, zstd and xz, by their first bytes, are unpacked.
 
     Raises:
-        InputError: It does not exist, is a folder or UTF-16, or cannot be read. A damaged
-            compressed file raises it during reading.
+        InputError: It does not exist, is a folder, UTF-16 or no text at all, or cannot be read. A
+            damaged compressed file raises it during reading.
     """
     try:
         file = path.open("rb")
@@ -107,22 +147,41 @@ def open_bytes(path: Path) -> BinaryIO:
         raise InputError(f"{path} is a folder; a file is expected.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    first = file.read(_LONGEST_MAGIC)
-    if first.startswith((b"\xff\xfe", b"\xfe\xff")):
+    try:
+        start = file.read(_START)
+        file.seek(0)
+        kind = _compression_of(start)
+        if kind:
+            file.close()
+            file = io.BufferedReader(_Decompressed(path, kind), _BLOCK)
+            # Damage is an error of reading, which counts the lines before it.
+            with contextlib.suppress(InputError), _Decompressed(path, kind) as unpacked:
+                start = unpacked.read(_START) or b""
+        _check_text(path, start)
+    except OSError as error:
         file.close()
-        raise InputError(f"{path} is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}.")
-    kind = _compression_of(first)
-    if kind:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except InputError:
         file.close()
-        return io.BufferedReader(_Decompressed(path, kind), _BLOCK)
-    file.seek(0)
+        raise
     return file
+
+
+def _check_text(path: Path, start: bytes) -> None:
+    """Refuse a file whose first bytes are not of a text in UTF-8."""
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{path} is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path}.")
+    if start[257:262] == b"ustar":
+        raise InputError(f"{path} is a tar archive; unpack it first: tar -xf {path}.")
+    for first, what in _OTHER_FILES.items():
+        if start.startswith(first):
+            raise InputError(f"{path} is not a text file but {what}.")
 
 
 def compression(path: Path) -> str:
     """Return how a file is compressed, by its first bytes: gzip, bzip2, zstd, xz; or ""."""
     with path.open("rb") as file:
-        return _compression_of(file.read(_LONGEST_MAGIC))
+        return _compression_of(file.read(_START))
 
 
 def _compression_of(first: bytes) -> str:
@@ -241,11 +300,14 @@ def wrong_column_count(found: int, expected: str) -> SkipReason:
     return SkipReason("wrong column count", f"{found}, expected {expected}")
 
 
-def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterator[Row]:
+def read_rows(
+    path: Path, columns: Collection[int], rejects: Rejects, *, header: bool = False
+) -> Iterator[Row]:
     """Yield the rows of a TSV file that have one of the given numbers of columns.
 
     A byte-order mark at the start and a carriage return at the end of a line are removed. Rows with
-    another number of columns, invalid UTF-8 or a NUL, and blank lines are rejected.
+    another number of columns, invalid UTF-8 or a NUL, and blank lines are rejected; so is a first
+    row that only names the columns of captions, unless `header`.
 
     Raises:
         InputError: The file is missing, empty, entirely not UTF-8, a damaged gzip, or its lines
@@ -259,6 +321,8 @@ def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterato
                 _check_line_ends(path, raw)
                 raw = raw.removeprefix(_BOM)
             raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+            if b'"' in raw:
+                rejects.quoted.add(line, raw)
             try:
                 text = raw.decode("utf-8")
             except UnicodeDecodeError as error:
@@ -277,6 +341,8 @@ def read_rows(path: Path, columns: Collection[int], rejects: Rejects) -> Iterato
                 rejects.add(line, NUL, text)
             elif len(fields) not in columns:
                 rejects.add(line, wrong_column_count(len(fields), want), text)
+            elif line == 1 and not header and is_caption_header(fields):
+                rejects.add(line, HEADER, text)
             else:
                 good += 1
                 yield Row(line, fields)

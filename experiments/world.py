@@ -35,7 +35,7 @@ class WorldFolder:
 
 def read_table(path: Path, columns: int) -> list[list[str]]:
     """Return the fields of all rows of a TSV below its header."""
-    return [row.fields for row in read_rows(path, {columns}, Rejects())][1:]
+    return [row.fields for row in read_rows(path, {columns}, Rejects(), header=True)][1:]
 
 
 def write_tsv(path: Path, rows: Iterable[tuple[str, ...]]) -> None:

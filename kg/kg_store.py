@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from safetensors import safe_open
 
+from data.encoding import unicode_path
 from data.errors import InputError
 from data.kg_folder import EASYNLP_VECTORS, TRIPLES_FILE, VECTORS, VECTORS_KEY, read_vectors
 from data.runs import atomic
@@ -105,6 +106,6 @@ def load_relation_vectors(folder: Path) -> torch.Tensor:
             f"{folder} has no {RELATION_VECTORS}, so triples cannot be scored. Train it with "
             "`cli.py kg train`."
         )
-    with safe_open(path, "pt") as file:
+    with unicode_path(path) as plain, safe_open(plain, "pt") as file:
         relation: torch.Tensor = file.get_tensor(RELATION_VECTORS_KEY)
     return relation

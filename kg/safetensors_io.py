@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.encoding import unicode_path
 from data.errors import ArtefactError
 from data.runs import atomic
 
@@ -75,7 +76,11 @@ def load_into(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, "pt") as file, torch.no_grad():
+        with (
+            unicode_path(path) as plain,
+            safe_open(plain, "pt") as file,
+            torch.no_grad(),
+        ):
             for name, tensor in tensors.items():
                 source = file.get_slice(name)
                 if list(source.get_shape()) != list(tensor.shape):

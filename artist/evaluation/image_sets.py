@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from artist.formats.predictions import PREDICTIONS
+from data.datasets.file_names import image_files
+from data.encoding import readable, unicode_path
 from data.errors import InputError, RowError, SchemaError, SkipReason
 from data.images import decode_base64, decode_image, split_images, square
 from data.opencv_resize import opencv_square
 from data.runs import fingerprint
 from data.schema import IMAGE, is_parquet
 from data.tsv import Rejects, read_rows
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class CaptionedImage(NamedTuple):
@@ -90,7 +90,7 @@ class ImageSet:
             found = True
             yield CaptionedImage(encoded.idx, encoded.text, self._pixels(image))
         if not found:
-            reason = self.rejects.first or "no files " + ", ".join(f"*{s}" for s in SUFFIXES)
+            reason = self.rejects.first or "no image files such as *.png and *.jpg"
             raise InputError(f"{self.path} has no readable image ({reason}).")
 
     def _pixels(self, image: Image.Image) -> NDArray[np.uint8]:
@@ -108,9 +108,9 @@ class ImageSet:
         return self._of_table([self.path]) if is_parquet(self.path) else self._of_tsv()
 
     def _of_folder(self) -> Iterator[_Encoded]:
-        files = (p for p in sorted(self.path.rglob("*")) if p.suffix.lower() in SUFFIXES)
+        files = sorted(self.path / name for name in image_files(self.path))
         for number, path in enumerate((p for p in files if p.is_file()), 1):
-            yield _Encoded(number, path.stem, None, path.read_bytes())
+            yield _Encoded(number, readable(path.stem), None, path.read_bytes())
 
     def _of_tsv(self) -> Iterator[_Encoded]:
         for row in read_rows(self.path, {2, 3}, self.rejects):
@@ -126,7 +126,8 @@ class ImageSet:
         number = 0
         for path in shards:
             try:
-                file = pq.ParquetFile(path, pre_buffer=False)
+                with unicode_path(path) as plain:
+                    file = pq.ParquetFile(plain, pre_buffer=False)
             except (pa.ArrowInvalid, OSError) as error:
                 reason = str(error).splitlines()[0]
                 raise SchemaError(f"{path} is not a readable Parquet file: {reason}") from None

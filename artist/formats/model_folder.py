@@ -27,6 +27,7 @@ from artist.formats.state_dict import load_strict, read_state
 from artist.models.config import GPTConfig
 from artist.models.gpt import GPT
 from artist.models.image_tokenizer import ImageTokenizer
+from data.encoding import unicode_path
 from data.errors import ArtefactError, InputError
 from data.options import from_dict
 from data.runs import write_json
@@ -121,7 +122,8 @@ def _read_ids(path: Path, key: str) -> NDArray[np.int64] | None:
     if not path.exists():
         return None
     try:
-        ids: NDArray[np.int64] = load_file(path)[key].numpy()
+        with unicode_path(path) as plain:
+            ids: NDArray[np.int64] = load_file(plain)[key].numpy()
     except (OSError, SafetensorError, KeyError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from None
     return ids

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from data.encoding import unicode_path
 from data.errors import InputError
 
 # Modules whose objects hold settings and statistics, never weights.
@@ -75,11 +76,12 @@ def read_tensors(path: Path, failure: str, advice: str) -> Any:
         InputError: It cannot be read.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format
-        with torch.serialization.safe_globals(_inert_classes(path) if mapped else []):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with unicode_path(path) as plain:
+            if path.suffix == ".safetensors":
+                return load_file(plain)
+            mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format
+            with torch.serialization.safe_globals(_inert_classes(path) if mapped else []):
+                return torch.load(plain, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch and safetensors raise many kinds here
         reason = _what_it_is(path) or f"{type(error).__name__}: {_first_line(error)}"
         raise InputError(f"{path} {failure}: {reason}. {advice}") from None

@@ -1,12 +1,16 @@
 """Read prompts from a TSV file and from the command line."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.errors import InputError
 from data.images import decode_base64, decode_image
-from data.tsv import Rejects, read_rows
+from data.quoted_rows import quoted_note
+from data.tsv import HEADER, Rejects, read_rows
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ def read_prompts(
     tsv: Path | None, texts: Sequence[str] = (), *, with_images: bool = False
 ) -> Prompts:
     """Read the prompts of a TSV (`idx<TAB>text`, a third column is ignored) and append `texts`.
+
+    A first line that only names the columns is not a prompt.
 
     Args:
         tsv: The file.
@@ -46,7 +52,9 @@ def read_prompts(
                     decode_image(images[-1])
                 except InputError as error:
                     raise InputError(f"{tsv}, line {row.line}: {error}.") from None
-        if rejects.count:
+        if rejects.quoted.count:
+            _log.warning("%s: %s", tsv, quoted_note(rejects.quoted.counts()))
+        if rejects.count > rejects.reasons[HEADER.kind]:
             raise InputError(
                 f"{tsv}, {rejects.first}; invalid lines: {rejects.count}. Prompts are "
                 f"`idx<TAB>text{'<TAB>image' if with_images else ''}`, one per line."

@@ -15,6 +15,7 @@ hash is in the folder's name.
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -103,7 +104,7 @@ def _write(shards: Shards, folder: Path, source: str, config: RowsConfig) -> dic
     with (
         (folder / _RECORDS).open("wb") as records,
         (folder / _ENTITIES).open("wb") as spans,
-        pa.OSFile(str(folder / _STRINGS), "wb") as sink,
+        pa.OSFile(os.fsencode(folder / _STRINGS), "wb") as sink,
         pa.ipc.new_file(sink, _TEXTS) as strings,
         tqdm(total=shards.num_rows, unit="row", unit_scale=True, disable=None) as bar,
     ):
@@ -159,7 +160,7 @@ def _mapped(folder: Path, schema: pa.Schema) -> Rows:
     entities: NDArray[Any] = np.zeros(0, dtype=_ENTITY)
     if counts["entities"]:
         entities = np.memmap(folder / _ENTITIES, _ENTITY, mode="r", shape=(counts["entities"],))
-    strings = pa.ipc.open_file(pa.memory_map(str(folder / _STRINGS))).read_all()
+    strings = pa.ipc.open_file(pa.memory_map(os.fsencode(folder / _STRINGS))).read_all()
     rows = Rows(
         idx=Strings(strings["idx"]),
         texts=Strings(strings["text"]),

@@ -31,10 +31,12 @@ from data.datasets.file_names import (
     list_files,
     name_words,
     only_one,
+    split_words,
 )
 from data.datasets.image_stores import FolderStore, ImageStore, TsvStore
 from data.datasets.samples import ImageTextDataset, Sample, numbered
 from data.errors import InputError, SkipReason
+from data.folders import walk
 from data.runs import sha256
 from data.tsv import Rejects
 
@@ -70,7 +72,7 @@ class CaptionFileDataset(ImageTextDataset):
         """See `ImageTextDataset`."""
         store = self.store
         taken: Any = Counter() if store is None else np.zeros(len(store), np.int32)
-        for line, own, image, text in self._captions(rejects):
+        for line, own, image, text, _ in self._captions(rejects):
             name, number, read = own, None, None
             if store is not None:
                 name, number = image, store.find(image)
@@ -91,12 +93,15 @@ class CaptionFileDataset(ImageTextDataset):
     def _captions(self, rejects: Rejects) -> Iterator[Caption]:
         """Yield the captions of the images to keep, words joined; empty ones are rejected."""
         wanted = read_ids(self.ids_file) if self.ids_file is not None else None
-        outside = 0
+        outside = others = 0
         read = read_captions(
             self.caption_file, self.options.columns, rejects, self.store is not None
         )
+        splits = split_words(self.options.split)
         for caption in read:
-            if wanted is not None and stem(caption.image) not in wanted:
+            if caption.split and caption.split.lower() not in splits:
+                others += 1
+            elif wanted is not None and stem(caption.image) not in wanted:
                 outside += 1
             elif not caption.text.strip():
                 rejects.add(caption.line, EMPTY_CAPTION, caption.image)
@@ -104,6 +109,8 @@ class CaptionFileDataset(ImageTextDataset):
                 yield caption._replace(text=join_words(caption.text))
             else:
                 yield caption
+        if others:
+            self.counts["rows_of_other_splits"] = others
         if wanted is not None:
             self.counts["captions_of_other_images"] = outside
 
@@ -141,8 +148,17 @@ def _joined(
         raise InputError(f"{images} does not exist.")
     store = FolderStore(images) if images.is_dir() else TsvStore(images)
     if not len(store):
-        raise InputError(f"{images} contains no images. Give their folder as --images.")
+        raise InputError(
+            f"{images} contains no images{_other_files(images)}. Give their folder as --images."
+        )
     return CaptionFileDataset(kind, caption_file, store, options, ids)
+
+
+def _other_files(folder: Path) -> str:
+    """Return the endings of the files of a folder without images, for a message."""
+    endings = Counter(Path(name).suffix.lower() for _, names in walk(folder) for name in names)
+    listed = ", ".join(f"{n} {ending or 'without ending'}" for ending, n in endings.most_common(4))
+    return f" in a known format (files: {listed})" if listed else ""
 
 
 def open_caption_file(
@@ -229,3 +245,20 @@ def find_folder(
             caption_file = only_one(chosen, "caption file", "SOURCE")
             return _joined("folder", caption_file, images or folder, options, ids)
     return None
+
+
+def find_json(
+    source: Path, options: SetOptions, images: Path | None, ids: Path | None
+) -> CaptionFileDataset | None:
+    """Return a JSON list of captions, as COCO, Karpathy and AI Challenger distribute them."""
+    if source.is_file():
+        return open_caption_file(source, options, images, ids)
+    files = [f for f in list_files(source, 2) if f.suffix == ".json"]
+    named = [f for f in files if {"caption", "captions"} & {*name_words(f)}]
+    whole = [f for f in files if name_words(f)[0] == "dataset"]  # all splits in one
+    chosen = files_of_split(named or files, options.split) or whole
+    if not chosen or not has_images(source, options, images):
+        return None
+    return _joined(
+        "json", only_one(chosen, "caption file", "SOURCE"), images or source, options, ids
+    )

@@ -1,17 +1,18 @@
 """Read caption files: lines that name an image and describe it.
 
-Three formats are read: lines of a key and a text (`id<TAB>text`, `id#zhc#0 text`), JSON lines, and
+Read are lines of a key and a text (`id<TAB>text`, `id#zhc#0 text`), JSON lines and documents, and
 tables with a header (CSV or TSV). All yield `Caption`; unusable rows are rejected.
 """
 
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.datasets.config import Columns
+from data.datasets.json_documents import json_entries
 from data.errors import InputError, SkipReason, did_you_mean
 from data.tsv import (
     Rejects,
@@ -23,7 +24,8 @@ from data.tsv import (
 )
 
 # Usual names, the most likely first.
-TEXT_COLUMNS = ("text", "caption", "captions", "query_text", "texts", "raw", "sentence", "title")
+TEXT_COLUMNS = ("text", "caption", "captions", "query_text", "texts", "raw", "sentence",
+                "sentences", "title")  # fmt: skip
 IMAGE_COLUMNS = (
     "image_ids", "item_ids", "image_id", "file_name", "filename", "image", "img_id", "image_path",
     "file", "path", "img",
@@ -38,12 +40,16 @@ _GAP = re.compile(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])")
 
 
 class Caption(NamedTuple):
-    """One caption: its line, its id (else the image's), the name of its image, its text."""
+    """One caption: its line, its id (else the image's), the name of its image, its text, its split.
+
+    The split is empty unless the file holds several.
+    """
 
     line: int
     id: str
     image: str
     text: str
+    split: str = ""
 
 
 def is_keyed(line: str) -> bool:
@@ -67,7 +73,7 @@ def read_captions(
     """
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".jsonl", ".ndjson", ".json")):
-        return _json_lines(path, columns, rejects, with_images)
+        return _json(path, columns, rejects, with_images)
     first = first_line(path)
     for mark in (",", "\t"):
         names = [field.strip().strip('"') for field in first.split(mark)]
@@ -117,25 +123,16 @@ def _keyed(path: Path, rejects: Rejects) -> Iterator[Caption]:
         yield Caption(line, image, image, text)
 
 
-def _json_lines(
-    path: Path, columns: Columns, rejects: Rejects, with_images: bool
-) -> Iterator[Caption]:
-    """Yield one caption for each pair of an image and a text of an object."""
+def _json(path: Path, columns: Columns, rejects: Rejects, with_images: bool) -> Iterator[Caption]:
+    """Yield one caption for each pair of an image and a text of an object.
+
+    The objects are lines, or the entries of one document, whose number is their line.
+    """
     names: _ColumnNames | None = None
-    for line, fields in read_rows(path, range(1, 1000), rejects):
-        row = "\t".join(fields)
-        try:
-            found = json.loads(row)
-        except (ValueError, RecursionError) as error:
-            if line == 1 and row.strip() in "[{":
-                raise InputError(
-                    f"{path} is one JSON document; JSON lines (one object per line) are expected. "
-                    f"Convert a list: jq -c '.[]' {path}."
-                ) from None
-            rejects.add(line, SkipReason("not JSON", str(error)), row)
-            continue
+    entries = json_entries(path)
+    for line, found in entries if entries is not None else _json_lines(path, rejects):
         if not isinstance(found, dict):
-            rejects.add(line, SkipReason("not a JSON object"), row)
+            rejects.add(line, SkipReason("not a JSON object"), str(found)[:200])
             continue
         if names is None:
             names = _find_columns(path, list(found), columns, with_images)
@@ -145,10 +142,24 @@ def _json_lines(
         if not with_images:
             images = [own or (images[0] if images else str(line))]
         if not texts or not images:
-            rejects.add(line, NO_IMAGE_NAMED if texts else EMPTY_CAPTION, row)
+            reason = NO_IMAGE_NAMED if texts else EMPTY_CAPTION
+            rejects.add(line, reason, json.dumps(found, ensure_ascii=False)[:200])
+        # Karpathy's splits: `filepath` is the folder; only documents hold several splits.
+        folder = found.get("filepath") if names.image == "filename" else None
+        split = str(found.get("split") or "") if entries is not None else ""
         for image in images:
+            place = f"{folder}/{image}" if folder and with_images else image
             for text in texts:
-                yield Caption(line, own or image, image, text)
+                yield Caption(line, own or image, place, text, split)
+
+
+def _json_lines(path: Path, rejects: Rejects) -> Iterator[tuple[int, Any]]:
+    for line, fields in read_rows(path, range(1, 1000), rejects, header=True):
+        row = "\t".join(fields)
+        try:
+            yield line, json.loads(row)
+        except (ValueError, RecursionError) as error:
+            rejects.add(line, SkipReason("not JSON", str(error)), row)
 
 
 def _table(
@@ -159,7 +170,7 @@ def _table(
     header: list[str] = []
     for line, fields in _cells(path, mark, rejects):
         if names is None:
-            header = [field.strip() for field in fields]
+            header = [field.strip().strip('"') for field in fields]
             names = _find_columns(path, header, columns, with_images)
             continue
         if len(fields) != len(header):
@@ -174,7 +185,7 @@ def _table(
 
 def _cells(path: Path, mark: str, rejects: Rejects) -> Iterator[tuple[int, list[str]]]:
     if mark == "\t":
-        yield from read_rows(path, range(1, 1000), rejects)
+        yield from read_rows(path, range(1, 1000), rejects, header=True)
         return
     with open_bytes(path) as raw:
         text = (
@@ -234,13 +245,23 @@ def choose(
     for name in known:
         if name in lowered:
             return lowered[name]
-    raise InputError(f"{path}: none of its columns ({', '.join(names)}) is known; pass {option}.")
+    listed = ", ".join(names) or "it has none of the type that is needed"
+    raise InputError(f"{path}: none of its columns ({listed}) is known; pass {option}.")
 
 
 def _strings(value: Any) -> list[str]:
-    """Return a value, or the values of a list, as strings; nothing for null."""
+    """Return a value, or the values of a list, as strings; nothing for null.
+
+    Of an object, such as an entry of Karpathy's `sentences`, the text is taken.
+    """
     values = value if isinstance(value, list) else [value]
+    values = [text_of(v) if isinstance(v, dict) else v for v in values]
     return [str(v) for v in values if v is not None and v != ""]
+
+
+def text_of(fields: Mapping[str, Any]) -> Any:
+    """Return the value of the first usual column of captions; None without one."""
+    return next((fields[name] for name in TEXT_COLUMNS if name in fields), None)
 
 
 def join_words(text: str) -> str:
@@ -261,7 +282,11 @@ def read_ids(path: Path) -> set[str]:
     return {stem(fields[0].strip()) for _, fields in read_rows(path, range(1, 1000), rejects)}
 
 
-_ENDING = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif)$", re.IGNORECASE)
+# Of the formats that `data.images` reads.
+_ENDING = re.compile(
+    r"\.(jpe?g?|jfif?|jif|pjp(eg)?|a?png|webp|gif|bmp|dib|tiff?|avifs?|p[bgpn]m|ico)$",
+    re.IGNORECASE,
+)
 
 
 def stem(name: str) -> str:

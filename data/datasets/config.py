@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 from data.options import ImageCheck, Option, check_fields
 
 FORMATS = ("tsv", "muge", "chinese-clip", "flickr8k-cn", "flickr30k-cn", "coco-cn", "folder",
-           "parquet")  # fmt: skip
+           "json", "parquet")  # fmt: skip
 
 
 class Columns(NamedTuple):

@@ -21,8 +21,10 @@ from data.datasets.captions import EMPTY_CAPTION
 from data.datasets.config import ImageOptions, SetOptions
 from data.datasets.readers import open_dataset
 from data.datasets.samples import ImageTextDataset, Sample
+from data.encoding import has_surrogates
 from data.errors import ArtefactError, ConfigError, InputError, RowError, SkipReason
 from data.images import check_image, decode_image
+from data.quoted_rows import quoted_note
 from data.read_ahead import lookahead
 from data.runs import Manifest, Run, StageReport
 from data.tsv import NUL, Rejects, one_line
@@ -66,6 +68,8 @@ class ConvertReport(StageReport):
                 f"Rejected {counts['rejected']:,}: {reasons}; first: {counts['first_reject']}."
                 f" They are listed in {self.out}.rejects.tsv."
             )
+        if note := quoted_note(counts):
+            lines.append(note)
         return "\n".join(lines)
 
 
@@ -162,10 +166,12 @@ def _stream(
     finally:
         bar.close()
     if not counts["rows"]:
+        others = found.counts.get("rows_of_other_splits")
         raise InputError(
             f"{found.description}: no caption can be used"
+            + (f"; {others} are of other splits" if others else "")
             + (f"; {rejects.count} rejected, the first at {rejects.first}" * bool(rejects.count))
-            + "."
+            + f". {quoted_note(rejects.quoted.counts())}".rstrip()
         )
     return {
         **counts,
@@ -173,6 +179,7 @@ def _stream(
         "rejected": rejects.count,
         "reasons": dict(rejects.reasons),
         "first_reject": rejects.first,
+        **rejects.quoted.counts(),
     }
 
 
@@ -182,7 +189,7 @@ def _problem(row: str, text: str) -> SkipReason | None:
         return EMPTY_CAPTION
     if "\0" in row:
         return NUL
-    if any("\ud800" <= letter <= "\udfff" for letter in row):
+    if has_surrogates(row):
         return SkipReason("not valid Unicode")
     return None
 

@@ -1,28 +1,31 @@
 """Which files a folder holds, and which split a file belongs to by its name."""
 
-import os
 import re
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from data.datasets.captions import is_image_name, stem
 from data.datasets.config import SetOptions
 from data.errors import InputError
+from data.folders import walk
 
 SPLITS = {
-    "train": ("train", "training", "trn"),
+    "train": ("train", "training", "trn", "restval"),  # restval: Karpathy's, of COCO
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "tst"),
 }
 
 
-def list_files(folder: Path, depth: int) -> list[Path]:
+def list_files(folder: Path, depth: int, entered: set[Path] | None = None) -> list[Path]:
     """Return the files of a folder and of its subfolders down to `depth`, without hidden ones.
 
-    Folders of images are not entered.
+    Folders of images are not entered, nor those `entered` before through a link.
     """
-    if not folder.is_dir():
+    entered = set() if entered is None else entered
+    if not folder.is_dir() or folder.resolve() in entered:
         return []
+    entered.add(folder.resolve())
     found = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -30,7 +33,7 @@ def list_files(folder: Path, depth: int) -> list[Path]:
         if path.is_file():
             found.append(path)
         elif path.is_dir() and depth and not is_image_folder(path):
-            found += list_files(path, depth - 1)
+            found += list_files(path, depth - 1, entered)
     return found
 
 
@@ -38,11 +41,14 @@ def has_images(folder: Path, options: SetOptions, images: Path | None) -> bool:
     """Return whether a folder has images, or the options do not ask for them to be found in it."""
     if images is not None or not options.with_images or options.format != "auto":
         return True
-    return any(
-        is_image_name(name) and not name.startswith(".")
-        for _, _, files in os.walk(folder)
-        for name in files
-    )
+    return next(image_files(folder), None) is not None
+
+
+def image_files(folder: Path) -> Iterator[str]:
+    """Yield the paths of the image files below a folder, from it, also through links."""
+    for below, names in walk(folder):
+        # macOS leaves `._name` files in archives; they are not images.
+        yield from (f"{below}{n}" for n in names if is_image_name(n) and not n.startswith("."))
 
 
 def is_image_folder(folder: Path) -> bool:

@@ -50,6 +50,7 @@ def own_findings(scan: TableScan, text_len: int, show: int) -> list[Finding]:
         )
         for reason, count in scan.faults.reasons.items()
     ]
+    found.append(_quoted_rows(scan, show))
     mark = _FindingMaker(scan, show)
     has_image = scan.has_image
     found.append(mark.repeats("duplicate-idx", "rows that repeat an earlier idx", scan.idx, True))
@@ -76,6 +77,19 @@ def own_findings(scan: TableScan, text_len: int, show: int) -> list[Finding]:
     what = "captions without a Chinese character"
     found.append(mark.rows("not-chinese", what, ~scan.chinese, False))
     return found
+
+
+def _quoted_rows(scan: TableScan, show: int) -> Finding:
+    """Return the rows that look quoted; a few without a doubled quote may be meant as they are."""
+    quoted = scan.faults.quoted
+    return Finding(
+        code="quoted",
+        problem=quoted.doubled > 0 or 2 * quoted.count > len(scan),
+        count=quoted.count,
+        what="rows that look quoted, as pandas, csv.writer and Excel write (quotes are part of the "
+        "text; `cli.py data unquote` removes them)",
+        first=[Offender(quoted.first)][:show],
+    )
 
 
 class _FindingMaker:

@@ -6,13 +6,16 @@ be read in any thread.
 
 import os
 from array import array
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from data.datasets.captions import is_image_name, stem
+from data.datasets.captions import stem
+from data.datasets.file_names import image_files
+from data.encoding import readable
 from data.errors import InputError, RowError
 from data.images import decode_base64
 from data.runs import sha256
@@ -59,26 +62,24 @@ class FolderStore(ImageStore):
 
     A name may be a path below the folder, a file name, or a file name without its ending. A name
     that matches several files (`a.jpg` in two folders) or another folder than the file's is not
-    found.
+    found. File names in GBK, as archives made on Windows leave them, are found by their text.
+    Links to folders are followed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.paths: list[str] = []
         self._numbers: dict[str, int] = {}
+        self._real: dict[str, int] = {}  # by the path without links; made when it is needed
         self.duplicates = 0
-        for here, folders, files in os.walk(path):
-            folders.sort()
-            below = os.path.relpath(here, path).replace(os.sep, "/").removeprefix(".")
-            for name in sorted(files):
-                # macOS leaves `._name` files in archives; they are not images.
-                if is_image_name(name) and not name.startswith("."):
-                    self._add(f"{below}/{name}".removeprefix("/"))
+        for below in image_files(path):
+            self._add(below)
         self.description = f"{len(self.paths):,} images in {path}"
 
     def _add(self, below: str) -> None:
         number = len(self.paths)
         self.paths.append(below)
+        below = readable(below)
         for name in {below, below.rpartition("/")[2], stem(below)}:
             known = self._numbers.setdefault(name, number)
             if known != number:
@@ -94,9 +95,23 @@ class FolderStore(ImageStore):
         name = name.replace("\\", "/").removeprefix("./")
         for form in (name, name.rpartition("/")[2], stem(name)):
             number = self._numbers.get(form)
+            if number is not None and number >= 0 and _agree(name, readable(self.paths[number])):
+                return number
             if number is not None:
-                return number if number >= 0 and _agree(name, self.paths[number]) else None
-        return None
+                break
+        return self._by_link(name)
+
+    def _by_link(self, name: str) -> int | None:
+        """Return the image at a path that goes through a link to a folder that was entered."""
+        if "/" not in name or not os.path.isfile(self.path / name):  # noqa: PTH113 (odd names)
+            return None
+        if not self._real:
+            resolved = cache(os.path.realpath)
+            for number, path in enumerate(self.paths):
+                below, _, file = path.rpartition("/")
+                self._real[f"{resolved(self.path / below)}/{file}"] = number
+        below, _, file = name.rpartition("/")
+        return self._real.get(f"{os.path.realpath(self.path / below)}/{file}")
 
     def read(self, number: int) -> bytes:
         """See `ImageStore`."""

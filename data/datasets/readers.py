@@ -7,7 +7,13 @@ the format unless it is given. docs/data.md describes the formats and their sour
 from collections.abc import Callable
 from pathlib import Path
 
-from data.datasets.caption_files import find_folder, find_keyed, find_paired, open_caption_file
+from data.datasets.caption_files import (
+    find_folder,
+    find_json,
+    find_keyed,
+    find_paired,
+    open_caption_file,
+)
 from data.datasets.config import SetOptions
 from data.datasets.file_names import listing
 from data.datasets.parquet_rows import find_parquet
@@ -54,7 +60,7 @@ def _kinds(source: Path, options: SetOptions, images: Path | None) -> list[str]:
     if options.format != "auto":
         return ["keyed" if options.format in _KEYED else options.format]
     if source.is_dir():
-        return ["parquet", "chinese-clip", "muge", "keyed", "folder", "tsv"]
+        return ["parquet", "chinese-clip", "muge", "keyed", "folder", "json", "tsv"]
     if is_parquet(source):
         return ["parquet"]
     if not options.with_images or images is not None:
@@ -70,5 +76,6 @@ _FINDERS: dict[str, Callable[..., "ImageTextDataset | None"]] = {
     "chinese-clip": find_paired,
     "keyed": find_keyed,
     "folder": find_folder,
+    "json": find_json,
     "parquet": find_parquet,
 }

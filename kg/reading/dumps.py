@@ -1,7 +1,7 @@
 """Read a dump of triples as chunks of whole lines, plain or gzip, TSV or CSV.
 
-The separator is detected from the first line. Records with quotes (CSV, RFC 4180) are parsed here,
-one at a time; all other lines are left to `kg.reading.row_scanner`.
+The separator and a header are detected from the first line. Records with quotes (CSV, RFC 4180) are
+parsed here, one at a time; all other lines are left to `kg.reading.row_scanner`.
 """
 
 import csv
@@ -22,6 +22,14 @@ _LONGEST_ROW = 1 << 26  # bytes
 _LONGEST_RECORD = 1000  # lines of a quoted CSV record
 CSV_HEADER = "实体,属性,值"
 _BOM = b"\xef\xbb\xbf"
+_COLUMNS = {  # names of the columns in a header
+    "head": ("head", "h", "subject", "subj", "s", "entity", "entity1", "source", "src", "node1",
+             "实体", "实体1", "头实体", "头", "主体", "主语"),
+    "relation": ("relation", "r", "rel", "predicate", "pred", "p", "attribute", "property", "edge",
+                 "关系", "属性", "谓语", "谓词"),
+    "tail": ("tail", "t", "object", "obj", "o", "value", "entity2", "target", "dst", "node2",
+             "值", "属性值", "实体2", "尾实体", "尾", "客体", "宾语"),
+}  # fmt: skip
 REASONS = {  # of `row_scanner`, as reported; see `wrong_column_count` for COLUMNS
     NUL: tsv.NUL,
     NOT_UTF8: tsv.NOT_UTF8,
@@ -60,20 +68,21 @@ def read_chunks(path: Path, base: int) -> Iterator[Chunk]:
         base: Total size of the dumps before it, in bytes.
 
     Raises:
-        InputError: The file is empty or damaged, or a row is longer than 64 MB.
+        InputError: The file is empty or damaged, its header names the columns in another order, or
+            a row is longer than 64 MB.
     """
     number = 1
     rest = b""
     separator = 0  # unknown
+    header: list[Rejected] = []
     with open_bytes(path) as file:
         while block := file.read(_BLOCK):
             rest += block
             cut = rest.rfind(b"\n") + 1
             if not separator and cut:
-                start = 3 if rest.startswith(_BOM) else 0
-                separator, header = _detect(rest[start:cut])
-                rest, base = rest[start + header :], base + start + header
-                number += header > 0
+                separator, skipped, header = _detect(path, rest)
+                number += rest.count(b"\n", 0, skipped)
+                rest, base = rest[skipped:], base + skipped
                 cut = rest.rfind(b"\n") + 1
             if not cut and len(rest) > _LONGEST_ROW:
                 raise InputError(
@@ -82,25 +91,54 @@ def read_chunks(path: Path, base: int) -> Iterator[Chunk]:
                 )
             if cut:
                 chunk = _chunk_of(rest[:cut], base, number, separator, final=False)
-                yield chunk
+                yield chunk._replace(rejected=[*header, *chunk.rejected]) if header else chunk
+                header = []
                 used = len(chunk.data)
                 number += rest.count(b"\n", 0, used)
                 rest, base = rest[used:], base + used
     if not separator and not rest:
         raise InputError(f"{path} is empty.")
-    if not separator and rest.startswith(_BOM):  # a single line without a line break
-        rest, base = rest[3:], base + 3
-    if rest:
-        rest = rest if rest.endswith(b"\n") else rest + b"\n"
-        yield _chunk_of(rest, base, number, separator or TAB, final=True)
+    rest = rest if not rest or rest.endswith(b"\n") else rest + b"\n"
+    if not separator:  # a single line without a line break
+        separator, skipped, header = _detect(path, rest)
+        rest, base = rest[skipped:], base + skipped
+    if rest or header:
+        chunk = _chunk_of(rest, base, number, separator, final=True)
+        yield chunk._replace(rejected=[*header, *chunk.rejected])
 
 
-def _detect(head: bytes) -> tuple[int, int]:
-    """Return the separator of a file, from its first line, and the length of its header line."""
-    first = head[: head.index(b"\n") + 1]
-    if first.strip().decode("utf-8", "replace") == CSV_HEADER:
-        return COMMA, len(first)
-    return TAB, 0
+def _detect(path: Path, start: bytes) -> tuple[int, int, list[Rejected]]:
+    """Return what the first line of a file determines.
+
+    Returns:
+        The separator; the number of bytes before the first row: a byte-order mark and a header; and
+        the header as a rejected row, unless it is OwnThink's.
+
+    Raises:
+        InputError: The header names the columns in another order.
+    """
+    mark = len(_BOM) if start.startswith(_BOM) else 0
+    end = start.index(b"\n") + 1
+    first = start[mark:end].decode("utf-8", "replace").strip("\r\n")
+    if first.strip() == CSV_HEADER:
+        return COMMA, end, []
+    for separator, character in ((TAB, "\t"), (COMMA, ",")):
+        names = [field.strip().strip('"').lower() for field in first.split(character)]
+        order = [next((c for c, known in _COLUMNS.items() if name in known), "") for name in names]
+        if order == list(_COLUMNS):
+            return separator, end, [Rejected(1, tsv.HEADER, first)]
+        if sorted(order) == sorted(_COLUMNS):
+            raise InputError(
+                f"{path}: its columns are {', '.join(order)}; head, relation, tail are expected. "
+                + _reorder(path, character, [order.index(column) + 1 for column in _COLUMNS])
+            )
+    return TAB, mark, []
+
+
+def _reorder(path: Path, separator: str, columns: Sequence[int]) -> str:
+    mark = "\\t" if separator == "\t" else separator
+    fields = ", ".join(f"${column}" for column in columns)
+    return f"Reorder them: awk -F '{mark}' -v OFS='{mark}' '{{print {fields}}}' {path}."
 
 
 def _chunk_of(data: bytes, base: int, number: int, separator: int, *, final: bool) -> Chunk:

@@ -9,7 +9,7 @@ distinct name or literal, and the names of the entities.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -193,6 +193,8 @@ def _scan_dumps(paths: Sequence[Path], rejects: Rejects, threads: int) -> _First
         with bar:
             for chunk, scanned in map_ahead(_scan, read_chunks(path, base), threads):
                 in_file.add_all(scanned.rejected)
+                if chunk.separator != COMMA:
+                    in_file.quoted.add_lines(chunk.data, chunk.line)
                 good += len(scanned.begin)
                 _check_encoding(path, good - good_before, in_file)
                 found.rows.append(
@@ -206,11 +208,13 @@ def _scan_dumps(paths: Sequence[Path], rejects: Rejects, threads: int) -> _First
         _check_encoding(path, good - good_before, in_file, least=1)
         rejects.reasons.update(in_file.reasons)
         rejects.first = rejects.first or in_file.first
+        rejects.quoted.merge(in_file.quoted)
     if not good:
         first = f" ({rejects.first})" if rejects.first else ""
         raise InputError(
             f"{', '.join(map(str, paths))}: no row holds head, relation and tail{first}. Expected "
-            f"`head<TAB>relation<TAB>tail`, or CSV with the header `{CSV_HEADER}`."
+            f"`head<TAB>relation<TAB>tail`, or CSV with the header `{CSV_HEADER}` or "
+            "`head,relation,tail`."
         )
     formats = {(chunk.path, chunk.separator) for chunk in found.chunks}
     found.counts = {
@@ -218,6 +222,7 @@ def _scan_dumps(paths: Sequence[Path], rejects: Rejects, threads: int) -> _First
         "rows_read": good + rejects.count,
         "rows_rejected": rejects.count,
         **{f"rejected: {reason}": n for reason, n in sorted(rejects.reasons.items())},
+        **rejects.quoted.counts(),
     }
     return found
 
@@ -251,10 +256,7 @@ def _number(scanned: _FirstPass, paths: Sequence[Path], min_tail_count: int) -> 
     counts["literals_dropped"] = kept.literals
     counts["literals_distinct"] = kept.distinct_literals
     if not len(triples):
-        raise InputError(
-            f"{', '.join(map(str, paths))}: no triple is left; {counts['literals_dropped']} have "
-            f"a tail with fewer than {min_tail_count} triples. Try --min-tail-count 1."
-        )
+        raise InputError(f"{', '.join(map(str, paths))}: {_nothing_left(counts, min_tail_count)}")
     counts["entities_without_triples"] = kept.isolated
     entities, relations = np.flatnonzero(kept.degree), np.flatnonzero(kept.uses)
     counts["names_merged"] = int(spellings[entities].sum())
@@ -271,6 +273,20 @@ def _number(scanned: _FirstPass, paths: Sequence[Path], min_tail_count: int) -> 
     train: Ids = renumber(triples.keys, triples.end, head_of, *new_ids)
     counts |= {"triples": len(train), "entities": first, "relations": len(relations)}
     return Graph(entity_names, relation_names, train, counts=counts)
+
+
+def _nothing_left(counts: Mapping[str, int | str], min_tail_count: int) -> str:
+    """Return why no triple is left, and what to try."""
+    literals, loops = counts["literals_dropped"], counts["self_loops_dropped"]
+    why = [f"{loops} name the same entity as head and tail"] if loops else []
+    if literals:
+        why.append(f"{literals} have a tail with fewer than {min_tail_count} triples")
+    advice = (
+        "Try --min-tail-count 1"
+        if literals
+        else "Triples of an entity with itself are not learned; give others"
+    )
+    return f"no triple is left; {' and '.join(why)}. {advice}."
 
 
 def _inverse(chosen: Ints, size: int) -> Ids:

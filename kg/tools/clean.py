@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.jit import jit
+from data.quoted_rows import quoted_note
 from data.runs import Run, StageReport, fingerprint
 from data.tsv import Rejects
 from kg.arrays import Bytes, Ints
@@ -32,6 +33,7 @@ class CleanReport(StageReport):
             f"{c['relations']:,} relations\n{c['format']}, rows: {c['rows_read']:,} read, "
             f"{c['rows_rejected']:,} rejected; {c.get('literals_dropped', 0):,} literals and "
             f"{c['duplicates_dropped']:,} duplicates dropped"
+            + (f"\n{note}" if (note := quoted_note(c)) else "")
         )
 
 

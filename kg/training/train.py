@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.kg_folder import kg_fingerprint
+from data.quoted_rows import quoted_note
 from data.runs import Run, StageReport, fingerprint, write_json
 from data.seeds import stream
 from kg.config import CHECKPOINTS, KGConfig
@@ -61,6 +62,7 @@ class KGReport(StageReport):
             for how in ("kept", "begun_with")
             if f"entity_{how}" in c
         ]
+        lines += [note] if (note := quoted_note(c)) else []
         return "\n".join([*lines, describe(self.metrics)])
 
 

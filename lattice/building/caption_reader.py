@@ -18,15 +18,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data.encoding import has_surrogates
 from data.errors import InputError, RowError
 from data.images import check_image, decode_base64, decode_image
 from data.schema import IMAGE
 from data.tsv import (
     BLANK,
+    HEADER,
     LONGEST_LINE,
     NOT_UTF8,
     NUL,
     Rejects,
+    is_caption_header,
     is_utf8,
     open_bytes,
     read_rows,
@@ -40,6 +43,7 @@ _TEXT_CHUNK = 4 << 20  # bytes per read
 _IMAGE_CHUNK = 32 << 20
 _IMAGE_TASK = 64  # images per task of a thread
 _LOOK_AHEAD = 100  # rows that determine whether the file has images
+_LONGEST_HEADER = 1000  # bytes
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -75,7 +79,7 @@ def check_unicode(text: str) -> None:
     Raises:
         InputError: It has surrogates, which come from a shell that is not UTF-8.
     """
-    if any("\ud800" <= letter < "\ue000" for letter in text):
+    if has_surrogates(text):
         raise InputError(f"the text {text!r} is not valid Unicode.")
 
 
@@ -173,6 +177,8 @@ def _cut(chunk: bytes, first_line: int, columns: int, rejects: Rejects) -> _Colu
     if not is_utf8(chunk):
         for n, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
             good[n] &= is_utf8(chunk[begin:end])
+    if first_line == 1 and good[:1].any() and _is_header(chunk[: ends[0]]):
+        good[0] = False
     for n in np.flatnonzero(~good).tolist():
         _reject(chunk[begins[n] : ends[n]], first_line + n, columns, rejects)
 
@@ -194,6 +200,10 @@ def _cut(chunk: bytes, first_line: int, columns: int, rejects: Rejects) -> _Colu
     return _Columns(first_line + np.flatnonzero(good), captions, images)
 
 
+def _is_header(raw: bytes) -> bool:
+    return len(raw) < _LONGEST_HEADER and is_caption_header(raw.decode("utf-8").split("\t"))
+
+
 def _reject(raw: bytes, line: int, columns: int, rejects: Rejects) -> None:
     """Reject a line, with the reason that `data.tsv` gives."""
     text = raw.decode("utf-8", "replace")
@@ -203,6 +213,8 @@ def _reject(raw: bytes, line: int, columns: int, rejects: Rejects) -> None:
         rejects.add(line, BLANK, text)
     elif "\0" in text:
         rejects.add(line, NUL, text)
+    elif line == 1 and _is_header(raw):
+        rejects.add(line, HEADER, text)
     else:
         expected = f"{columns} as most of the first rows have"
         rejects.add(line, wrong_column_count(text.count("\t") + 1, expected), text)

@@ -9,6 +9,7 @@
 Results do not depend on each other, so the table is the same for any number of processes.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.errors import SkipReason, ToolkitError
+from data.quoted_rows import QuotedRows
 from data.schema import IMAGE, LATTICE, table_writer, with_metadata
 from data.tokenizer import Tokenizer
 from data.tsv import Rejected, Rejects
@@ -44,6 +46,7 @@ class ChunkResult:
         rows: Rows of the table; empty for a TSV.
         lines: The rows as EasyNLP's TSV.
         rejected: The rejected rows.
+        quoted: The rows that look quoted.
         counts: Rows, tokens, entities and others.
         hashes: The hash of each row's idx.
         spilled: The file of `rows`, on the way between processes.
@@ -52,6 +55,7 @@ class ChunkResult:
     rows: list[pa.RecordBatch] = field(default_factory=list)
     lines: bytes = b""
     rejected: list[Rejected] = field(default_factory=list)
+    quoted: QuotedRows = field(default_factory=QuotedRows)
     counts: Counter[str] = field(default_factory=Counter)
     hashes: list[NDArray[np.uint64]] = field(default_factory=list)
     spilled: Path | None = None
@@ -60,7 +64,10 @@ class ChunkResult:
         """Move the rows into a file, which is cheaper than sending them through a pipe."""
         if self.rows:
             schema = self.rows[0].schema
-            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+            with (
+                pa.OSFile(os.fsencode(path), "wb") as file,
+                pa.ipc.new_file(file, schema) as writer,
+            ):
                 for batch in self.rows:
                     writer.write_batch(batch)
             self.rows, self.spilled = [], path
@@ -68,7 +75,7 @@ class ChunkResult:
     def load(self) -> None:
         """Map the file that `spill` wrote, and unlink it."""
         if self.spilled is not None:
-            file = pa.ipc.open_file(pa.memory_map(str(self.spilled)))
+            file = pa.ipc.open_file(pa.memory_map(os.fsencode(self.spilled)))
             self.rows = [file.get_batch(n) for n in range(file.num_record_batches)]
             self.spilled.unlink()
             self.spilled = None
@@ -161,6 +168,7 @@ class ChunkProcessor:
         if self._stopped:
             raise ToolkitError("the run was stopped.")
         result = ChunkResult()
+        result.quoted.add_lines(chunk.content, chunk.line)
         rejects = _DeferredRejects(result.rejected)
         columns, check_images = self.format.columns, self.format.check_images
         for batch in batches(chunk, columns, rejects, check_images, self._pool):
@@ -211,6 +219,7 @@ def write_results(
             result.load()
             sink.write(result)
             rejects.add_all(result.rejected)
+            rejects.quoted.merge(result.quoted)
             counts.update(result.counts)
             if counts["rows"] <= MAX_TRACKED:
                 hashes += result.hashes
@@ -224,6 +233,7 @@ def write_results(
         "rejected": rejects.count,
         "reasons": dict(rejects.reasons),
         "first_reject": rejects.first,
+        **rejects.quoted.counts(),
         "duplicate_idx": num_duplicates(checked),
         "duplicate_idx_checked_rows": len(checked),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ArtefactError
+from data.quoted_rows import quoted_note
 from data.runs import Manifest, Run, StageReport
 from data.tokenizer import Tokenizer, tokenizer_folder
 from data.tsv import Rejects
@@ -24,25 +25,28 @@ class TableReport(StageReport):
         num_rejected: Rejected rows of the input.
         rejected: Their number by reason.
         first_reject: Line and reason of the first.
+        quoted: The line about rows that look quoted, if any.
     """
 
     num_rows: int
     num_rejected: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     first_reject: str = ""
+    quoted: str = ""
 
     def up_to_date(self, suffix: str = "") -> str:
         """Return the line for an unchanged output."""
         return f"{self.outcome()}: {self.num_rows:,} captions{suffix}."
 
     def rejected_lines(self, file: str) -> list[str]:
-        """Return the line on rejected rows, if any; `file` is the stem of their file."""
-        if not self.num_rejected:
-            return []
-        return [
-            f"  {self.num_rejected:,} rows rejected ({listed(self.rejected)}), kept in "
-            f"{file}{_REJECTS}; first: {self.first_reject}"
-        ]
+        """Return the lines on quoted and rejected rows; `file` is the stem of the rejects' file."""
+        lines = [f"  {self.quoted}"] if self.quoted else []
+        if self.num_rejected:
+            lines.append(
+                f"  {self.num_rejected:,} rows rejected ({listed(self.rejected)}), kept in "
+                f"{file}{_REJECTS}; first: {self.first_reject}"
+            )
+        return lines
 
 
 def table_fields(out: Path, manifest: Manifest, already_finished: bool) -> dict[str, Any]:
@@ -54,6 +58,7 @@ def table_fields(out: Path, manifest: Manifest, already_finished: bool) -> dict[
         "num_rejected": counts["rejected"],
         "rejected": counts["reasons"],
         "first_reject": counts["first_reject"],
+        "quoted": quoted_note(counts),
         "already_finished": already_finished,
     }
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from data.errors import InputError
+from data.quoted_rows import quoted_note
 from data.runs import Manifest, Run, fingerprint, sha256
 from data.tokenizer import Tokenizer
 from data.tsv import Rejects
@@ -138,7 +139,8 @@ def _write_table(plan: BuildPlan, corpus: Path, work: Path, rejects: Rejects) ->
             raise InputError(f"{corpus} is empty.")
         raise InputError(
             f"{corpus}: none of its {rejects.count} rows can be used; the first is "
-            f"{rejects.first}. A row is idx<TAB>text or idx<TAB>text<TAB>imgbase64."
+            f"{rejects.first}. A row is idx<TAB>text or idx<TAB>text<TAB>imgbase64. "
+            f"{quoted_note(rejects.quoted.counts())}".rstrip()
         )
     return {**counts, **_run_counts(plan, lexicon_counts, began)}
 

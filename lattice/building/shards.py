@@ -18,7 +18,9 @@ from uuid import uuid4
 import numpy as np
 import pyarrow.parquet as pq
 
+from data.encoding import unicode_path
 from data.errors import ArtefactError, ConfigError, InputError
+from data.quoted_rows import QuotedRows
 from data.runs import sha256, write_json
 from data.schema import table_files
 from data.tsv import Rejects
@@ -173,8 +175,10 @@ def total_counts(tasks: Sequence[ShardTask], stats: Sequence[dict[str, Any]]) ->
     """
     reasons: Counter[str] = Counter()
     first = ""
+    quoted = QuotedRows()
     for task, counts in zip(tasks, stats, strict=True):
         reasons.update(counts["reasons"])
+        quoted.merge(QuotedRows.of(counts))
         if counts["first_reject"]:
             first = first or f"{task.corpus.name}, {counts['first_reject']}"
     total: dict[str, Any] = {key: sum(counts[key] for counts in stats) for key in _SUMMED}
@@ -190,6 +194,7 @@ def total_counts(tasks: Sequence[ShardTask], stats: Sequence[dict[str, Any]]) ->
         **total,
         "reasons": dict(reasons),
         "first_reject": first,
+        **quoted.counts(),
         "duplicate_idx": num_duplicates(checked),
         "duplicate_idx_checked_rows": len(checked),
         "shards": len(tasks),
@@ -200,7 +205,7 @@ def total_counts(tasks: Sequence[ShardTask], stats: Sequence[dict[str, Any]]) ->
 def _hashes(tasks: Sequence[ShardTask]) -> Iterator[np.ndarray[Any, np.dtype[np.uint64]]]:
     left = MAX_TRACKED
     for task in tasks:
-        with pq.ParquetFile(task.table) as file:
+        with unicode_path(task.table) as plain, pq.ParquetFile(plain) as file:
             if file.metadata.num_rows > left:
                 return
             left -= file.metadata.num_rows

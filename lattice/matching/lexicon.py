@@ -98,6 +98,8 @@ def load_lexicon(
         )
     if rejects.count:
         lexicon.counts["malformed_mentions"] = rejects.count
+    if rejects.quoted.count:
+        lexicon.counts["mentions_that_look_quoted"] = rejects.quoted.count
     return lexicon
 
 

@@ -332,7 +332,11 @@ def test_a_refused_run_leaves_nothing_unless_there_is_something_to_resume(tmp_pa
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"BZh91AY&SY\x00\x00\x00", "NUL character"), ("甲\t乙\n".encode(), "wrong column count")],
+    [
+        (b"BZh91AY&SY\x00\x00\x00", "bzip2"),
+        (b"\x00\x01\n", "NUL character"),
+        ("甲\t乙\n".encode(), "wrong column count"),
+    ],
 )
 def test_a_command_whose_input_is_refused_leaves_nothing(tmp_path, command, content, reason):
     (tmp_path / "t.tsv").write_bytes(content)

@@ -210,3 +210,12 @@ def test_real_photographs_in_two_sizes_are_recognised(real_data):
     assert codes(report.problems)["shared-near-image"] >= 245  # of 256; 251 when this was written
     report = validate_table(folder / "val.tsv", against=folder / "train.tsv")
     assert report.problems == []
+
+
+def test_a_header_is_an_unusable_row(command, tmp_path):
+    for header in ("idx\ttext", "ID\tCaption", "\ttext", "序号\t文本"):
+        table = tmp_path / "t.tsv"
+        table.write_text(f"{header}\n1\t一只猫\n", "utf-8")
+        code, said, _ = command("data", "validate", table, "--strict")
+        assert code == 1
+        assert "unusable rows, header: 1\n      line 1: " in said

@@ -1,7 +1,8 @@
 """The rule of reading in plain Python: what `kg.reading.read_triples` must return.
 
 1. A byte-order mark at the start is dropped. A line ends at LF; CR before it is dropped.
-2. If the first line is `实体,属性,值`, the file is CSV and that line is its header; else TSV.
+2. If the first line is `实体,属性,值`, the file is CSV and that line is its header; else TSV. Other
+   headers are not generated.
 3. A CSV line with a quote begins a record of RFC 4180, as `csv` parses it. If it is malformed, the
    line is rejected alone; so is a record with a line break, tab or NUL in a field.
 4. Every other line must be UTF-8 without NUL, not blank, with three fields.

@@ -154,7 +154,7 @@ UNUSABLE = {
     ),
     "four columns": (b"1\t2\t3\t4\n", "wrong column count: 4, expected 2 as most"),
     "no image": (f"1\t北京\t{'x' * 9}\n".encode(), "invalid base64"),
-    "a Parquet file": (b"PAR1\0\0\0\n" * 9, "none of its 9 rows can be used"),
+    "a Parquet file": (b"PAR1\0\0\0\n" * 9, "not a text file but a Parquet file"),
     "a truncated gzip": (gzip.compress(GOOD.encode() * 9999)[:-30], "damaged gzip"),
 }
 
@@ -389,3 +389,25 @@ def test_an_interrupted_build_has_no_table_and_can_be_repeated(how, names, large
     assert "80,000 captions" in stdout
     assert json.loads((tmp_path / "out.tsv.manifest.json").read_text())["counts"]["rows"] == 80_000
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("header", ["idx\ttext", "id\tcaption", '"idx"\t"text"', "\ttext"])
+def test_a_header_is_no_caption(build, header):
+    code, stdout, _, out = build(f"{header}\n{GOOD}")
+    assert code == 0
+    assert [row[0] for row in rows(out)] == ["8", "9"]
+    assert [kept[:2] for kept in rejects_of(out)] == [["1", "header"]]
+    assert "first: line 1: header" in stdout
+    code, _, _, out = build(f"{GOOD}{header}\n", "--overwrite")
+    assert len(rows(out)) == 3, "only a first row is a header"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(b"PK\x03\x04rest", "a zip archive"), (b"BZh91AY", "bzip2"), (b"SQLite format 3\0", "SQLite"),
+     (b"x" * 257 + b"ustar\0" + b"0" * 300, "a tar archive"), (b"\xfd7zXZ\0\0", "xz")],
+)  # fmt: skip
+def test_a_file_that_is_not_text_is_named(build, content, what):
+    for packed in (content, gzip.compress(content)):
+        code, _, err, out = build(packed)
+        assert_one_clear_error(code, err, what, out)
