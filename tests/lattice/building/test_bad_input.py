@@ -411,3 +411,18 @@ def test_a_file_that_is_not_text_is_named(build, content, what):
     for packed in (content, gzip.compress(content)):
         code, _, err, out = build(packed)
         assert_one_clear_error(code, err, what, out)
+
+
+def test_a_full_folder_of_temporary_files_is_one_clear_error(tmp_path):
+    (tmp_path / "c.tsv").write_text(GOOD, "utf-8")
+    (tmp_path / "names.txt").write_text("北京\t0\n", "utf-8")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "cli.py"), "lattice", "build", "c.tsv", "--entities",
+         "names.txt", "--out", "o.parquet"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "cannot be written: the file is too large" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("o.*"))
