@@ -21,6 +21,7 @@ from data.encoding import escape_output, use_utf8_mode
 from data.errors import ConfigError, Interrupted, ToolkitError
 from data.malloc import reuse_freed_memory
 from data.options import Option, Seed
+from data.runs import DISK_ERRORS
 from experiments.photos.config import SCALES, PhotosConfig
 
 app = typer.Typer(
@@ -170,6 +171,12 @@ def main() -> None:
         who = f" in process {process}" if process != "0" else ""
         print(f"error{who}: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, Interrupted) else 2)
+    except OSError as error:  # outside of an output, such as in the folder of temporary files
+        if error.errno not in DISK_ERRORS:
+            raise
+        where = error.filename or "a temporary file"
+        print(f"error: {where} cannot be written: {DISK_ERRORS[error.errno]}.", file=sys.stderr)
+        sys.exit(2)
     except SystemExit as stopped:
         if stopped.code == 130:  # how typer ends on Ctrl-C
             print("The same command resumes the run.", file=sys.stderr)

@@ -35,7 +35,7 @@ MANIFEST = "manifest.json"
 _REFUSALS = (InputError, ConfigError, ArtefactError)
 # Checkpoints, shards, tables and images; everything else of an unfinished run is made again.
 _RESUMABLE = {".pt", ".parquet", ".png", ".webp", ".safetensors"}
-_DISK = {  # errors of the disk, not of the program
+DISK_ERRORS = {  # errors of the disk, not of the program
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file is too large for the file system",
@@ -447,9 +447,9 @@ class Run:
         elif mine and isinstance(error, _REFUSALS) and not self.resumed and not self._resumable():
             _remove(self.work)
         self.close()
-        if isinstance(error, OSError) and error.errno in _DISK:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise ArtefactError(
-                f"{self.work} cannot be written: {_DISK[error.errno]}. Finished outputs are "
+                f"{self.work} cannot be written: {DISK_ERRORS[error.errno]}. Finished outputs are "
                 "intact; free some space and repeat the command."
             ) from error
 

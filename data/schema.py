@@ -6,6 +6,7 @@ compared with its output. Code uses half-open token spans and converts them at t
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,9 +139,17 @@ class Shards:
     def iter_batches(
         self, batch_size: int, columns: list[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield all rows in order, optionally of some columns only."""
+        """Yield all rows in order, optionally of some columns only.
+
+        Raises:
+            SchemaError: A file is damaged.
+        """
         for path in self.files:
-            with unicode_path(path) as plain, pq.ParquetFile(plain, pre_buffer=False) as file:
+            with (
+                _intact(path),
+                unicode_path(path) as plain,
+                pq.ParquetFile(plain, pre_buffer=False) as file,
+            ):
                 yield from file.iter_batches(batch_size, columns=columns)
 
     def read(self, columns: list[str]) -> pa.Table:
@@ -148,11 +157,21 @@ class Shards:
         schema = pa.schema([self.schema_arrow.field(name) for name in columns])
         parts = []
         for path in self.files:
-            with unicode_path(path) as plain:
+            with _intact(path), unicode_path(path) as plain:
                 part = pq.read_table(plain, columns=columns, partitioning=None)
             parts.append(part.cast(schema))
         table = pa.concat_tables(parts)
         return table.replace_schema_metadata(self.schema_arrow.metadata)
+
+
+@contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    """Raise `SchemaError` where Arrow finds damage in a file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SchemaError(f"{path} is damaged: {reason}") from None
 
 
 def open_shards(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ()) -> Shards:

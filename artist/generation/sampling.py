@@ -171,7 +171,7 @@ def _sample_codes(
     if first == L:
         return codes
     guided = config.cfg_scale != 1.0
-    scales = torch.tensor([guidance_scale(config, n, L) for n in range(L)], device=device)
+    scales = torch.tensor([guidance_scale(config, n, L) for n in range(L)]).to(device)
 
     def logits_from(past: Tensor, n: int) -> Tensor:  # (B, E + 1 - n, V)
         logits = next_logits(past.repeat(2, 1) if guided else past, n)

@@ -197,7 +197,7 @@ class TrainConfig:
         return from_dict(cls, {**PRESETS[name], **changes})
 
     def num_steps(self, rows: int) -> int:
-        """Return the steps of a run over a table of so many rows."""
+        """Return the steps of a run over a table with `rows` rows."""
         steps = self.epochs * (rows // min(self.batch_size, rows))
         return steps if self.max_steps is None else min(steps, self.max_steps)
 

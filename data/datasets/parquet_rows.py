@@ -189,7 +189,7 @@ def _choose(
     """Return the given column, or the first of the known ones whose type fits.
 
     Raises:
-        InputError: There is none, or the given one cannot hold `what`.
+        InputError: None is found, or the given one cannot hold `what`.
     """
     if given is not None and given not in schema.names:
         near = did_you_mean(given, schema.names)

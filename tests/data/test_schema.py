@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from data.errors import SchemaError
 from data.schema import LATTICE, open_shards, open_table, table_writer
 
 
@@ -25,3 +26,19 @@ def test_reading_a_table_in_batches_does_not_keep_what_was_read(tmp_path, way):
     assert len(held) == 32
     assert path.stat().st_size > 7_000_000
     assert max(held) < 2_500_000
+
+
+def test_a_damaged_page_is_an_error_that_names_the_file(tmp_path):
+    path = tmp_path / "t.parquet"
+    rows = [{name: ["甲"] if name in ("idx", "text") else [1] for name in LATTICE.names}] * 50
+    columns = {name: [row[name][0] if name in ("idx", "text", "seq_len") else row[name]
+                      for row in rows] for name in LATTICE.names}  # fmt: skip
+    with table_writer(path, LATTICE) as writer:
+        writer.write_table(pa.table(columns, schema=LATTICE))
+    content = bytearray(path.read_bytes())
+    content[4:60] = bytes(56)
+    path.write_bytes(content)
+    table = open_shards(path, LATTICE)
+    for read in (lambda: list(table.iter_batches(10)), lambda: table.read(["idx", "text"])):
+        with pytest.raises(SchemaError, match=r"t\.parquet is damaged"):
+            read()

@@ -81,7 +81,7 @@ def test_compression_is_detected_by_the_first_bytes(tmp_path, pack):
         opened.read()
 
 
-def test_a_text_that_begins_like_bzip2_is_a_text(tmp_path):
+def test_three_letters_do_not_make_a_bzip2_file(tmp_path):
     assert read(file(tmp_path, b"BZh9\tb\n"))[0] == [(1, ["BZh9", "b"])]
 
 

@@ -254,7 +254,7 @@ TARGETS = {
         _vectors(EASYNLP_VECTORS),
     ),
     "weights": Target(
-        [_saved({"state_dict": _TENSORS, "callbacks": {}}), _saved({"model": _TENSORS})],
+        [_saved(_TENSORS), _saved(_TENSORS, zipped=False)],
         lambda content, folder: read_state(_file("w.ckpt", content, folder), "is bad", "Go."),
     ),
     "taming": Target(

@@ -98,7 +98,7 @@ def test_bad_images_are_counted_with_their_place(tmp_path):
 
 def test_a_set_without_an_image_is_an_error_with_its_reason(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no files \*\.png"):
+    with pytest.raises(InputError, match=r"no image files such as \*\.png"):
         list(ImageSet(path=tmp_path / "empty"))
     (tmp_path / "bad.tsv").write_text("0\t!!!\n")
     with pytest.raises(InputError, match="line 1: invalid base64"):

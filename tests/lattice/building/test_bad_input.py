@@ -4,8 +4,10 @@ Each gives the correct row, or a reject with line and reason, or one clear error
 partial file under its final name.
 """
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import resource
 import signal
@@ -404,10 +406,28 @@ def test_a_header_is_no_caption(build, header):
 
 @pytest.mark.parametrize(
     ("content", "what"),
-    [(b"PK\x03\x04rest", "a zip archive"), (b"BZh91AY", "bzip2"), (b"SQLite format 3\0", "SQLite"),
-     (b"x" * 257 + b"ustar\0" + b"0" * 300, "a tar archive"), (b"\xfd7zXZ\0\0", "xz")],
+    [(b"PK\x03\x04rest", "a zip archive"), (b"SQLite format 3\0", "SQLite"),
+     (b"x" * 257 + b"ustar\0" + b"0" * 300, "a tar archive"),
+     (bz2.compress(b"1\tx\n" * 99)[:-9], "damaged bzip2"),
+     (lzma.compress(b"1\tx\n" * 99)[:-9], "damaged xz")],
 )  # fmt: skip
 def test_a_file_that_is_not_text_is_named(build, content, what):
-    for packed in (content, gzip.compress(content)):
+    compressed = what.startswith("damaged")
+    for packed in (content,) if compressed else (content, gzip.compress(content)):
         code, _, err, out = build(packed)
         assert_one_clear_error(code, err, what, out)
+
+
+def test_a_full_folder_of_temporary_files_is_one_clear_error(tmp_path):
+    (tmp_path / "c.tsv").write_text(GOOD, "utf-8")
+    (tmp_path / "names.txt").write_text("北京\t0\n", "utf-8")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "cli.py"), "lattice", "build", "c.tsv", "--entities",
+         "names.txt", "--out", "o.parquet"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "cannot be written: the file is too large" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("o.*"))
