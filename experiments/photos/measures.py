@@ -34,7 +34,10 @@ class PairAUC:
     """How often a class's images are nearer to their own class than to another one.
 
     For each ordered pair of different classes (i, j): whether the mean of the images of i is nearer
-    to the real mean of i than to the real mean of j. Chance is 0.5; ties count one half.
+    to the real mean of i than to the real mean of j. Both sets of means are centred on their mean
+    over the classes: what all images of an arm share, such as the decoder's blur, is not about a
+    class. Uncentred, photographs through a VQGAN reached 0.77 only; centred, 0.97.
+    Chance is 0.5; ties count one half.
 
     Attributes:
         wins: (n, n); row i, column j as above, zero on the diagonal.
@@ -45,6 +48,7 @@ class PairAUC:
     @classmethod
     def of_means(cls, means: Floats, real: Floats) -> "PairAUC":
         """Compare the means of images (n, F) with those of real photographs (n, F)."""
+        means, real = means - means.mean(0), real - real.mean(0)
         distance = np.square(means[:, None] - real[None]).sum(2)  # (n, n): images of i, real j
         own = np.diag(distance)[:, None]
         wins = (own < distance) + 0.5 * (own == distance)
