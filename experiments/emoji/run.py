@@ -240,7 +240,7 @@ def _log(report: object) -> None:
 def _training_images(table: Path) -> tuple[list[Pixels], NDArray[np.int64]]:
     """Return the training images and the number of the name of each."""
     read = pq.read_table(table, columns=["idx", "image"]).to_pylist()
-    images = [np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB")) for row in read]
+    images = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in read]
     return images, np.array([_number(row["idx"]) for row in read])
 
 
