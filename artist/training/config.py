@@ -35,8 +35,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "grad_clip": 1.0,
         "dropout": 0.0,
         "caption_dropout": 0.0,
-        "name_dropout": 0.0,
-        "text_scale": 1.0,
         "ema_decay": 0.0,
     },
 }
@@ -123,10 +121,15 @@ class TrainConfig:
             min=0,
             below=1,
         ),
-    ] = 0.2
-    text_scale: Annotated[float, Option("Factor on text embeddings; 1 as in EasyNLP.", above=0)] = (
-        30.0
-    )
+    ] = 0.0
+    text_scale: Annotated[
+        float,
+        Option(
+            "Factor on text embeddings. Above 1 (30) names are learned faster, and those that only "
+            "the graph describes are drawn less surely; use it with --name-dropout.",
+            above=0,
+        ),
+    ] = 1.0
     # Not in validation.
     label_smoothing: Annotated[
         float, Option("Share of each target spread over all codes.", min=0, below=1)

@@ -83,7 +83,12 @@ class DemoConfig:
     vqgan: VQGANTrainConfig = field(default_factory=lambda: VQGANTrainConfig(steps=700))
     train: TrainConfig = field(
         default_factory=lambda: small_training(
-            text_len=16, epochs=9, learning_rate=1e-3, validations=6
+            text_len=16,
+            epochs=9,
+            learning_rate=1e-3,
+            validations=6,
+            text_scale=30.0,
+            name_dropout=0.2,
         )
     )
     variants: int = 4
@@ -240,7 +245,9 @@ def _log(report: object) -> None:
 def _training_images(table: Path) -> tuple[list[Pixels], NDArray[np.int64]]:
     """Return the training images and the number of the name of each."""
     read = pq.read_table(table, columns=["idx", "image"]).to_pylist()
-    images = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in read]
+    images = [
+        np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in read
+    ]
     return images, np.array([_number(row["idx"]) for row in read])
 
 

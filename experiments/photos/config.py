@@ -113,6 +113,8 @@ class PhotosConfig:
             optimizer="muon",
             learning_rate=self.learning_rate,
             dropout=0.0,
+            text_scale=30.0,
+            name_dropout=0.2,
             keep="last",
             ema_decay=0.99,
             validations=1,
