@@ -44,7 +44,7 @@ class GPTConfig:
     # Training chooses the scale that gives the vectors a mean square of 1, as layers expect:
     # unit-length vectors would have a tenth of the magnitude.
     entity_scale: Annotated[float, Setting("Factor on entity vectors, fusion lattice.")] = 1.0
-    # 1: as in EasyNLP. Otherwise projected entity vectors, ten times as large, drown the text.
+    # At 1, as in EasyNLP, text embeddings begin at a tenth of the magnitude of projected vectors.
     text_scale: Annotated[float, Setting("Factor on text embeddings.", above=0)] = 1.0
     # Set by a training with name dropout, which teaches a model to draw names by the graph alone.
     unknown_id: Annotated[

@@ -208,7 +208,7 @@ class TrainConfig:
     def learning(self) -> dict[str, Any]:
         """Return the settings that shape what is learned; with others it would be another run."""
         values = {k: v for k, v in asdict(self).items() if k not in _NOT_LEARNING}
-        # Trainings of the first version did not have these, which is what the values say.
+        # Manifests of the first version lack these settings; its trainings equal these values.
         before = {"name_dropout": 0.0, "text_scale": 1.0}
         return {k: v for k, v in values.items() if k not in before or v != before[k]}
 
