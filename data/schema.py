@@ -79,10 +79,10 @@ def open_table(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ())
     try:
         with unicode_path(path) as plain:
             file = pq.ParquetFile(plain, pre_buffer=False)  # True would keep all in memory
-    except (pa.ArrowInvalid, OSError) as error:
+        found, metadata = file.schema_arrow, table_metadata(file.schema_arrow)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise SchemaError(f"{path} is not a readable Parquet file: {reason} {advice}") from None
-    found = file.schema_arrow
     for field in schema:
         if field.name not in found.names:
             near = did_you_mean(field.name, found.names)
@@ -96,7 +96,7 @@ def open_table(path: Path, schema: pa.Schema, optional: Iterable[pa.Field] = ())
                 f"{path}: column {field.name} is {found.field(field.name).type}, "
                 f"expected {field.type}. {advice}"
             )
-    version = table_metadata(found).get("version")
+    version = metadata.get("version")
     want = schema.metadata[b"version"].decode()
     if version != want:
         raise SchemaError(
@@ -150,7 +150,9 @@ class Shards:
                 unicode_path(path) as plain,
                 pq.ParquetFile(plain, pre_buffer=False) as file,
             ):
-                yield from file.iter_batches(batch_size, columns=columns)
+                for batch in file.iter_batches(batch_size, columns=columns):
+                    batch.validate(full=True)  # texts may not be UTF-8
+                    yield batch
 
     def read(self, columns: list[str]) -> pa.Table:
         """Return these columns of all rows, in memory."""
@@ -159,6 +161,7 @@ class Shards:
         for path in self.files:
             with _intact(path), unicode_path(path) as plain:
                 part = pq.read_table(plain, columns=columns, partitioning=None)
+                part.validate(full=True)
             parts.append(part.cast(schema))
         table = pa.concat_tables(parts)
         return table.replace_schema_metadata(self.schema_arrow.metadata)
@@ -169,7 +172,7 @@ def _intact(path: Path) -> Iterator[None]:
     """Raise `SchemaError` where Arrow finds damage in a file."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SchemaError(f"{path} is damaged: {reason}") from None
 
