@@ -4,9 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+_LONGEST = 2500  # characters of a message, which can quote a damaged file
+
 
 class ToolkitError(Exception):
     """Wrong input, option or file: `cli.main` prints one line and exits with 2."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= _LONGEST else f"{text[:2000]} [...] {text[-400:]}"
 
 
 class ConfigError(ToolkitError):

@@ -95,8 +95,8 @@ def _read_names(path: Path) -> list[str]:
             except UnicodeDecodeError:
                 raise InputError(f"{path}:{line}: not UTF-8.") from None
             text = text.removeprefix("\ufeff") if line == 1 else text
-            if line == 1 and text.strip().isdigit():
-                count = int(text)
+            if line == 1 and len(text) < 20 and text.strip().isdecimal():
+                count = int(text.strip())
                 continue
             # OpenKE separates by a tab or a blank; names may contain blanks.
             name, tab, number = text.rpartition("\t")

@@ -112,7 +112,11 @@ def _what_it_is(path: Path) -> str:
         return "it is an HTML page, probably of a failed download"
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"
-    if head.startswith(b"pk") and not zipfile.is_zipfile(path):
+    try:
+        whole = not head.startswith(b"pk") or zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # of several disks
+        whole = False
+    if not whole:
         return "it is truncated"
     return "" if head else "it is empty"
 

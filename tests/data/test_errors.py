@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import data
-from data.errors import RowError, SkipReason
+from data.errors import InputError, RowError, SkipReason
 from data.images import decode_image
 from data.tsv import Rejects
 
@@ -38,6 +38,14 @@ def test_an_image_error_carries_its_reason():
     with pytest.raises(RowError) as caught:
         decode_image(b"<html>")
     assert caught.value.reason == SkipReason("not an image", "an HTML page")
+
+
+def test_a_message_that_quotes_a_damaged_file_is_cut_in_its_middle():
+    text = str(InputError("a" * 3000 + "Try this."))
+    assert len(text) < 2500
+    assert text.startswith("aaa")
+    assert text.endswith("Try this.")
+    assert str(InputError("short")) == "short"
 
 
 def test_the_package_lists_each_of_its_modules():
