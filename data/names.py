@@ -87,6 +87,10 @@ class Names(Sequence[str]):
         i = int(i) + (len(self) if i < 0 else 0)
         if not 0 <= i < len(self):
             raise IndexError(f"id {i} of {len(self)} names")
+        return self._name_of(i)
+
+    def _name_of(self, i: int) -> str:
+        """Return the name of an id in the range."""
         line = self._data[self._start[i] : self._start[i + 1]].tobytes()
         return line[: line.index(b"\t")].decode()
 
@@ -178,16 +182,7 @@ class MappedNames(Names):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, i: int) -> str: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[str]: ...
-    def __getitem__(self, i: int | slice) -> str | list[str]:
-        if isinstance(i, slice):
-            return super().__getitem__(i)
-        i = int(i) + (len(self) if i < 0 else 0)
-        if not 0 <= i < len(self):
-            raise IndexError(f"id {i} of {len(self)} names")
+    def _name_of(self, i: int) -> str:
         low, high = self._head, len(self._lines)
         while True:  # the line of i begins in [low, high)
             at = self._lines.rfind(b"\n", 0, (low + high + 1) // 2) + 1

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from artist.models.conditioning import Conditioning
 from artist.tables.lattice_rows import Batch, Batches
 from artist.training.config import TrainConfig
 from artist.training.process_group import ProcessGroup
@@ -67,13 +66,16 @@ class Loader:
             self._order = (epoch, self.batches.epoch_order(self.config.seed, epoch))
         share = self.processes.shard(self.size)
         chosen = self._order[1][place * self.size : (place + 1) * self.size][share]
-        dropped, unnamed = self._dropped(step)[share], self._random_for_names(step)[share]
+        dropped, names = self._dropped(step)[share], self._dropped_names(step)
         micro = self.config.micro_batch_size or len(chosen)
         made = []
         for begin in range(0, len(chosen), micro):
             part = slice(begin, begin + micro)
             batch = self.batches.get(chosen[part], epoch)
-            conditioning = self._without_names(batch.conditioning, unnamed[part], step)
+            conditioning, unknown = batch.conditioning, self.batches.config.unknown_id
+            if names is not None and unknown is not None:
+                slots = conditioning.entities.covers.shape[1]
+                conditioning = conditioning.without_names(names[share][part, :slots], unknown)
             conditioning = conditioning.dropped(dropped[part], self.pad_id)
             batch = batch._replace(conditioning=conditioning)
             made.append(batch.pinned() if self.processes.device.type == "cuda" else batch)
@@ -84,20 +86,14 @@ class Loader:
         generator = torch.Generator().manual_seed(stream(self.config.seed, "captions", step))
         return torch.rand(self.size, generator=generator) < self.config.caption_dropout
 
-    def _random_for_names(self, step: int) -> Tensor:
-        """Return a random number for each entity slot of a step: (B, max_entities)."""
+    def _dropped_names(self, step: int) -> Tensor | None:
+        """Return which entities of a step lose their name, (B, max_entities); None: none does."""
+        if self.batches.config.unknown_id is None:
+            return None
         generator = torch.Generator().manual_seed(stream(self.config.seed, "names", step))
-        return torch.rand(self.size, self.config.max_entities, generator=generator)
-
-    def _without_names(self, conditioning: Conditioning, random: Tensor, step: int) -> Conditioning:
-        """Return the captions without the names that are dropped in this step."""
-        unknown = self.batches.config.unknown_id
-        if unknown is None:
-            return conditioning
-        slots = conditioning.entities.covers.shape[1]
+        random = torch.rand(self.size, self.config.max_entities, generator=generator)
         done = step / self.config.num_steps(len(self.batches.rows))
-        share = self.config.name_dropout * (1 - done)
-        return conditioning.without_names(random[:, :slots] < share, unknown)
+        return random < self.config.name_dropout * (1 - done)
 
     def __enter__(self) -> "Loader":
         return self

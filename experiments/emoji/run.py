@@ -6,7 +6,6 @@ with vectors assigned to the wrong names. All of them generate images of names t
 caption contains.
 """
 
-import io
 import logging
 import os
 import sys
@@ -18,12 +17,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from artist.evaluation.ablation import ablate
-from artist.formats.image_tokenizer_folder import load_image_tokenizer
 from artist.formats.model_folder import load_model
 from artist.generation.artist_pipeline import Artist
 from artist.generation.config import SamplingConfig
@@ -35,11 +32,10 @@ from artist.generation.gallery import (
     write_gallery,
 )
 from artist.generation.prompt_cards import prompt_card
-from artist.models.image_tokenizer import from_uint8, to_uint8
 from artist.tables.lattice_rows import Rows
 from artist.training.config import TrainConfig, VQGANTrainConfig
 from artist.training.vqgan_training import train_vqgan
-from data.images import encode_png
+from data.images import decode_image, encode_png
 from data.kg_folder import ENTITY_NAMES, read_names, read_vectors
 from data.runs import read_manifest
 from data.schema import LATTICE
@@ -47,12 +43,12 @@ from experiments.emoji.identity import NameJudge
 from experiments.emoji.scenes import SCENES, classify_scene
 from experiments.emoji.world import World, write_world
 from experiments.stages import (
-    BATCH_SIZE,
     Pixels,
     StageOptions,
     arm_graph,
     build_tables,
     generate,
+    reconstruct,
     small_training,
 )
 from kg.config import KGConfig
@@ -245,9 +241,7 @@ def _log(report: object) -> None:
 def _training_images(table: Path) -> tuple[list[Pixels], NDArray[np.int64]]:
     """Return the training images and the number of the name of each."""
     read = pq.read_table(table, columns=["idx", "image"]).to_pylist()
-    images = [
-        np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in read
-    ]
+    images = [np.asarray(decode_image(row["image"]["bytes"])) for row in read]
     return images, np.array([_number(row["idx"]) for row in read])
 
 
@@ -260,13 +254,7 @@ def _ceiling(
     judge: NameJudge, images: list[Pixels], names: NDArray[np.int64], vqgan: Path
 ) -> float:
     """Return the share of images that still show their name after the VQGAN."""
-    tokenizer = load_image_tokenizer(vqgan)
-    decoded: list[Pixels] = []
-    with torch.inference_mode():
-        for begin in range(0, len(images), BATCH_SIZE):
-            pixels = torch.from_numpy(np.stack(images[begin : begin + BATCH_SIZE]))
-            codes = tokenizer.encode(from_uint8(pixels.permute(0, 3, 1, 2)))
-            decoded.extend(to_uint8(tokenizer.decode(codes)).permute(0, 2, 3, 1).numpy())
+    decoded = list(reconstruct(vqgan, np.stack(images)))
     ranks = judge.ranks(decoded, names, leave_out=np.arange(len(images)))
     return float(np.mean(ranks == 1))
 

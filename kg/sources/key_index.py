@@ -63,8 +63,18 @@ class KeyIndex:
 
 
 @jit
+def _slot(table: Any, key: Any) -> Any:
+    """Return the slot of a key, or the free one where it belongs. Linear probing."""
+    mask = len(table) - 1
+    slot = np.int64(key) & mask
+    while table[slot] != key and table[slot] != 0:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@jit
 def _add(table: Any, ids: Any, keys: Any, count: Any) -> Any:
-    """Look up keys, insert new ones; return their ids and the new count. Linear probing.
+    """Look up keys, insert new ones; return their ids and the new count.
 
     Args:
         table: uint64 `[2**k]`, with more free slots than keys, so that each probe ends; 0: free.
@@ -72,13 +82,10 @@ def _add(table: Any, ids: Any, keys: Any, count: Any) -> Any:
         keys: uint64 `[n]`; 0 counts as 1.
         count: Number of keys before.
     """
-    mask = len(table) - 1
     found = np.empty(len(keys), np.int32)
     for i in range(len(keys)):
         key = max(keys[i], np.uint64(1))
-        slot = np.int64(key) & mask
-        while table[slot] != key and table[slot] != 0:
-            slot = (slot + 1) & mask
+        slot = _slot(table, key)
         if table[slot] == 0:
             table[slot] = key
             ids[slot] = count
@@ -90,12 +97,9 @@ def _add(table: Any, ids: Any, keys: Any, count: Any) -> Any:
 @jit
 def _find(table: Any, ids: Any, keys: Any) -> Any:
     """Look up keys, without inserting; arguments and result as for `_add`, -1: unknown."""
-    mask = len(table) - 1
     found = np.empty(len(keys), np.int32)
     for i in range(len(keys)):
         key = max(keys[i], np.uint64(1))
-        slot = np.int64(key) & mask
-        while table[slot] != key and table[slot] != 0:
-            slot = (slot + 1) & mask
+        slot = _slot(table, key)
         found[i] = ids[slot] if table[slot] == key else -1
     return found

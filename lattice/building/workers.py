@@ -140,13 +140,28 @@ def _unfinished_jobs(worker: "_Worker", failed_starts: int) -> list[_Job]:
     return jobs
 
 
-class _Thread:
+class _Jobs:
+    """The unfinished jobs of a thread or process, in the order in which they were sent."""
+
+    def __init__(self) -> None:
+        self.jobs: deque[_Job] = deque()
+
+    def _finish(self, failed: bool, result: Any, done: dict[int, Any]) -> bool:
+        """Put the first job's result into `done` and return True, or raise its exception."""
+        job = self.jobs.popleft()
+        if failed:
+            raise result
+        done[job.number] = result
+        return True
+
+
+class _Thread(_Jobs):
     """A thread of this process and its unfinished jobs; the interface is that of `_Worker`."""
 
     ready = True
 
     def __init__(self, processor: ChunkProcessor) -> None:
-        self.jobs: deque[_Job] = deque()
+        super().__init__()
         self._processor = processor
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._answers: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
@@ -165,12 +180,7 @@ class _Thread:
             Exception: The task's exception.
         """
         self.results.recv_bytes()
-        failed, result = self._answers.get()
-        job = self.jobs.popleft()
-        if failed:
-            raise result
-        done[job.number] = result
-        return True
+        return self._finish(*self._answers.get(), done)
 
     def stop(self) -> None:
         """End after the chunk that is being processed."""
@@ -190,7 +200,7 @@ class _Thread:
             self._answered.send_bytes(b".")
 
 
-class _Worker:
+class _Worker(_Jobs):
     """A process and its unfinished jobs.
 
     Attributes:
@@ -198,6 +208,7 @@ class _Worker:
     """
 
     def __init__(self, spec: ProcessorSpec) -> None:
+        super().__init__()
         context = multiprocessing.get_context("spawn")
         self.results, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
@@ -205,7 +216,6 @@ class _Worker:
         )
         self.process.start()
         theirs.close()  # then the end of the process closes the pipe
-        self.jobs: deque[_Job] = deque()
         self.ready = False
 
     def send(self, job: _Job) -> None:
@@ -227,11 +237,7 @@ class _Worker:
         if not self.ready:
             self.ready = True
             return True
-        job = self.jobs.popleft()
-        if failed:
-            raise result
-        done[job.number] = result
-        return True
+        return self._finish(failed, result, done)
 
     def stop(self) -> None:
         self.process.kill()
